@@ -1,0 +1,176 @@
+//! The public face: reads from the snapshot, writes through the writer, watches.
+
+use std::{collections::HashMap, path::Path, sync::Arc, thread};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Backend, Draft, Embedded, Entry, Error, Key, Snapshot, Watcher,
+    history::History,
+    writer::{self, Operation, Request},
+};
+
+/// Bounds on what the store keeps in memory beside the live values.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Events kept for each resource.
+    pub history_events: usize,
+    /// Bytes of values kept in the events of each resource.
+    pub history_bytes: usize,
+    /// Writes that may wait for the writer.
+    pub queue: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { history_events: 10_000, history_bytes: 16 * 1024 * 1024, queue: 1024 }
+    }
+}
+
+pub(crate) struct Shared {
+    snapshot: RwLock<Arc<Snapshot>>,
+    histories: RwLock<HashMap<Arc<str>, Arc<History>>>,
+    /// The revision found at start: events before it are not known.
+    recovered: u64,
+    limits: Limits,
+}
+
+impl Shared {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().clone()
+    }
+
+    pub(crate) fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        *self.snapshot.write() = snapshot;
+    }
+
+    pub(crate) fn history(&self, resource: &str) -> Arc<History> {
+        if let Some(history) = self.histories.read().get(resource) {
+            return history.clone();
+        }
+        let mut histories = self.histories.write();
+        histories
+            .entry(resource.into())
+            .or_insert_with(|| Arc::new(History::new(self.recovered, self.limits)))
+            .clone()
+    }
+}
+
+/// The store. Cheap to clone; the writer ends, and the directory is free again, when the last is dropped
+/// or after [`Store::close`].
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    writer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
+}
+
+impl Store {
+    /// Opens or makes the embedded store in `path`.
+    ///
+    /// # Errors
+    /// `Open`, `Damaged`.
+    pub fn open(path: &Path, limits: Limits) -> Result<Store, Error> {
+        Store::with_backend(Box::new(Embedded::open(path)?), limits)
+    }
+
+    /// A store over any backend.
+    ///
+    /// # Errors
+    /// Those of the backend's load.
+    pub fn with_backend(mut backend: Box<dyn Backend>, limits: Limits) -> Result<Store, Error> {
+        let mut snapshot = Snapshot::default();
+        let recovered = backend.load(&mut |key, entry| snapshot.insert(&key, entry))?;
+        snapshot.set_revision(recovered);
+        let shared = Arc::new(Shared {
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            histories: RwLock::default(),
+            recovered,
+            limits,
+        });
+        let (requests, receiver) = mpsc::channel(limits.queue);
+        let writer = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn({
+                let shared = shared.clone();
+                move || writer::run(backend, shared, receiver)
+            })
+            .map_err(|_| Error::Closed)?;
+        Ok(Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) })
+    }
+
+    /// The newest picture.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot()
+    }
+
+    /// The value under a key in the newest picture.
+    pub fn get(&self, key: &Key) -> Option<Entry> {
+        self.snapshot().get(key.resource(), key.name()).cloned()
+    }
+
+    /// Stores a value under a free key. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Exists`, `Commit`, `Poisoned`, `Closed`.
+    pub async fn create(&self, key: Key, draft: Draft) -> Result<Entry, Error> {
+        self.write(key, Operation::Create { draft }).await
+    }
+
+    /// Replaces the value that is at revision `expected`. Durable when it returns.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Commit`, `Poisoned`, `Closed`.
+    pub async fn update(&self, key: Key, draft: Draft, expected: u64) -> Result<Entry, Error> {
+        self.write(key, Operation::Update { draft, expected }).await
+    }
+
+    /// Deletes a value, if it is at revision `expected` where one is given. `last` is what the delete
+    /// event shows instead of the value as stored. Returns the last value at the revision of the delete.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict`, `Commit`, `Poisoned`, `Closed`.
+    pub async fn delete(&self, key: Key, expected: Option<u64>, last: Option<Draft>) -> Result<Entry, Error> {
+        self.write(key, Operation::Delete { expected, last }).await
+    }
+
+    /// Follows the changes after a revision of the names of `resource` that begin with `prefix`.
+    ///
+    /// # Errors
+    /// `Expired`.
+    pub fn watch(&self, resource: &str, prefix: &str, after: u64) -> Result<Watcher, Error> {
+        self.shared.history(resource).follow(prefix, after)
+    }
+
+    /// The newest picture and a watcher that goes on from it.
+    ///
+    /// # Errors
+    /// `Expired` when the history is so short that it was overrun in between.
+    pub fn snapshot_and_watch(
+        &self,
+        resource: &str,
+        prefix: &str,
+    ) -> Result<(Arc<Snapshot>, Watcher), Error> {
+        // The history must exist before the picture is taken, or a change in between would be lost.
+        let history = self.shared.history(resource);
+        let snapshot = self.snapshot();
+        let watcher = history.follow(prefix, snapshot.revision())?;
+        Ok((snapshot, watcher))
+    }
+
+    async fn write(&self, key: Key, operation: Operation) -> Result<Entry, Error> {
+        let (answer, result) = oneshot::channel();
+        self.requests.send(Request { key, operation, answer }).await.map_err(|_| Error::Closed)?;
+        result.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Gives up this handle; when it is the last one, waits until the writer has ended. Blocks.
+    pub fn close(self) {
+        let Store { requests, writer, shared: _ } = self;
+        drop(requests);
+        if let Some(writer) = Arc::into_inner(writer).and_then(|writer| writer.into_inner()) {
+            let _ = writer.join();
+        }
+    }
+}
