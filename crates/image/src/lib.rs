@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Images: a content-addressed store of blobs, the layers unpacked from them, and the references that name them.
+//!
+//! One store serves both halves: what the builder commits or a user loads is at once what a pod runs.
+//! The crate knows no other crate of ours, no container and no HTTP. It is synchronous: callers that run on an
+//! asynchronous runtime call it from a blocking thread.
+//!
+//! Every byte that enters is hostile until its digest has been checked, and nothing that an image says decides
+//! anything about the host: unpacking happens beneath one directory descriptor and never leaves it.
+#![forbid(unsafe_code)]
+
+mod collect;
+mod config;
+mod content;
+mod digest;
+mod error;
+mod load;
+mod pack;
+mod reference;
+mod save;
+mod store;
+mod unpack;
+
+pub use collect::{Deletion, UsageTotals, User};
+pub use config::{ContainerDefaults, History, ImageConfig, RootFs};
+pub use digest::Digest;
+pub use error::{Error, Result};
+pub use load::Loaded;
+pub use reference::Reference;
+pub use store::{Image, ImageStore, Layer, NewImage};

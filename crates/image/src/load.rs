@@ -1,0 +1,293 @@
+//! Taking images in from an archive: Docker's `save` format and the OCI image layout.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+use tar::{Archive, EntryType};
+
+use crate::config::ImageConfig;
+use crate::error::IoContext;
+use crate::pack::read_bounded;
+use crate::store::{ImageStore, Layer};
+use crate::{Digest, Error, Reference, Result, unpack};
+
+/// Manifests and configurations larger than this are refused.
+const DOCUMENT_LIMIT: u64 = 8 * 1024 * 1024;
+/// Entries of one archive.
+const ENTRY_LIMIT: usize = 100_000;
+/// Layers of one image; overlayfs takes 500.
+const LAYER_LIMIT: usize = 500;
+
+/// An image that an archive held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its id.
+    pub id: Digest,
+    /// The names that the archive gave it.
+    pub references: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerManifest {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: Digest,
+    #[serde(default)]
+    annotations: HashMap<String, String>,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+/// What the archive is found to say about one image.
+struct Found {
+    config: Digest,
+    layers: Vec<Digest>,
+    references: Vec<Reference>,
+}
+
+impl ImageStore {
+    /// Takes in every image of the archive `reader` (compressed or not).
+    ///
+    /// # Errors
+    /// [`Error::InvalidArchive`] or a digest that does not match; then no image of the archive has been added.
+    pub fn load(&self, reader: impl Read + Send) -> Result<Vec<Loaded>> {
+        let _adding = self.adding.read();
+        let files = self.take_in(reader)?;
+        let result = self.load_files(&files);
+        if result.is_err() {
+            self.forget_unused(files.values());
+        }
+        result
+    }
+
+    /// Stores every file of the archive by content and answers which path has which.
+    fn take_in(&self, reader: impl Read + Send) -> Result<HashMap<PathBuf, Digest>> {
+        let plain = unpack::decompress(reader).io("read", "image archive")?;
+        let mut archive = Archive::new(plain);
+        let mut files: HashMap<PathBuf, Digest> = HashMap::new();
+        let mut symlinks: Vec<(PathBuf, PathBuf)> = Vec::new();
+        let damaged = |error: std::io::Error| Error::InvalidArchive { why: error.to_string() };
+        for entry in archive.entries().map_err(damaged)? {
+            let mut entry = entry.map_err(damaged)?;
+            if files.len() + symlinks.len() >= ENTRY_LIMIT {
+                return Err(Error::InvalidArchive { why: format!("it has more than {ENTRY_LIMIT} entries") });
+            }
+            let path = normalise(&entry.path().map_err(damaged)?);
+            match entry.header().entry_type() {
+                EntryType::Regular | EntryType::Continuous => {
+                    let expected = path
+                        .strip_prefix("blobs/sha256")
+                        .ok()
+                        .and_then(|name| name.to_str().and_then(|hex| Digest::from_hex(hex).ok()));
+                    let (digest, _) = self.content.put_from(&mut entry, expected.as_ref())?;
+                    files.insert(path, digest);
+                }
+                EntryType::Symlink | EntryType::Link => {
+                    let target = entry.link_name().map_err(damaged)?.unwrap_or_default();
+                    let base = match entry.header().entry_type() {
+                        EntryType::Symlink => path.parent().unwrap_or(Path::new("")).to_owned(),
+                        _ => PathBuf::new(),
+                    };
+                    symlinks.push((path, normalise(&base.join(target))));
+                }
+                _ => {}
+            }
+        }
+        // Older archives name a layer that occurs twice by a link.
+        for (path, target) in symlinks {
+            if let Some(digest) = files.get(&target).cloned() {
+                files.insert(path, digest);
+            }
+        }
+        Ok(files)
+    }
+
+    fn load_files(&self, files: &HashMap<PathBuf, Digest>) -> Result<Vec<Loaded>> {
+        let found = if files.contains_key(Path::new("manifest.json")) {
+            self.docker_images(files)?
+        } else if files.contains_key(Path::new("index.json")) {
+            let index: Index = self.document(file(files, "index.json")?, "index.json")?;
+            let mut found = Vec::new();
+            self.index_images(&index, &[], &mut found, 0)?;
+            found
+        } else {
+            return Err(Error::InvalidArchive {
+                why: "it has neither manifest.json nor index.json".to_owned(),
+            });
+        };
+        let mut ready = Vec::with_capacity(found.len());
+        for image in found {
+            ready.push((self.unpack_image(&image)?, image));
+        }
+        let mut loaded = Vec::new();
+        for ((config, layers), image) in ready {
+            let registered = self.register(&config, layers)?;
+            for reference in &image.references {
+                self.tag(&registered.id, reference)?;
+            }
+            loaded.push(Loaded { id: registered.id, references: image.references });
+        }
+        self.forget_unused(files.values());
+        Ok(loaded)
+    }
+
+    fn docker_images(&self, files: &HashMap<PathBuf, Digest>) -> Result<Vec<Found>> {
+        let manifests: Vec<DockerManifest> = self.document(file(files, "manifest.json")?, "manifest.json")?;
+        manifests
+            .into_iter()
+            .map(|manifest| {
+                let layers =
+                    manifest.layers.iter().map(|path| file(files, path).cloned()).collect::<Result<_>>()?;
+                let references = manifest
+                    .repo_tags
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|tag| Reference::parse(tag))
+                    .collect::<Result<_>>()?;
+                Ok(Found { config: file(files, &manifest.config)?.clone(), layers, references })
+            })
+            .collect()
+    }
+
+    fn index_images(
+        &self,
+        index: &Index,
+        inherited: &[Reference],
+        found: &mut Vec<Found>,
+        depth: usize,
+    ) -> Result<()> {
+        if depth > 3 {
+            return Err(Error::InvalidArchive { why: "its indexes are nested too deeply".to_owned() });
+        }
+        for descriptor in &index.manifests {
+            let suits = descriptor.platform.as_ref().is_none_or(|platform| {
+                platform.os == "linux" && platform.architecture == ImageConfig::host_architecture()
+            });
+            if !suits || !self.content.contains(&descriptor.digest) {
+                continue;
+            }
+            let mut references = inherited.to_vec();
+            if let Some(name) = descriptor.annotations.get("io.containerd.image.name") {
+                references.push(Reference::parse(name)?);
+            }
+            let what = descriptor.digest.as_str();
+            if descriptor.media_type.ends_with("index.v1+json")
+                || descriptor.media_type.ends_with("list.v2+json")
+            {
+                let nested: Index = self.document(&descriptor.digest, what)?;
+                self.index_images(&nested, &references, found, depth + 1)?;
+                continue;
+            }
+            let manifest: Manifest = self.document(&descriptor.digest, what)?;
+            let layers = manifest.layers.into_iter().map(|layer| layer.digest).collect();
+            found.push(Found { config: manifest.config.digest, layers, references });
+        }
+        Ok(())
+    }
+
+    fn unpack_image(&self, image: &Found) -> Result<(Vec<u8>, Vec<Layer>)> {
+        if !self.content.contains(&image.config) {
+            return Err(Error::InvalidArchive { why: format!("configuration {} is missing", image.config) });
+        }
+        let mut reader = self.content.open_blob(&image.config)?;
+        let bytes = read_bounded(&mut reader, DOCUMENT_LIMIT, "the image configuration")?;
+        let config: ImageConfig = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::InvalidArchive { why: format!("image configuration: {error}") })?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != image.layers.len() {
+            let (have, want) = (image.layers.len(), diff_ids.len());
+            return Err(Error::InvalidArchive {
+                why: format!("it holds {have} layers where its configuration names {want}"),
+            });
+        }
+        if diff_ids.len() > LAYER_LIMIT {
+            return Err(Error::InvalidArchive { why: format!("an image has at most {LAYER_LIMIT} layers") });
+        }
+        if let Some(missing) = image.layers.iter().find(|layer| !self.content.contains(layer)) {
+            return Err(Error::InvalidArchive { why: format!("layer {missing} is missing") });
+        }
+        let mut parents: Vec<Option<Digest>> = vec![None];
+        for diff_id in diff_ids {
+            parents.push(Some(Digest::chain(parents.last().and_then(Option::as_ref), diff_id)));
+        }
+        let work: Vec<_> = parents.iter().zip(&image.layers).zip(diff_ids).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut layers = Vec::with_capacity(work.len());
+        for batch in work.chunks(threads) {
+            let results: Vec<Result<Layer>> = std::thread::scope(|scope| {
+                let handles: Vec<_> = batch
+                    .iter()
+                    .map(|((parent, blob), diff_id)| {
+                        scope.spawn(move || self.unpack_blob(parent.as_ref(), blob, diff_id))
+                    })
+                    .collect();
+                handles
+                    .into_iter()
+                    .map(|handle| {
+                        handle.join().unwrap_or_else(|_| {
+                            Err(Error::InvalidArchive { why: "a layer could not be unpacked".to_owned() })
+                        })
+                    })
+                    .collect()
+            });
+            for layer in results {
+                layers.push(layer?);
+            }
+        }
+        Ok((bytes, layers))
+    }
+
+    fn document<T: for<'de> Deserialize<'de>>(&self, digest: &Digest, what: &str) -> Result<T> {
+        let bytes = read_bounded(&mut self.content.open_blob(digest)?, DOCUMENT_LIMIT, what)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::InvalidArchive { why: format!("{what}: {error}") })
+    }
+}
+
+fn file<'a>(files: &'a HashMap<PathBuf, Digest>, path: &str) -> Result<&'a Digest> {
+    files
+        .get(&normalise(Path::new(path)))
+        .ok_or_else(|| Error::InvalidArchive { why: format!("{path} is missing") })
+}
+
+/// A path of the archive without `.`, with `..` resolved by words alone; it only serves as a key.
+fn normalise(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => normal.push(name),
+            Component::ParentDir => {
+                normal.pop();
+            }
+            _ => {}
+        }
+    }
+    normal
+}

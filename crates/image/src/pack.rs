@@ -1,0 +1,179 @@
+//! Packing a directory into a layer's archive: the inverse of unpacking, with overlayfs' whiteouts translated.
+//!
+//! The directory may belong to a running container: every step goes through descriptors and follows no symlink.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fgetxattr, openat, readlinkat, statat};
+use tar::{Builder, EntryType, Header};
+
+use crate::error::IoContext;
+use crate::{Error, Result};
+
+/// Writes what stands below `root` as an uncompressed archive, names in order, so that equal trees give equal bytes.
+/// With `overlay` the marks of an overlayfs upper layer become whiteouts of the image specification.
+///
+/// # Errors
+/// [`Error::Io`] when something cannot be read or the writer fails.
+pub(crate) fn pack(root: &Path, overlay: bool, writer: impl Write) -> Result<()> {
+    let fd = openat(CWD, root, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .io("open directory", root)?;
+    let mut packer = Packer { builder: Builder::new(writer), overlay, links: HashMap::new() };
+    packer.builder.mode(tar::HeaderMode::Complete);
+    packer.directory(fd, Path::new(""))?;
+    packer.builder.finish().io("write archive of", root)
+}
+
+struct Packer<W: Write> {
+    builder: Builder<W>,
+    overlay: bool,
+    /// The first path of each file that has several.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+impl<W: Write> Packer<W> {
+    fn directory(&mut self, fd: OwnedFd, path: &Path) -> Result<()> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&fd).io("list", path)? {
+            let entry = entry.io("list", path)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        if self.overlay && is_opaque(fd.as_fd()) {
+            self.marker(&path.join(".wh..wh..opq"))?;
+        }
+        for name in names {
+            self.entry(fd.as_fd(), &name, &path.join(&name))?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
+        let stat = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // The container removed it meanwhile.
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            result => result.io("read attributes of", path)?,
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mut header = header(&stat);
+        match kind {
+            FileType::Directory => {
+                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = openat(parent, name, flags, Mode::empty()).io("open directory", path)?;
+                header.set_entry_type(EntryType::Directory);
+                let mut with_slash = path.as_os_str().to_owned();
+                with_slash.push("/");
+                self.append(&mut header, Path::new(&with_slash), io::empty())?;
+                self.directory(fd, path)
+            }
+            FileType::RegularFile => self.file(parent, name, path, &stat, header),
+            FileType::Symlink => {
+                let target = readlinkat(parent, name, Vec::new()).io("read symlink", path)?;
+                header.set_entry_type(EntryType::Symlink);
+                self.link(&mut header, path, &OsString::from_vec(target.into_bytes()))
+            }
+            FileType::CharacterDevice if self.overlay && stat.st_rdev == 0 => {
+                let mut hidden = OsString::from(".wh.");
+                hidden.push(name);
+                self.marker(&path.with_file_name(hidden))
+            }
+            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
+                header.set_entry_type(match kind {
+                    FileType::CharacterDevice => EntryType::Char,
+                    FileType::BlockDevice => EntryType::Block,
+                    _ => EntryType::Fifo,
+                });
+                let major = rustix::fs::major(stat.st_rdev);
+                let minor = rustix::fs::minor(stat.st_rdev);
+                header.set_device_major(major).io("write archive of", path)?;
+                header.set_device_minor(minor).io("write archive of", path)?;
+                self.append(&mut header, path, io::empty())
+            }
+            // Sockets mean nothing in an image, and archives cannot hold them.
+            _ => Ok(()),
+        }
+    }
+
+    fn file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        stat: &Stat,
+        mut header: Header,
+    ) -> Result<()> {
+        if stat.st_nlink > 1 {
+            let key = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&key) {
+                let first = first.as_os_str().to_owned();
+                header.set_entry_type(EntryType::Link);
+                header.set_size(0);
+                return self.link(&mut header, path, &first);
+            }
+            self.links.insert(key, path.to_owned());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(parent, name, flags, Mode::empty()).io("open", path)?);
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(size);
+        let mut capability = [0_u8; 64];
+        if let Ok(n) = fgetxattr(&file, "security.capability", &mut capability) {
+            let extension = [("SCHILY.xattr.security.capability", &capability[..n])];
+            self.builder.append_pax_extensions(extension).io("write archive of", path)?;
+        }
+        // A file that grows or shrinks meanwhile must not shift what follows it in the archive.
+        let exact = file.take(size).chain(io::repeat(0)).take(size);
+        self.append(&mut header, path, exact)
+    }
+
+    fn append(&mut self, header: &mut Header, path: &Path, data: impl Read) -> Result<()> {
+        self.builder.append_data(header, path, data).io("write archive of", path)
+    }
+
+    fn link(&mut self, header: &mut Header, path: &Path, target: &OsStr) -> Result<()> {
+        self.builder.append_link(header, path, target).io("write archive of", path)
+    }
+
+    fn marker(&mut self, path: &Path) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        header.set_size(0);
+        self.append(&mut header, path, io::empty())
+    }
+}
+
+fn header(stat: &Stat) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(u64::from(stat.st_uid));
+    header.set_gid(u64::from(stat.st_gid));
+    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+    header.set_size(0);
+    header
+}
+
+fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+    let mut value = [0_u8; 8];
+    matches!(fgetxattr(directory, "trusted.overlay.opaque", &mut value), Ok(1) if value[0] == b'y')
+}
+
+/// An archive as large as it says, or [`Error::InvalidArchive`]: the counterpart for callers that read whole entries.
+pub(crate) fn read_bounded(reader: &mut impl Read, limit: u64, what: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(limit + 1).read_to_end(&mut bytes).io("read", what)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::InvalidArchive { why: format!("{what} is larger than {limit} bytes") });
+    }
+    Ok(bytes)
+}

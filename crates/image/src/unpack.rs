@@ -1,0 +1,416 @@
+//! Unpacking a layer's archive beneath one directory, in the form that overlayfs expects of a lower layer.
+//!
+//! Every path is resolved inside the directory by the kernel (`openat2` with `RESOLVE_IN_ROOT`), so neither a
+//! symlink nor `..` nor an absolute name of the archive reaches anything outside it.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, chownat, fsetxattr,
+    linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+};
+use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
+use tar::{Archive, Entry, EntryType};
+
+use crate::error::IoContext;
+use crate::{Error, Result};
+
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
+const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
+const AUFS_METADATA_PREFIX: &[u8] = b".wh..wh.";
+const XATTR_PREFIX: &str = "SCHILY.xattr.";
+/// The kernel's limit of a path; longer names in an archive are refused.
+const PATH_LIMIT: usize = 4096;
+
+/// A stream with its compression taken off; the kind is told by the first bytes (gzip, zstd, or none).
+pub(crate) fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut reader = BufReader::with_capacity(128 * 1024, reader);
+    let head = reader.fill_buf()?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(BufReader::with_capacity(
+            128 * 1024,
+            flate2::bufread::MultiGzDecoder::new(reader),
+        )));
+    }
+    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(reader)?));
+    }
+    Ok(Box::new(reader))
+}
+
+/// Unpacks the uncompressed archive `reader` into the existing, empty directory `root`.
+/// Answers the sum of the sizes of its regular files, in bytes.
+///
+/// # Errors
+/// [`Error::InvalidEntry`] for an entry that must not be unpacked; [`Error::Io`] when the system refuses or the
+/// archive is damaged.
+pub(crate) fn unpack(reader: impl Read, root: &Path) -> Result<u64> {
+    let root_fd = openat(CWD, root, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .io("open", root)?;
+    let mut unpacker = Unpacker {
+        root: root.to_owned(),
+        root_fd,
+        parent: None,
+        directory_times: Vec::new(),
+        size: 0,
+        buffer: vec![0; 128 * 1024].into_boxed_slice(),
+    };
+    let mut archive = Archive::new(reader);
+    for entry in archive.entries().io("read", root)? {
+        unpacker.entry(entry.io("read archive for", root)?)?;
+    }
+    unpacker.finish()
+}
+
+struct Unpacker {
+    root: PathBuf,
+    root_fd: OwnedFd,
+    /// The directory of the previous entry: archives list a directory's entries one after the other.
+    parent: Option<(PathBuf, OwnedFd)>,
+    /// Writing into a directory changes its times, so they are set at the end.
+    directory_times: Vec<(PathBuf, u64)>,
+    size: u64,
+    buffer: Box<[u8]>,
+}
+
+impl Unpacker {
+    fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<()> {
+        let kind = entry.header().entry_type();
+        if matches!(kind, EntryType::XGlobalHeader) {
+            return Ok(());
+        }
+        let path = clean(&entry.path_bytes())?;
+        let Some(name) = path.file_name().map(OsStr::to_owned) else {
+            return self.root_entry(&entry);
+        };
+        let parent_path = path.parent().unwrap_or(Path::new("")).to_owned();
+        if name.as_bytes().starts_with(WHITEOUT_PREFIX) {
+            return self.whiteout(&parent_path, &name);
+        }
+        let attributes = extended_attributes(&mut entry);
+        self.open_parent(&parent_path)?;
+        let mode = Mode::from_raw_mode(entry.header().mode().io("read mode of", &path)? & 0o7777);
+        match kind {
+            EntryType::Directory => self.directory(&path, &name)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.clear(&name, &path)?;
+                self.file(&mut entry, &name, &path)?;
+            }
+            EntryType::Symlink => {
+                self.clear(&name, &path)?;
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                symlinkat(OsString::from_vec(target), self.parent_fd(), &name).io("create symlink", &path)?;
+            }
+            EntryType::Link => {
+                self.clear(&name, &path)?;
+                return self.hard_link(&entry, &parent_path, &name, &path);
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                self.clear(&name, &path)?;
+                self.node(&entry, kind, &name, &path)?;
+            }
+            _ => return Err(Error::InvalidEntry { path: display(&path), why: "unknown entry type" }),
+        }
+        self.metadata(&entry, &name, &path, mode, kind, &attributes)
+    }
+
+    /// The archive's entry for the layer's root itself.
+    fn root_entry<R: Read>(&mut self, entry: &Entry<'_, R>) -> Result<()> {
+        if entry.header().entry_type() != EntryType::Directory {
+            return Ok(());
+        }
+        let (uid, gid) = owner(entry, Path::new("/"))?;
+        chownat(CWD, &self.root, Some(uid), Some(gid), AtFlags::empty()).io("change owner of", &self.root)?;
+        let mode = Mode::from_raw_mode(entry.header().mode().io("read mode of", &self.root)? & 0o7777);
+        rustix::fs::chmodat(CWD, &self.root, mode, AtFlags::empty()).io("change mode of", &self.root)
+    }
+
+    fn parent_fd(&self) -> &OwnedFd {
+        self.parent.as_ref().map_or(&self.root_fd, |(_, fd)| fd)
+    }
+
+    fn open_parent(&mut self, path: &Path) -> Result<()> {
+        if path.as_os_str().is_empty() {
+            self.parent = None;
+            return Ok(());
+        }
+        if self.parent.as_ref().is_some_and(|(open, _)| open == path) {
+            return Ok(());
+        }
+        let fd = match self.open_directory(path) {
+            Err(Errno::NOENT) => self.make_directories(path)?,
+            result => result.io("open directory", path)?,
+        };
+        self.parent = Some((path.to_owned(), fd));
+        Ok(())
+    }
+
+    fn open_directory(&self, path: &Path) -> std::result::Result<OwnedFd, Errno> {
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        openat2(
+            &self.root_fd,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+    }
+
+    /// Archives may leave out the directories above an entry; they get mode 0755 and belong to root.
+    fn make_directories(&self, path: &Path) -> Result<OwnedFd> {
+        let mut current = self.open_directory(Path::new(".")).io("open directory", &self.root)?;
+        let mut done = PathBuf::new();
+        for component in path.components() {
+            done.push(component);
+            current = match self.open_directory(&done) {
+                Err(Errno::NOENT) => {
+                    mkdirat(&current, component.as_os_str(), Mode::from_raw_mode(0o755))
+                        .io("create directory", &done)?;
+                    self.open_directory(&done)
+                }
+                result => result,
+            }
+            .io("open directory", &done)?;
+        }
+        Ok(current)
+    }
+
+    /// An archive may hold a path twice: the later one counts.
+    fn clear(&self, name: &OsStr, path: &Path) -> Result<()> {
+        match unlinkat(self.parent_fd(), name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => remove_tree(self.parent_fd().as_fd(), name).io("remove", path),
+            Err(error) => Err(error).io("remove", path),
+        }
+    }
+
+    fn directory(&mut self, path: &Path, name: &OsStr) -> Result<()> {
+        let mode = Mode::from_raw_mode(0o755);
+        match mkdirat(self.parent_fd(), name, mode) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => {
+                let stat = statat(self.parent_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
+                    .io("read attributes of", path)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    return Ok(());
+                }
+                self.clear(name, path)?;
+                mkdirat(self.parent_fd(), name, mode).io("create directory", path)
+            }
+            Err(error) => Err(error).io("create directory", path),
+        }
+    }
+
+    fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &OsStr, path: &Path) -> Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file =
+            File::from(openat(self.parent_fd(), name, flags, Mode::from_raw_mode(0o600)).io("create", path)?);
+        loop {
+            let n = entry.read(&mut self.buffer).io("read archive for", path)?;
+            if n == 0 {
+                return Ok(());
+            }
+            io::Write::write_all(&mut file, &self.buffer[..n]).io("write", path)?;
+            self.size += n as u64;
+        }
+    }
+
+    fn hard_link<R: Read>(
+        &mut self,
+        entry: &Entry<'_, R>,
+        parent_path: &Path,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<()> {
+        let target = clean(&entry.link_name_bytes().unwrap_or_default())?;
+        let Some(target_name) = target.file_name() else {
+            return Err(Error::InvalidEntry { path: display(path), why: "a hard link to the root" });
+        };
+        let target_parent = target.parent().unwrap_or(Path::new(""));
+        let directory = if target_parent.as_os_str().is_empty() { Path::new(".") } else { target_parent };
+        let target_fd = self.open_directory(directory).io("open directory", directory)?;
+        self.open_parent(parent_path)?;
+        linkat(&target_fd, target_name, self.parent_fd(), name, AtFlags::empty()).io("create hard link", path)
+    }
+
+    fn node<R: Read>(&self, entry: &Entry<'_, R>, kind: EntryType, name: &OsStr, path: &Path) -> Result<()> {
+        let number =
+            |value: io::Result<Option<u32>>| value.map(|n| n.unwrap_or(0)).io("read device of", path);
+        let device = rustix::fs::makedev(
+            number(entry.header().device_major())?,
+            number(entry.header().device_minor())?,
+        );
+        let file_type = match kind {
+            EntryType::Char => FileType::CharacterDevice,
+            EntryType::Block => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        if file_type == FileType::CharacterDevice && device == 0 {
+            return Err(Error::InvalidEntry {
+                path: display(path),
+                why: "a device 0:0 would hide other files",
+            });
+        }
+        mknodat(self.parent_fd(), name, file_type, Mode::from_raw_mode(0o600), device)
+            .io("create device", path)
+    }
+
+    fn whiteout(&mut self, parent_path: &Path, name: &OsStr) -> Result<()> {
+        self.open_parent(parent_path)?;
+        let bytes = name.as_bytes();
+        if bytes == OPAQUE_WHITEOUT {
+            let directory = openat(self.parent_fd(), ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .io("open directory", parent_path)?;
+            return fsetxattr(&directory, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+                .io("mark as opaque", parent_path);
+        }
+        if bytes.starts_with(AUFS_METADATA_PREFIX) {
+            return Ok(());
+        }
+        let hidden = OsStr::from_bytes(&bytes[WHITEOUT_PREFIX.len()..]);
+        if hidden.is_empty() || hidden == "." || hidden == ".." {
+            return Err(Error::InvalidEntry { path: display(parent_path), why: "a whiteout of no file" });
+        }
+        let path = parent_path.join(hidden);
+        self.clear(hidden, &path)?;
+        mknodat(self.parent_fd(), hidden, FileType::CharacterDevice, Mode::empty(), 0)
+            .io("create whiteout", path)
+    }
+
+    fn metadata<R: Read>(
+        &mut self,
+        entry: &Entry<'_, R>,
+        name: &OsStr,
+        path: &Path,
+        mode: Mode,
+        kind: EntryType,
+        attributes: &HashMap<String, Vec<u8>>,
+    ) -> Result<()> {
+        let (uid, gid) = owner(entry, path)?;
+        chownat(self.parent_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .io("change owner of", path)?;
+        if kind != EntryType::Symlink {
+            // The last component is what this entry just made, never a symlink.
+            rustix::fs::chmodat(self.parent_fd(), name, mode, AtFlags::empty()).io("change mode of", path)?;
+        }
+        if !attributes.is_empty() && (kind.is_file() || kind.is_dir() || kind.is_contiguous()) {
+            let fd = openat(
+                self.parent_fd(),
+                name,
+                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .io("open", path)?;
+            for (key, value) in attributes {
+                match fsetxattr(&fd, key.as_str(), value, XattrFlags::empty()) {
+                    // A file system without this class of attributes: the image still works without.
+                    Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                    Err(error) => return Err(error).io("set extended attribute of", path),
+                }
+            }
+        }
+        let seconds = entry.header().mtime().unwrap_or(0);
+        if kind == EntryType::Directory {
+            self.directory_times.push((path.to_owned(), seconds));
+            return Ok(());
+        }
+        utimensat(self.parent_fd(), name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW).io("set times of", path)
+    }
+
+    fn finish(self) -> Result<u64> {
+        for (path, seconds) in self.directory_times.iter().rev() {
+            // The directory may have been replaced by a later entry; then there is nothing to set.
+            if let Ok(fd) = self.open_directory(path) {
+                let _ = utimensat(&fd, ".", &times(*seconds), AtFlags::empty());
+            }
+        }
+        Ok(self.size)
+    }
+}
+
+fn times(seconds: u64) -> Timestamps {
+    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(0), tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn owner<R: Read>(entry: &Entry<'_, R>, path: &Path) -> Result<(Uid, Gid)> {
+    let id = |value: io::Result<u64>| {
+        let value = value.io("read owner of", path)?;
+        match u32::try_from(value) {
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(Error::InvalidEntry { path: display(path), why: "its owner is out of range" }),
+        }
+    };
+    Ok((Uid::from_raw(id(entry.header().uid())?), Gid::from_raw(id(entry.header().gid())?)))
+}
+
+/// The attributes that an image may set. Those of overlayfs itself would let a layer redirect lookups.
+fn extended_attributes<R: Read>(entry: &mut Entry<'_, R>) -> HashMap<String, Vec<u8>> {
+    let mut attributes = HashMap::new();
+    if let Ok(Some(extensions)) = entry.pax_extensions() {
+        for extension in extensions.flatten() {
+            let Some(key) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR_PREFIX)) else {
+                continue;
+            };
+            let allowed =
+                key.starts_with("user.") && !key.starts_with("user.overlay.") || key == "security.capability";
+            if allowed {
+                attributes.insert(key.to_owned(), extension.value_bytes().to_vec());
+            }
+        }
+    }
+    attributes
+}
+
+/// The entry's path relative to the layer's root; `..` is refused.
+fn clean(bytes: &[u8]) -> Result<PathBuf> {
+    let refuse = |why| Err(Error::InvalidEntry { path: String::from_utf8_lossy(bytes).into_owned(), why });
+    if bytes.len() >= PATH_LIMIT {
+        return refuse("its path is too long");
+    }
+    if bytes.contains(&0) {
+        return refuse("its path holds a NUL byte");
+    }
+    let mut path = PathBuf::new();
+    for component in bytes.split(|b| *b == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => return refuse("its path leads upwards"),
+            name => path.push(OsStr::from_bytes(name)),
+        }
+    }
+    Ok(path)
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Removes a directory and all below it, following no symlink.
+fn remove_tree(parent: rustix::fd::BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
+    let directory = openat(
+        parent,
+        name,
+        OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        let entry = entry?;
+        let child = OsStr::from_bytes(entry.file_name().to_bytes());
+        if child == "." || child == ".." {
+            continue;
+        }
+        match unlinkat(&directory, child, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => remove_tree(directory.as_fd(), child)?,
+            result => result?,
+        }
+    }
+    unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
