@@ -5,9 +5,6 @@ use super::encode::HEADER;
 /// One message of an answer.
 #[derive(Debug)]
 pub(crate) struct Message {
-    pub(crate) kind: u16,
-    pub(crate) sequence: u32,
-    pub(crate) flags: u16,
     /// What follows the header.
     pub(crate) payload: Vec<u8>,
 }
@@ -70,11 +67,6 @@ impl<'a> Iterator for Attributes<'a> {
 /// A number in the machine's byte order.
 pub(crate) fn native_u32(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-/// A number in network byte order.
-pub(crate) fn be_u32(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 /// A number in network byte order.

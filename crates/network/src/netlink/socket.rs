@@ -92,7 +92,7 @@ impl Socket {
                     libc::NLMSG_NOOP => {}
                     _ => {
                         dumping = flags & libc::NLM_F_MULTI as u16 != 0;
-                        answers.push(Message { kind, sequence, flags, payload: payload.to_vec() });
+                        answers.push(Message { payload: payload.to_vec() });
                     }
                 }
             }

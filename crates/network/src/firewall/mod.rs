@@ -1,0 +1,289 @@
+//! The packet rules of one daemon's bridges and published ports, in one table of its own.
+//!
+//! What a packet costs does not grow with the number of bridges or ports: every decision is a lookup in a set
+//! or a map. A change is one transaction that adds or deletes elements. It must not know containers: callers
+//! speak of bridges, subnets and ports.
+//!
+//! A drop by another table of the host (a forward chain whose policy is drop) cannot be overruled from here;
+//! nftables asks every table.
+
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::nftables::{Family, Nftables, Transaction};
+use crate::ports::Protocol;
+use crate::{Result, conntrack, sysctl};
+
+/// A bridge the rules know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallBridge {
+    /// The interface.
+    pub name: String,
+    /// The addresses behind it.
+    pub subnet: Ipv4Net,
+    /// No way out of it and none in.
+    pub internal: bool,
+    /// What leaves for other networks takes the host's address.
+    pub masquerade: bool,
+    /// Its members may talk to each other.
+    pub inter_container: bool,
+    /// It talks to the other bridges that are routed, too; without this it is alone.
+    pub routed: bool,
+    /// Hosts outside may open connections to its addresses (pods of other nodes do).
+    pub reachable: bool,
+}
+
+/// A host port that leads to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The host's address; 0.0.0.0 means every one.
+    pub host_address: Ipv4Addr,
+    /// The host's port.
+    pub host_port: u16,
+    /// The container's address.
+    pub container_address: Ipv4Addr,
+    /// The container's port.
+    pub container_port: u16,
+}
+
+/// Everything the table holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirewallState {
+    /// The bridges.
+    pub bridges: Vec<FirewallBridge>,
+    /// The published ports.
+    pub published: Vec<PublishedPort>,
+    /// Networks that are reached without masquerading, as other nodes' pods.
+    pub direct: Vec<Ipv4Net>,
+}
+
+/// The table of one daemon. Every change is one transaction.
+#[derive(Debug)]
+pub struct Firewall {
+    table: String,
+    nftables: Nftables,
+    held: Mutex<Held>,
+}
+
+/// What the table is known to hold.
+#[derive(Debug, Default)]
+struct Held {
+    bridges: BTreeMap<String, FirewallBridge>,
+    published: BTreeSet<PublishedPort>,
+    direct: Vec<Ipv4Net>,
+    /// The table was written by this process; else a change writes all of it.
+    written: bool,
+    /// Packets between members of a bridge meet the rules, so that an answer that does not pass the host's
+    /// routing is still translated back.
+    bridged_packets_filtered: bool,
+}
+
+impl Held {
+    /// Containers whose packets to their own published port come back to them.
+    fn reflected(&self) -> BTreeSet<Ipv4Addr> {
+        self.published.iter().map(|port| port.container_address).collect()
+    }
+}
+
+impl Firewall {
+    /// Opens the table in the caller's namespace. A table left by an earlier daemon stays in force as it is
+    /// until [`Firewall::sync`] or the first change, so that traffic goes on while a daemon restarts.
+    pub fn open(table: &str) -> Result<Self> {
+        let nftables = Nftables::open()?;
+        // Where the kernel has no such setting, what would need it is masqueraded instead.
+        let filtered = sysctl::set("bridge/bridge-nf-call-iptables", "1").is_ok();
+        let held = Mutex::new(Held { bridged_packets_filtered: filtered, ..Held::default() });
+        let firewall = Self { table: table.to_owned(), nftables, held };
+        if !firewall.is_present()? {
+            firewall.sync(&FirewallState::default())?;
+        }
+        Ok(firewall)
+    }
+
+    /// Makes the table hold exactly `state`, whatever it held. The bridges must exist as interfaces.
+    pub fn sync(&self, state: &FirewallState) -> Result<()> {
+        let mut held = self.held.lock();
+        let wanted = Held {
+            bridges: state.bridges.iter().map(|bridge| (bridge.name.clone(), bridge.clone())).collect(),
+            published: state.published.iter().copied().collect(),
+            direct: state.direct.clone(),
+            written: true,
+            bridged_packets_filtered: held.bridged_packets_filtered,
+        };
+        for bridge in wanted.bridges.values() {
+            prepare_host(bridge)?;
+        }
+        self.nftables.commit(rules::whole_table(&self.table, &wanted))?;
+        *held = wanted;
+        Ok(())
+    }
+
+    /// Adds a bridge, or changes it. The interface must exist; the host begins to forward packets.
+    pub fn add_bridge(&self, bridge: &FirewallBridge) -> Result<()> {
+        prepare_host(bridge)?;
+        self.change(
+            |held| held.bridges.insert(bridge.name.clone(), bridge.clone()),
+            |held, old, transaction| {
+                if let Some(old) = old {
+                    rules::remove_bridge(transaction, old);
+                }
+                rules::add_bridge(transaction, bridge, held.bridged_packets_filtered);
+            },
+            |held, old| match old {
+                Some(old) => drop(held.bridges.insert(old.name.clone(), old)),
+                None => drop(held.bridges.remove(&bridge.name)),
+            },
+        )
+    }
+
+    /// Removes a bridge; one that is not there is success.
+    pub fn remove_bridge(&self, name: &str) -> Result<()> {
+        self.change(
+            |held| held.bridges.remove(name),
+            |_, old, transaction| {
+                if let Some(old) = old {
+                    rules::remove_bridge(transaction, old);
+                }
+            },
+            |held, old| {
+                if let Some(old) = old {
+                    held.bridges.insert(old.name.clone(), old);
+                }
+            },
+        )
+    }
+
+    /// Publishes ports, all or none. Cost does not grow with the ports that are there. A port that another
+    /// container has is taken from it: reserve it first, see [`crate::ports`].
+    pub fn publish(&self, ports: &[PublishedPort]) -> Result<()> {
+        self.change_ports(ports, &[])?;
+        // A flow that began before the port was published would go on to the host for as long as it lives.
+        if ports.iter().any(|port| port.protocol == Protocol::Udp) {
+            conntrack::forget_udp(|flow| ports.iter().any(|port| concerns(port, flow)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes ports back; those that are not there are passed over.
+    pub fn unpublish(&self, ports: &[PublishedPort]) -> Result<()> {
+        self.change_ports(&[], ports)?;
+        if ports.iter().any(|port| port.protocol == Protocol::Udp) {
+            conntrack::forget_udp(|flow| ports.iter().any(|port| concerns(port, flow)))?;
+        }
+        Ok(())
+    }
+
+    /// Sets the networks that are reached without masquerading.
+    pub fn set_direct(&self, networks: &[Ipv4Net]) -> Result<()> {
+        self.change(
+            |held| std::mem::replace(&mut held.direct, networks.to_vec()),
+            |held, _, transaction| rules::set_direct(transaction, &held.direct),
+            |held, old| held.direct = old,
+        )
+    }
+
+    /// Whether the table is still there: a firewall reload of the host's may have taken it. Then
+    /// [`Firewall::restore`] brings it back.
+    pub fn is_present(&self) -> Result<bool> {
+        self.nftables.table_exists(Family::Ipv4, &self.table)
+    }
+
+    /// Writes the whole table again if it is gone; whether it was.
+    pub fn restore(&self) -> Result<bool> {
+        let mut held = self.held.lock();
+        if self.is_present()? {
+            return Ok(false);
+        }
+        self.nftables.commit(rules::whole_table(&self.table, &held))?;
+        held.written = true;
+        Ok(true)
+    }
+
+    /// Deletes the table with everything in it.
+    pub fn delete(self) -> Result<()> {
+        delete_table(&self.nftables, &self.table)
+    }
+
+    fn change_ports(&self, add: &[PublishedPort], remove: &[PublishedPort]) -> Result<()> {
+        self.change(
+            |held| {
+                let old = held.published.clone();
+                // One host port leads to one container.
+                held.published.retain(|port| !add.iter().any(|new| rules::same_host_port(port, new)));
+                held.published.extend(add);
+                for port in remove {
+                    held.published.remove(port);
+                }
+                old
+            },
+            |held, old, transaction| {
+                let reflected_before: BTreeSet<_> = old.iter().map(|port| port.container_address).collect();
+                let gone: Vec<_> = old.difference(&held.published).copied().collect();
+                let new: Vec<_> = held.published.difference(old).copied().collect();
+                rules::change_ports(transaction, &gone, &new);
+                rules::change_reflected(transaction, &reflected_before, &held.reflected());
+            },
+            |held, old| held.published = old,
+        )
+    }
+
+    /// Changes what is held, then the table, in one transaction; what is held goes back if that fails.
+    fn change<Old>(
+        &self,
+        apply: impl FnOnce(&mut Held) -> Old,
+        write: impl FnOnce(&Held, &Old, &mut Transaction),
+        undo: impl FnOnce(&mut Held, Old),
+    ) -> Result<()> {
+        let mut held = self.held.lock();
+        let old = apply(&mut held);
+        let transaction = if held.written {
+            let mut transaction = Transaction::new(Family::Ipv4, &self.table);
+            write(&held, &old, &mut transaction);
+            transaction
+        } else {
+            rules::whole_table(&self.table, &held)
+        };
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        let written = self.nftables.commit(transaction);
+        match written {
+            Ok(()) => held.written = true,
+            Err(_) => undo(&mut held, old),
+        }
+        written
+    }
+}
+
+/// Deletes the table of a daemon that is not running, in the caller's namespace; a table that is not there is
+/// success.
+pub fn delete_leftover(table: &str) -> Result<()> {
+    delete_table(&Nftables::open()?, table)
+}
+
+fn delete_table(nftables: &Nftables, table: &str) -> Result<()> {
+    let mut transaction = Transaction::new(Family::Ipv4, table);
+    transaction.add_table();
+    transaction.delete_table();
+    nftables.commit(transaction)
+}
+
+/// Forwarding, and answers to connections that began at 127.0.0.1 and were led to the bridge; the rules drop
+/// what else comes for 127.0.0.0/8 by a bridge.
+fn prepare_host(bridge: &FirewallBridge) -> Result<()> {
+    sysctl::set("ipv4/ip_forward", "1")?;
+    sysctl::set_if_present(&format!("ipv4/conf/{}/route_localnet", bridge.name), "1")
+}
+
+fn concerns(port: &PublishedPort, flow: &conntrack::Flow) -> bool {
+    let host = port.host_address.is_unspecified() || port.host_address == flow.destination;
+    port.protocol == Protocol::Udp && flow.destination_port == port.host_port && host
+}
