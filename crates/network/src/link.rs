@@ -146,7 +146,8 @@ pub struct Attachment {
     pub gateways: Vec<IpAddr>,
     /// Largest packet, in bytes.
     pub mtu: u32,
-    /// Packets may leave by the port they came in at (needed only without routing on the host).
+    /// Packets may leave by the port they came in at: a published port or a service leads back to the one who
+    /// asks, and the kernel translates such packets in the bridge. Wanted nearly always.
     pub hairpin: bool,
     /// Ports that are isolated reach only ports that are not, and the host.
     pub isolated: bool,

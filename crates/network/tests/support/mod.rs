@@ -1,0 +1,159 @@
+//! A host in a namespace of its own, containers on its bridges, and a neighbour outside.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use dray_network::firewall::FirewallBridge;
+use dray_network::link::{Attachment, Bridge, MacAddress, Netlink};
+use dray_network::{IpNet, Ipv4Net, namespace};
+use tempfile::TempDir;
+
+/// Long enough on a busy machine; reached only when packets are dropped.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+pub struct Host {
+    pub directory: TempDir,
+    pub netlink: Netlink,
+}
+
+pub fn v4(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+pub fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+pub fn bridge(name: &str, subnet: &str) -> FirewallBridge {
+    FirewallBridge {
+        name: name.to_owned(),
+        subnet: net(subnet),
+        internal: false,
+        masquerade: true,
+        inter_container: true,
+        routed: false,
+        reachable: false,
+    }
+}
+
+impl Host {
+    pub fn new() -> Self {
+        dray_testkit::isolate();
+        Self { directory: TempDir::new().unwrap(), netlink: Netlink::open().unwrap() }
+    }
+
+    pub fn add_bridge(&self, name: &str, gateway: &str) {
+        let bridge = Bridge { name: name.to_owned(), mtu: 1500, addresses: vec![gateway.parse().unwrap()] };
+        self.netlink.create_bridge(&bridge).unwrap();
+    }
+
+    pub fn namespace(&self, name: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        namespace::create(&path).unwrap();
+        path
+    }
+
+    /// A container on a bridge; the gateway is the first address of its subnet.
+    pub fn add_container(&self, name: &str, bridge: &str, address: &str) -> PathBuf {
+        let path = self.namespace(name);
+        self.netlink.attach(&attachment(&path, name, bridge, address)).unwrap();
+        path
+    }
+
+    /// A neighbour at 192.0.2.2, the host's own address being 192.0.2.1; it sends what it does not know to
+    /// the host.
+    pub fn add_neighbour(&self) -> PathBuf {
+        self.add_bridge("uplink", "192.0.2.1/24");
+        self.add_container("neighbour", "uplink", "192.0.2.2/24")
+    }
+}
+
+pub fn attachment(path: &Path, name: &str, bridge: &str, address: &str) -> Attachment {
+    let address: Ipv4Net = address.parse().unwrap();
+    let gateway = Ipv4Addr::from(u32::from(address.network()) + 1);
+    Attachment {
+        bridge: bridge.to_owned(),
+        host_name: format!("v{name}"),
+        namespace: path.to_owned(),
+        name: "eth0".to_owned(),
+        mac: MacAddress::from_ipv4(address.addr()),
+        addresses: vec![IpNet::V4(address)],
+        gateways: vec![IpAddr::V4(gateway)],
+        mtu: 1500,
+        hairpin: true,
+        isolated: false,
+    }
+}
+
+/// Answers every connection with the address it came from. Without a namespace: on the host.
+pub fn serve(namespace: Option<&Path>, port: u16) {
+    let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let listener = match namespace {
+        Some(path) => namespace::within(path, || Ok(bind())).unwrap(),
+        None => bind(),
+    };
+    std::thread::spawn(move || {
+        while let Ok((mut connection, peer)) = listener.accept() {
+            let _ = connection.write_all(peer.ip().to_string().as_bytes());
+            let _ = connection.shutdown(Shutdown::Write);
+        }
+    });
+}
+
+/// Answers every datagram with the address it came from and its own port.
+pub fn serve_udp(namespace: &Path, port: u16) {
+    let socket =
+        namespace::within(namespace, || Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(format!("{} {port}", peer.ip()).as_bytes(), peer);
+        }
+    });
+}
+
+/// What the server says at the address, asked from a namespace or from the host.
+pub fn ask(namespace: Option<&Path>, address: impl Into<SocketAddr>) -> io::Result<String> {
+    let address = address.into();
+    let connect = move || {
+        let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match namespace {
+        Some(path) => namespace::within(path, || Ok(connect())).unwrap(),
+        None => connect(),
+    }
+}
+
+/// A datagram and its answer, over a socket that stays the same.
+pub fn ask_udp(socket: &UdpSocket, address: SocketAddr) -> io::Result<String> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(b"?", address)?;
+    let mut buffer = [0; 64];
+    let (length, _) = socket.recv_from(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Runs a program that only looks, inside a namespace or on the host.
+pub fn look(namespace: Option<&Path>, program: &str, arguments: &[&str]) -> String {
+    let run = || {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{program} {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    match namespace {
+        Some(path) => namespace::within(path, || Ok(run())).unwrap(),
+        None => run(),
+    }
+}
