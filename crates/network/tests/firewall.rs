@@ -1,5 +1,7 @@
 //! Published ports, isolation and masquerading with real packets.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::collections::BTreeSet;

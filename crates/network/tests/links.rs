@@ -1,5 +1,7 @@
 //! Bridges, pairs, addresses and routes in the real kernel.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -15,20 +15,20 @@ use tempfile::TempDir;
 /// Long enough on a busy machine; reached only when packets are dropped.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-pub struct Host {
-    pub directory: TempDir,
-    pub netlink: Netlink,
+pub(crate) struct Host {
+    pub(crate) directory: TempDir,
+    pub(crate) netlink: Netlink,
 }
 
-pub fn v4(text: &str) -> Ipv4Addr {
+pub(crate) fn v4(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
-pub fn net(text: &str) -> Ipv4Net {
+pub(crate) fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
 }
 
-pub fn bridge(name: &str, subnet: &str) -> FirewallBridge {
+pub(crate) fn bridge(name: &str, subnet: &str) -> FirewallBridge {
     FirewallBridge {
         name: name.to_owned(),
         subnet: net(subnet),
@@ -41,24 +41,24 @@ pub fn bridge(name: &str, subnet: &str) -> FirewallBridge {
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         dray_testkit::isolate();
         Self { directory: TempDir::new().unwrap(), netlink: Netlink::open().unwrap() }
     }
 
-    pub fn add_bridge(&self, name: &str, gateway: &str) {
+    pub(crate) fn add_bridge(&self, name: &str, gateway: &str) {
         let bridge = Bridge { name: name.to_owned(), mtu: 1500, addresses: vec![gateway.parse().unwrap()] };
         self.netlink.create_bridge(&bridge).unwrap();
     }
 
-    pub fn namespace(&self, name: &str) -> PathBuf {
+    pub(crate) fn namespace(&self, name: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         namespace::create(&path).unwrap();
         path
     }
 
     /// A container on a bridge; the gateway is the first address of its subnet.
-    pub fn add_container(&self, name: &str, bridge: &str, address: &str) -> PathBuf {
+    pub(crate) fn add_container(&self, name: &str, bridge: &str, address: &str) -> PathBuf {
         let path = self.namespace(name);
         self.netlink.attach(&attachment(&path, name, bridge, address)).unwrap();
         path
@@ -66,13 +66,13 @@ impl Host {
 
     /// A neighbour at 192.0.2.2, the host's own address being 192.0.2.1; it sends what it does not know to
     /// the host.
-    pub fn add_neighbour(&self) -> PathBuf {
+    pub(crate) fn add_neighbour(&self) -> PathBuf {
         self.add_bridge("uplink", "192.0.2.1/24");
         self.add_container("neighbour", "uplink", "192.0.2.2/24")
     }
 }
 
-pub fn attachment(path: &Path, name: &str, bridge: &str, address: &str) -> Attachment {
+pub(crate) fn attachment(path: &Path, name: &str, bridge: &str, address: &str) -> Attachment {
     let address: Ipv4Net = address.parse().unwrap();
     let gateway = Ipv4Addr::from(u32::from(address.network()) + 1);
     Attachment {
@@ -90,7 +90,7 @@ pub fn attachment(path: &Path, name: &str, bridge: &str, address: &str) -> Attac
 }
 
 /// Answers every connection with the address it came from. Without a namespace: on the host.
-pub fn serve(namespace: Option<&Path>, port: u16) {
+pub(crate) fn serve(namespace: Option<&Path>, port: u16) {
     let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
     let listener = match namespace {
         Some(path) => namespace::within(path, || Ok(bind())).unwrap(),
@@ -105,7 +105,7 @@ pub fn serve(namespace: Option<&Path>, port: u16) {
 }
 
 /// Answers every datagram with the address it came from and its own port.
-pub fn serve_udp(namespace: &Path, port: u16) {
+pub(crate) fn serve_udp(namespace: &Path, port: u16) {
     let socket =
         namespace::within(namespace, || Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())).unwrap();
     std::thread::spawn(move || {
@@ -117,7 +117,7 @@ pub fn serve_udp(namespace: &Path, port: u16) {
 }
 
 /// What the server says at the address, asked from a namespace or from the host.
-pub fn ask(namespace: Option<&Path>, address: impl Into<SocketAddr>) -> io::Result<String> {
+pub(crate) fn ask(namespace: Option<&Path>, address: impl Into<SocketAddr>) -> io::Result<String> {
     let address = address.into();
     let connect = move || {
         let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
@@ -133,7 +133,7 @@ pub fn ask(namespace: Option<&Path>, address: impl Into<SocketAddr>) -> io::Resu
 }
 
 /// A datagram and its answer, over a socket that stays the same.
-pub fn ask_udp(socket: &UdpSocket, address: SocketAddr) -> io::Result<String> {
+pub(crate) fn ask_udp(socket: &UdpSocket, address: SocketAddr) -> io::Result<String> {
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(b"?", address)?;
     let mut buffer = [0; 64];
@@ -142,7 +142,7 @@ pub fn ask_udp(socket: &UdpSocket, address: SocketAddr) -> io::Result<String> {
 }
 
 /// Runs a program that only looks, inside a namespace or on the host.
-pub fn look(namespace: Option<&Path>, program: &str, arguments: &[&str]) -> String {
+pub(crate) fn look(namespace: Option<&Path>, program: &str, arguments: &[&str]) -> String {
     let run = || {
         let output = Command::new(program).args(arguments).output().unwrap();
         assert!(
