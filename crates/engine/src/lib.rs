@@ -1,1 +1,51 @@
-//! Placeholder.
+//! The container engine: containers, sandboxes, volumes and networks, one state machine over runtime, image store
+//! and network. It owns what is on disk and survives a crash.
+//!
+//! Both halves stand on it: the Docker API creates containers here, and the node agent creates sandboxes and the
+//! containers of pods. It knows no HTTP and no Kubernetes type. What holds for a container whoever asked for it is
+//! decided here.
+#![forbid(unsafe_code)]
+
+mod container;
+mod create;
+mod engine;
+mod error;
+mod events;
+mod exec;
+mod files;
+mod id;
+mod launch;
+mod lifecycle;
+mod logs;
+mod networks;
+mod oci;
+mod readiness;
+mod record;
+mod remove;
+mod restore;
+mod sandbox;
+mod shim_client;
+mod signal;
+mod spec;
+mod supervise;
+mod volumes;
+
+pub use container::{ContainerHandle, WaitCondition, WaitResult};
+pub use create::Created;
+pub use engine::{Engine, EngineConfig};
+pub use error::{Error, Result};
+pub use events::{Event, EventFilter, EventKind};
+pub use exec::{ExecSnapshot, ExecSpec};
+pub use id::Id;
+pub use logs::{LogLine, LogOptions, LogStream};
+pub use networks::{NetworkRecord, NetworkSpec};
+pub use record::{ContainerRecord, EndpointRecord, State, Status};
+pub use sandbox::{SandboxRecord, SandboxSpec};
+pub use shim_client::AttachOptions;
+pub use signal::parse_signal;
+pub use spec::{
+    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, LogPolicy, Mount, MountSource, NamespaceMode,
+    NetworkMode, PortBinding, Protocol, Resources, RestartPolicy, SeccompMode, Security, TerminalSize,
+    Ulimit,
+};
+pub use volumes::VolumeRecord;

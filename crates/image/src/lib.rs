@@ -25,5 +25,6 @@ pub use config::{ContainerDefaults, History, ImageConfig, RootFs};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use load::Loaded;
+pub use pack::copy_directory;
 pub use reference::Reference;
 pub use store::{Image, ImageStore, Layer, NewImage};

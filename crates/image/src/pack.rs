@@ -30,6 +30,39 @@ pub(crate) fn pack(root: &Path, overlay: bool, writer: impl Write) -> Result<()>
     packer.builder.finish().io("write archive of", root)
 }
 
+/// Copies what stands below the directory `source` into the existing directory `target`, with owners, modes and
+/// times, those of the directory itself included. Sockets are left out.
+///
+/// # Errors
+/// [`Error::Io`] when something cannot be read or written.
+pub fn copy_directory(source: OwnedFd, target: &Path) -> Result<()> {
+    let stat = rustix::fs::fstat(&source).io("read attributes of", target)?;
+    let (reader, writer) = io::pipe().io("make a pipe for", target)?;
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(move || {
+            let mut packer = Packer {
+                builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
+                overlay: false,
+                links: HashMap::new(),
+            };
+            packer.directory(source, Path::new(""))?;
+            packer.builder.finish().io("write archive of", "directory")?;
+            packer.builder.get_mut().flush().io("write archive of", "directory")
+        });
+        let unpacked = crate::unpack::unpack(io::BufReader::with_capacity(64 * 1024, reader), target);
+        let packed = packing.join().unwrap_or_else(|_| {
+            Err(Error::InvalidArchive { why: "the directory could not be packed".to_owned() })
+        });
+        // When unpacking fails, packing only finds a closed pipe.
+        unpacked.and(packed)
+    })?;
+    let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    rustix::fs::chownat(CWD, target, Some(owner.0), Some(owner.1), AtFlags::empty())
+        .io("change owner of", target)?;
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    rustix::fs::chmodat(CWD, target, mode, AtFlags::empty()).io("change mode of", target)
+}
+
 struct Packer<W: Write> {
     builder: Builder<W>,
     overlay: bool,

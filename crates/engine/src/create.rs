@@ -1,0 +1,369 @@
+//! Making a container: the request and the image become a record.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use dray_image::Image;
+use jiff::Timestamp;
+
+use crate::container::ContainerHandle;
+use crate::engine::private_directory;
+use crate::error::IoContext;
+use crate::record::{ContainerRecord, State, VolumeUse};
+use crate::spec::{ContainerSpec, Mount, MountSource, NetworkMode, PortBinding, Protocol};
+use crate::{Engine, Error, Id, Result, parse_signal};
+
+/// Mount points of one container; more are refused.
+const MOUNT_LIMIT: usize = 1000;
+
+/// A container that was made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// Its id.
+    pub id: Id,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}
+
+/// A name that is taken while its container is being made.
+pub(crate) struct ReservedName<'a> {
+    engine: &'a Engine,
+    name: String,
+}
+
+impl ReservedName<'_> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for ReservedName<'_> {
+    fn drop(&mut self) {
+        self.engine.inner.reserved_names.lock().retain(|name| *name != self.name);
+    }
+}
+
+impl Engine {
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when there is no such image, [`Error::Conflict`] when the name is taken, [`Error::Invalid`]
+    /// when the request makes no sense. Then nothing is left behind.
+    pub async fn create(&self, spec: ContainerSpec) -> Result<Created> {
+        self.blocking(move |engine| engine.create_blocking(spec)).await
+    }
+
+    fn create_blocking(&self, mut spec: ContainerSpec) -> Result<Created> {
+        let image = self.inner.images.resolve(&spec.image)?;
+        let id = Id::random();
+        let reserved = self.reserve_name(spec.name.take(), &id)?;
+        validate(&spec)?;
+        self.check_network(&spec)?;
+        if spec.publish_all {
+            publish_exposed(&mut spec, &image);
+        }
+        let directory = self.container_dir(&id);
+        private_directory(&directory)?;
+        let made = self.make(spec, &image, &id, &reserved.name);
+        let record = match made {
+            Ok(record) => record,
+            Err(error) => {
+                let _ = fs::remove_dir_all(&directory);
+                let _ = self.inner.images.release(id.as_str());
+                return Err(error);
+            }
+        };
+        {
+            let mut containers = self.inner.containers.write();
+            containers.by_name.insert(record.name.clone(), id.clone());
+            containers.by_id.insert(id.clone(), ContainerHandle::new(record.clone()));
+        }
+        self.publish(&record, "create", &[]);
+        Ok(Created { id, warnings: Vec::new() })
+    }
+
+    fn make(&self, spec: ContainerSpec, image: &Image, id: &Id, name: &str) -> Result<ContainerRecord> {
+        let defaults = &image.config.config;
+        let entrypoint = spec.entrypoint.clone().or_else(|| defaults.entrypoint.clone()).unwrap_or_default();
+        // An entry point given by the caller does not take the image's command as its arguments.
+        let cmd = match (&spec.cmd, &spec.entrypoint) {
+            (Some(cmd), _) if !cmd.is_empty() => cmd.clone(),
+            (_, Some(entrypoint)) if !entrypoint.is_empty() => Vec::new(),
+            _ => defaults.cmd.clone().unwrap_or_default(),
+        };
+        let entrypoint = if entrypoint.iter().all(String::is_empty) { Vec::new() } else { entrypoint };
+        let args: Vec<String> = entrypoint.into_iter().chain(cmd).collect();
+        if args.is_empty() {
+            return Err(Error::invalid("no command specified"));
+        }
+        let stop_signal = spec.stop_signal.as_deref().or(defaults.stop_signal.as_deref());
+        let stop_signal = stop_signal.map_or(Ok(15), parse_signal)?;
+        if let Some(chain) = image.chain_id() {
+            self.inner.images.lease(id.as_str(), chain)?;
+        }
+        let working_dir = match spec.working_dir.as_deref().filter(|dir| !dir.is_empty()) {
+            Some(dir) => dir.to_owned(),
+            None if defaults.working_dir.is_empty() => "/".to_owned(),
+            None => defaults.working_dir.clone(),
+        };
+        if !working_dir.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "the working directory '{working_dir}' is invalid, it needs to be an absolute path"
+            )));
+        }
+        let user = spec.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| defaults.user.clone());
+        let mut record = ContainerRecord {
+            id: id.clone(),
+            name: name.to_owned(),
+            image: image.id.clone(),
+            layers: image.layers.clone(),
+            args,
+            env: merge_environment(&defaults.env, &spec),
+            user,
+            working_dir,
+            stop_signal,
+            created: Timestamp::now(),
+            volumes: Vec::new(),
+            state: State::default(),
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+            restart_count: 0,
+            stopped_by_hand: false,
+            spec,
+        };
+        self.make_volumes(&mut record, defaults.volumes.keys())?;
+        let directory = self.container_dir(id);
+        for name in ["upper", "work"] {
+            let path = directory.join(name);
+            fs::create_dir(&path).io("create", &path)?;
+        }
+        set_mode(&directory.join("upper"), 0o755)?;
+        self.save(&record)?;
+        Ok(record)
+    }
+
+    /// Makes the volumes that the container names, and anonymous ones for what the image declares.
+    fn make_volumes<'a>(
+        &self,
+        record: &mut ContainerRecord,
+        declared: impl Iterator<Item = &'a String>,
+    ) -> Result<()> {
+        for target in declared {
+            let target = clean_target(target)?;
+            if !record.spec.mounts.iter().any(|mount| mount.target == target) {
+                record.spec.mounts.push(Mount {
+                    source: MountSource::Volume { name: String::new(), no_copy: false },
+                    target,
+                    read_only: false,
+                    propagation: String::new(),
+                });
+            }
+        }
+        for mount in &mut record.spec.mounts {
+            let MountSource::Volume { name, .. } = &mut mount.source else { continue };
+            let anonymous = name.is_empty();
+            if anonymous {
+                *name = Id::random().to_string();
+            }
+            self.inner.volumes.create(name, BTreeMap::new(), anonymous)?;
+            record.volumes.push(VolumeUse {
+                name: name.clone(),
+                target: mount.target.clone(),
+                anonymous,
+                read_only: mount.read_only,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reserve_name(&self, wanted: Option<String>, id: &Id) -> Result<ReservedName<'_>> {
+        let containers = self.inner.containers.read();
+        let mut reserved = self.inner.reserved_names.lock();
+        let free = |name: &str, reserved: &[String]| {
+            !containers.by_name.contains_key(name) && !reserved.iter().any(|taken| taken == name)
+        };
+        let name = match wanted {
+            Some(wanted) => {
+                let name = wanted.strip_prefix('/').unwrap_or(&wanted).to_owned();
+                check_name(&name)?;
+                if let Some(owner) = containers.by_name.get(&name) {
+                    return Err(Error::conflict(format!(
+                        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+                    )));
+                }
+                if !free(&name, &reserved) {
+                    return Err(Error::conflict(format!(
+                        "Conflict. The container name \"/{name}\" is already in use by a container that is being created."
+                    )));
+                }
+                name
+            }
+            None => crate::files::generated_names()
+                .find(|name| free(name, &reserved))
+                .unwrap_or_else(|| id.short().to_owned()),
+        };
+        reserved.push(name.clone());
+        Ok(ReservedName { engine: self, name })
+    }
+
+    fn check_network(&self, spec: &ContainerSpec) -> Result<()> {
+        match &spec.network {
+            NetworkMode::Named(name) => self.inner.networks.find(name).map(|_| ()),
+            NetworkMode::Container(name) => self.container(name).map(|_| ()),
+            NetworkMode::Sandbox(id) => self.inner.sandboxes.get(id).map(|_| ()),
+            NetworkMode::Default | NetworkMode::Host | NetworkMode::None => Ok(()),
+        }?;
+        for name in spec.endpoints.keys() {
+            self.inner.networks.find(name)?;
+        }
+        let isolated = matches!(spec.network, NetworkMode::Container(_) | NetworkMode::Sandbox(_));
+        if isolated && spec.hostname.is_some() && matches!(spec.network, NetworkMode::Container(_)) {
+            return Err(Error::invalid("conflicting options: hostname and the network mode"));
+        }
+        if matches!(spec.network, NetworkMode::Container(_)) && !spec.ports.is_empty() {
+            return Err(Error::invalid(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn validate(spec: &ContainerSpec) -> Result<()> {
+    const LEAST_MEMORY: i64 = 6 << 20;
+    let resources = &spec.resources;
+    if let Some(memory) = resources.memory.filter(|memory| *memory != 0) {
+        if memory < LEAST_MEMORY {
+            return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
+        }
+        if resources.memory_swap.is_some_and(|swap| swap > 0 && swap < memory) {
+            return Err(Error::invalid(
+                "Minimum memoryswap limit should be larger than memory limit, see usage",
+            ));
+        }
+    } else if resources.memory_swap.is_some_and(|swap| swap > 0) {
+        return Err(Error::invalid(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ));
+    }
+    if let Some(nano_cpus) = resources.nano_cpus.filter(|n| *n != 0) {
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let maximum = i64::try_from(available).unwrap_or(1) * 1_000_000_000;
+        if nano_cpus < 0 || nano_cpus > maximum {
+            return Err(Error::invalid(format!(
+                "range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
+            )));
+        }
+    }
+    if spec.auto_remove && spec.restart != crate::RestartPolicy::No {
+        return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
+    }
+    if spec.mounts.len() > MOUNT_LIMIT {
+        return Err(Error::invalid(format!("a container has at most {MOUNT_LIMIT} mounts")));
+    }
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        if !mount.target.starts_with('/') || mount.target == "/" {
+            let target = &mount.target;
+            return Err(Error::invalid(format!(
+                "invalid mount path: '{target}' mount path must be absolute"
+            )));
+        }
+        if spec.mounts[..index].iter().any(|other| other.target == mount.target) {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+        }
+        if let MountSource::Bind { path, .. } = &mount.source
+            && !path.starts_with('/')
+        {
+            return Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
+        }
+    }
+    if let Some(entry) = spec.env.iter().find(|entry| entry.is_empty() || entry.starts_with('=')) {
+        return Err(Error::invalid(format!("invalid environment variable: {entry}")));
+    }
+    let nul = |text: &String| text.contains('\0');
+    if spec.env.iter().chain(spec.cmd.iter().flatten()).chain(spec.entrypoint.iter().flatten()).any(nul) {
+        return Err(Error::invalid("arguments and environment must not contain a NUL byte"));
+    }
+    for capability in spec.security.capabilities_add.iter().chain(&spec.security.capabilities_drop) {
+        crate::oci::capability(capability)?;
+    }
+    Ok(())
+}
+
+fn publish_exposed(spec: &mut ContainerSpec, image: &Image) {
+    for port in image.config.config.exposed_ports.keys() {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let Ok(container_port) = number.parse() else { continue };
+        let protocol = if protocol == "udp" { Protocol::Udp } else { Protocol::Tcp };
+        let published =
+            spec.ports.iter().any(|p| p.container_port == container_port && p.protocol == protocol);
+        if !published {
+            let host_address = std::net::Ipv4Addr::UNSPECIFIED.into();
+            spec.ports.push(PortBinding { container_port, protocol, host_address, host_port: 0 });
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let valid = name.len() >= 2
+        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if valid {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )))
+}
+
+/// The image's environment with the caller's over it; `NAME` alone takes one out.
+fn merge_environment(image: &[String], spec: &ContainerSpec) -> Vec<String> {
+    let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut merged: Vec<String> = Vec::new();
+    if !image.iter().any(|entry| entry.starts_with("PATH=")) {
+        merged.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    }
+    merged.extend(image.iter().cloned());
+    for entry in &spec.env {
+        let name = name_of(entry);
+        let place = merged.iter().position(|present| name_of(present) == name);
+        match (place, entry.contains('=')) {
+            (Some(index), true) => merged[index].clone_from(entry),
+            (Some(index), false) => {
+                merged.remove(index);
+            }
+            (None, true) => merged.push(entry.clone()),
+            (None, false) => {}
+        }
+    }
+    merged
+}
+
+/// A mount point that the image declares. It is resolved in the container's root later; here only its form counts.
+fn clean_target(target: &str) -> Result<String> {
+    let mut clean = String::new();
+    for component in target.split('/') {
+        match component {
+            "" | "." => {}
+            ".." => {
+                return Err(Error::invalid(format!(
+                    "the image declares the volume {target:?}, which leads upwards"
+                )));
+            }
+            name => {
+                clean.push('/');
+                clean.push_str(name);
+            }
+        }
+    }
+    if clean.is_empty() {
+        return Err(Error::invalid(format!("the image declares the volume {target:?}, which is the root")));
+    }
+    Ok(clean)
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).io("change mode of", path)
+}

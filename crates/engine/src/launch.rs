@@ -1,0 +1,460 @@
+//! Starting a container's process: network, mounts, shim, clients, and then the program.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dray_runtime::launch::{Kind, LaunchSpec, Rootfs, Stdio, TerminalSize};
+use dray_runtime::rootfs::{OverlayMount, Root, lookup_group, lookup_user};
+use dray_runtime::{Process, shim};
+use jiff::Timestamp;
+use oci_spec::runtime::LinuxNamespaceType;
+use rustix::fs::{Mode, OFlags};
+
+use crate::container::ContainerHandle;
+use crate::engine::private_directory;
+use crate::error::{IoContext, Trying};
+use crate::networks::{self, Place};
+use crate::oci::{self, Resolved, ResolvedUser};
+use crate::record::{ContainerRecord, EndpointRecord, Status};
+use crate::spec::{EndpointSpec, MountSource, NamespaceMode, NetworkMode, PortBinding};
+use crate::{Engine, Error, Result, shim_client};
+
+/// What a start made, to be taken back when a later step fails.
+#[derive(Default)]
+struct Made {
+    namespace: Option<PathBuf>,
+    endpoints: Vec<EndpointRecord>,
+    ports: Vec<PortBinding>,
+}
+
+impl Engine {
+    /// Starts the process of a container that does not run.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when the program is missing or cannot be run; then the container is `exited` with Docker's
+    /// exit code for it, and nothing of the start is left.
+    pub async fn start(&self, container: &Arc<ContainerHandle>) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        let record = container.record();
+        match record.state.status {
+            Status::Running => return Err(Error::NotModified { what: record.name.clone() }),
+            Status::Removing | Status::Dead => {
+                return Err(Error::conflict("container is marked for removal and cannot be started"));
+            }
+            Status::Created | Status::Exited | Status::Restarting => {}
+        }
+        container.update(|record| {
+            record.stopped_by_hand = false;
+            record.restart_count = 0;
+        });
+        self.launch(container).await
+    }
+
+    /// Starts the process. The caller holds the container's operation lock.
+    pub(crate) async fn launch(&self, container: &Arc<ContainerHandle>) -> Result<()> {
+        container.generation.fetch_add(1, Ordering::SeqCst);
+        let handle = Arc::clone(container);
+        let result = self.blocking(move |engine| engine.prepare_process(&handle)).await;
+        let result = match result {
+            Ok(process) => self.run_process(container, process).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            self.start_failed(container, error).await;
+        }
+        result
+    }
+
+    async fn run_process(&self, container: &Arc<ContainerHandle>, process: Process) -> Result<()> {
+        let directory = self.shim_dir(&container.id);
+        let pending = std::mem::take(&mut *container.pending_attaches.lock());
+        for attach in pending {
+            let _ = attach.answer.send(shim_client::attach(&directory, attach.options).await);
+        }
+        shim_client::start(&directory).await?;
+        let record = container.update(|record| {
+            record.state.status = Status::Running;
+            record.state.process = Some(process);
+            record.state.started = Some(Timestamp::now());
+            record.state.exit_code = 0;
+            record.state.oom_killed = false;
+            record.state.error.clear();
+        });
+        self.save(&record)?;
+        self.publish(&record, "start", &[]);
+        self.supervise(container, process);
+        Ok(())
+    }
+
+    async fn start_failed(&self, container: &Arc<ContainerHandle>, error: &Error) {
+        let handle = Arc::clone(container);
+        let code = match error {
+            Error::Start { kind, .. } => kind.exit_code(),
+            _ => 128,
+        };
+        let message = error.chain();
+        let cleaned = self
+            .blocking(move |engine| {
+                engine.take_down(&handle);
+                let record = handle.update(|record| {
+                    record.state.status = match record.state.status {
+                        Status::Created => Status::Created,
+                        _ => Status::Exited,
+                    };
+                    record.state.process = None;
+                    record.state.exit_code = code;
+                    record.state.error = message;
+                    record.state.finished = Some(Timestamp::now());
+                });
+                engine.save(&record)
+            })
+            .await;
+        if let Err(error) = cleaned {
+            tracing::warn!(container = %container.id, error = %error.chain(), "cannot clean up after a failed start");
+        }
+        for attach in std::mem::take(&mut *container.pending_attaches.lock()) {
+            drop(attach);
+        }
+    }
+
+    /// Everything up to the last step before the program runs.
+    fn prepare_process(&self, container: &ContainerHandle) -> Result<Process> {
+        let record = container.record();
+        let mut made = Made::default();
+        let result = self.prepare_with(container, &record, &mut made);
+        if result.is_err() {
+            self.undo(&record, &made);
+        }
+        result
+    }
+
+    fn prepare_with(
+        &self,
+        container: &ContainerHandle,
+        record: &ContainerRecord,
+        made: &mut Made,
+    ) -> Result<Process> {
+        let directory = self.container_dir(&record.id);
+        let hostname = oci::hostname(record);
+        let mut resolved = Resolved {
+            user: ResolvedUser::default(),
+            hostname: hostname.clone(),
+            joined: Vec::new(),
+            host: Vec::new(),
+            files: directory.clone(),
+            sources: Vec::new(),
+        };
+        self.join_network(record, made, &mut resolved)?;
+        self.join_namespaces(record, &mut resolved)?;
+        let record = container.update(|record| {
+            record.endpoints.clone_from(&made.endpoints);
+            record.ports.clone_from(&made.ports);
+        });
+        let addresses: Vec<IpAddr> =
+            made.endpoints.iter().filter_map(|endpoint| endpoint.address).map(IpAddr::V4).collect();
+        if let NetworkMode::Sandbox(id) = &record.spec.network {
+            let sandbox = self.inner.sandboxes.get(id)?;
+            let addresses: Vec<IpAddr> = sandbox.address().into_iter().map(IpAddr::V4).collect();
+            let host = sandbox.endpoint.is_none();
+            crate::files::write_all(&directory, &record, &sandbox.hostname, &addresses, host)?;
+            resolved.hostname.clone_from(&sandbox.hostname);
+        } else if resolved.files == directory {
+            let host = record.spec.network == NetworkMode::Host;
+            crate::files::write_all(&directory, &record, &hostname, &addresses, host)?;
+        }
+        let lower = self.inner.images.lower_directories(&record.layers)?;
+        let root = self.root_of(&record, &lower)?;
+        resolved.user = resolve_user(&root, &record.user, &record.spec.groups)?;
+        self.resolve_sources(&record, &root, &mut resolved)?;
+        drop(root);
+        let spec = oci::container(&record, &resolved)?;
+        let shim_dir = self.shim_dir(&record.id);
+        if shim_dir.exists() {
+            fs::remove_dir_all(&shim_dir).io("remove", &shim_dir)?;
+        }
+        private_directory(&shim_dir)?;
+        let stdin = record.spec.open_stdin;
+        let launch = LaunchSpec {
+            id: record.id.short().to_owned(),
+            kind: Kind::Init {
+                spec: Box::new(spec),
+                rootfs: Rootfs::Overlay {
+                    lower,
+                    upper: Some(directory.join("upper")),
+                    work: Some(directory.join("work")),
+                },
+            },
+            cgroup: Some(self.cgroup_of(&record)),
+            stdio: Stdio {
+                terminal: record.spec.tty.then_some(TerminalSize { width: 80, height: 24 }),
+                stdin,
+                stdin_once: record.spec.stdin_once,
+                log: oci::log_file(&record.spec.log, self.log_path(&record.id)),
+            },
+            socket: shim_dir.join(shim_client::SOCKET),
+            exit_file: shim_dir.join("exit.json"),
+            pid_file: shim_dir.join("pid.json"),
+        };
+        launch.write(&shim_dir).trying("write the launch specification")?;
+        shim::spawn(&self.inner.executable, &shim_dir).map_err(|error| match error {
+            dray_runtime::Error::Start(failure) => Error::start(failure),
+            other => Error::Runtime { action: "start a shim".to_owned(), source: Box::new(other) },
+        })
+    }
+
+    /// The root file system as the container will see it, on no path of the host. An image without layers has only
+    /// what the container itself wrote.
+    fn root_of(&self, record: &ContainerRecord, lower: &[PathBuf]) -> Result<Root> {
+        let directory = self.container_dir(&record.id);
+        let fd: OwnedFd = if lower.is_empty() {
+            let upper = directory.join("upper");
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
+            rustix::fs::open(&upper, flags, Mode::empty()).io("open", &upper)?
+        } else {
+            OverlayMount::detached(lower, Some(&directory.join("upper")), Some(&directory.join("work")))
+                .trying("mount the container's layers")?
+        };
+        Ok(Root::from_descriptor(fd))
+    }
+
+    pub(crate) fn cgroup_of(&self, record: &ContainerRecord) -> PathBuf {
+        let mut path = PathBuf::from(format!("dray-{}", self.inner.config.instance));
+        if let Some(parent) = &record.spec.cgroup_parent {
+            path.extend(parent.split('/').filter(|part| !part.is_empty() && *part != "." && *part != ".."));
+        }
+        path.join(record.id.as_str())
+    }
+
+    pub(crate) fn log_path(&self, id: &crate::Id) -> PathBuf {
+        self.container_dir(id).join(format!("{id}-json.log"))
+    }
+
+    fn join_network(&self, record: &ContainerRecord, made: &mut Made, resolved: &mut Resolved) -> Result<()> {
+        match &record.spec.network {
+            NetworkMode::Host => resolved.host.push(LinuxNamespaceType::Network),
+            NetworkMode::Container(name) => {
+                let other = self.container(name)?;
+                let pid = running_pid(&other)?;
+                resolved.joined.push((LinuxNamespaceType::Network, format!("/proc/{pid}/ns/net").into()));
+                let other_record = other.record();
+                resolved.hostname = oci::hostname(&other_record);
+                resolved.files = self.container_dir(&other.id);
+            }
+            NetworkMode::Sandbox(id) => {
+                let sandbox = self.inner.sandboxes.get(id)?;
+                for (kind, path) in sandbox.namespaces() {
+                    resolved.joined.push((kind, path));
+                }
+                if sandbox.endpoint.is_none() {
+                    resolved.host.push(LinuxNamespaceType::Network);
+                }
+            }
+            NetworkMode::None => {
+                let path = self.make_namespace(record, made)?;
+                dray_network::link::loopback_up(&path).trying("set the loopback interface up")?;
+                resolved.joined.push((LinuxNamespaceType::Network, path));
+            }
+            NetworkMode::Default | NetworkMode::Named(_) => {
+                let path = self.make_namespace(record, made)?;
+                resolved.joined.push((LinuxNamespaceType::Network, path.clone()));
+                self.connect_all(record, &path, made)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_namespace(&self, record: &ContainerRecord, made: &mut Made) -> Result<PathBuf> {
+        let path = self.namespace_path(&record.id);
+        let _ = dray_network::namespace::remove(&path);
+        dray_network::namespace::create(&path).trying("make a network namespace")?;
+        made.namespace = Some(path.clone());
+        Ok(path)
+    }
+
+    pub(crate) fn namespace_path(&self, id: &crate::Id) -> PathBuf {
+        self.inner.config.run_dir.join("n").join(&id.as_str()[..32])
+    }
+
+    fn connect_all(&self, record: &ContainerRecord, namespace: &Path, made: &mut Made) -> Result<()> {
+        let first = match &record.spec.network {
+            NetworkMode::Named(name) => name.clone(),
+            _ => networks::DEFAULT.to_owned(),
+        };
+        let first = self.inner.networks.find(&first)?;
+        let mut names = vec![first.name.clone()];
+        for name in record.spec.endpoints.keys() {
+            let name = self.inner.networks.find(name)?.name;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let plain = EndpointSpec::default();
+        for (index, name) in names.iter().enumerate() {
+            let endpoint = record.spec.endpoints.get(name).unwrap_or(&plain);
+            let mut aliases = vec![record.name.clone(), record.id.short().to_owned()];
+            aliases.extend(endpoint.aliases.iter().cloned());
+            aliases.dedup();
+            let place = Place {
+                owner: &record.id,
+                namespace,
+                interface: format!("eth{index}"),
+                endpoint,
+                names: aliases,
+            };
+            made.endpoints.push(self.inner.networks.connect(name, &place)?);
+        }
+        if let Some(address) = made.endpoints.first().and_then(|endpoint| endpoint.address) {
+            made.ports = self.inner.networks.publish(&record.id, &record.spec.ports, address)?;
+        }
+        self.inner.networks.serve_names(&record.id, namespace, &made.endpoints);
+        Ok(())
+    }
+
+    fn join_namespaces(&self, record: &ContainerRecord, resolved: &mut Resolved) -> Result<()> {
+        let modes = [
+            (LinuxNamespaceType::Pid, &record.spec.pid, "pid"),
+            (LinuxNamespaceType::Ipc, &record.spec.ipc, "ipc"),
+            (LinuxNamespaceType::Uts, &record.spec.uts, "uts"),
+        ];
+        for (kind, mode, name) in modes {
+            match mode {
+                NamespaceMode::Private => {}
+                NamespaceMode::Host => resolved.host.push(kind),
+                NamespaceMode::Container(other) => {
+                    let pid = running_pid(&*self.container(other)?)?;
+                    resolved.joined.push((kind, format!("/proc/{pid}/ns/{name}").into()));
+                }
+            }
+        }
+        if resolved.host.contains(&LinuxNamespaceType::Network) && record.spec.hostname.is_none() {
+            let host = rustix::system::uname();
+            resolved.hostname = host.nodename().to_string_lossy().into_owned();
+        }
+        Ok(())
+    }
+
+    /// Where each bind and volume comes from; an empty volume is filled from the image.
+    fn resolve_sources(&self, record: &ContainerRecord, root: &Root, resolved: &mut Resolved) -> Result<()> {
+        for mount in &record.spec.mounts {
+            let source = match &mount.source {
+                MountSource::Tmpfs { .. } => continue,
+                MountSource::Bind { path, create } => {
+                    let path = PathBuf::from(path);
+                    if !path.exists() {
+                        if !create {
+                            return Err(Error::invalid(format!(
+                                "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                                path.display()
+                            )));
+                        }
+                        fs::create_dir_all(&path).io("create", &path)?;
+                    }
+                    path
+                }
+                MountSource::Volume { name, no_copy } => {
+                    let (volume, _) = self.inner.volumes.create(name, Default::default(), false)?;
+                    if !no_copy {
+                        copy_up(root, &mount.target, &volume.mountpoint)?;
+                    }
+                    volume.mountpoint
+                }
+            };
+            resolved.sources.push((mount.target.clone(), source));
+        }
+        Ok(())
+    }
+
+    fn undo(&self, record: &ContainerRecord, made: &Made) {
+        let address = made.endpoints.first().and_then(|endpoint| endpoint.address);
+        self.release_network(record, &made.endpoints, &made.ports, address);
+        if let Some(namespace) = &made.namespace {
+            let _ = dray_network::namespace::remove(namespace);
+        }
+    }
+
+    fn release_network(
+        &self,
+        record: &ContainerRecord,
+        endpoints: &[EndpointRecord],
+        ports: &[PortBinding],
+        address: Option<Ipv4Addr>,
+    ) {
+        let warn = |error: &Error| {
+            tracing::warn!(container = %record.id, error = %error.chain(), "cannot take the network away");
+        };
+        self.inner.networks.forget_names(&record.id);
+        if let Some(address) = address
+            && let Err(error) = self.inner.networks.unpublish(&record.id, ports, address)
+        {
+            warn(&error);
+        }
+        for endpoint in endpoints {
+            if let Err(error) = self.inner.networks.disconnect(endpoint) {
+                warn(&error);
+            }
+        }
+    }
+
+    /// Takes away what a process had: its network and its shim's directory.
+    pub(crate) fn take_down(&self, container: &ContainerHandle) {
+        let record = container.record();
+        let address = record.endpoints.first().and_then(|endpoint| endpoint.address);
+        self.release_network(&record, &record.endpoints, &record.ports, address);
+        let _ = dray_network::namespace::remove(&self.namespace_path(&record.id));
+        let _ = fs::remove_dir_all(self.shim_dir(&record.id));
+        container.update(|record| {
+            record.endpoints.clear();
+            record.ports.clear();
+        });
+    }
+}
+
+fn running_pid(container: &ContainerHandle) -> Result<i32> {
+    let record = container.record();
+    match record.state.process {
+        Some(process) if record.state.status == Status::Running => Ok(process.pid),
+        _ => Err(Error::conflict(format!(
+            "cannot join the namespaces of a non running container: {}",
+            record.id
+        ))),
+    }
+}
+
+/// The user by number, from the image's own files.
+pub(crate) fn resolve_user(root: &Root, user: &str, groups: &[String]) -> Result<ResolvedUser> {
+    let failed = |error: dray_runtime::Error| Error::Start {
+        kind: dray_runtime::protocol::FailureKind::Setup,
+        message: error.to_string(),
+    };
+    let found = lookup_user(root, user).map_err(failed)?;
+    let mut all = found.additional_gids;
+    for group in groups {
+        let gid = match group.parse() {
+            Ok(gid) => gid,
+            Err(_) => lookup_group(root, group).map_err(failed)?,
+        };
+        if !all.contains(&gid) {
+            all.push(gid);
+        }
+    }
+    let home = found.home.map_or_else(|| "/".to_owned(), |home| home.to_string_lossy().into_owned());
+    Ok(ResolvedUser { uid: found.uid, gid: found.gid, groups: all, home })
+}
+
+/// Fills an empty volume with what the image has at the mount point, with its owner and mode.
+fn copy_up(root: &Root, target: &str, volume: &Path) -> Result<()> {
+    let empty = fs::read_dir(volume).io("list", volume)?.next().is_none();
+    if !empty {
+        return Ok(());
+    }
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    match root.open_at(target, flags, Mode::empty()) {
+        Ok(directory) => Ok(dray_image::copy_directory(directory, volume)?),
+        // The image has nothing there.
+        Err(_) => Ok(()),
+    }
+}

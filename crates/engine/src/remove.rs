@@ -1,0 +1,84 @@
+//! Taking containers away.
+
+use std::fs;
+use std::sync::Arc;
+
+use crate::container::ContainerHandle;
+use crate::error::IoContext;
+use crate::record::Status;
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Removes a container, with `force` also one that runs, and with `volumes` its anonymous volumes.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it runs and `force` is not set, or when it is being removed already.
+    pub async fn remove(&self, container: &Arc<ContainerHandle>, force: bool, volumes: bool) -> Result<()> {
+        if container.record().state.status == Status::Removing {
+            return Err(Error::conflict(format!(
+                "removal of container {} is already in progress",
+                container.id
+            )));
+        }
+        let _operation = container.operation.lock().await;
+        if container.observed.borrow().removed {
+            return Err(Error::no_container(container.id.to_string()));
+        }
+        let record = container.record();
+        if matches!(record.state.status, Status::Running | Status::Restarting) {
+            if !force {
+                return Err(Error::conflict(format!(
+                    "cannot remove container \"{}\": container is running: stop the container before removing or force remove",
+                    record.name
+                )));
+            }
+            container.update(|record| record.spec.auto_remove = false);
+            match self.stop_locked(container, Some("KILL"), None).await {
+                Ok(()) | Err(Error::NotModified { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        container.update(|record| record.state.status = Status::Removing);
+        let handle = Arc::clone(container);
+        self.blocking(move |engine| engine.remove_blocking(&handle, volumes)).await
+    }
+
+    fn remove_blocking(&self, container: &ContainerHandle, volumes: bool) -> Result<()> {
+        let record = container.record();
+        let directory = self.container_dir(&record.id);
+        // The record goes first: after a crash in the middle the rest is an orphan that the next start clears.
+        let file = directory.join("container.json");
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).io("remove", &file);
+            }
+            _ => {}
+        }
+        fs::remove_dir_all(&directory).io("remove", &directory)?;
+        let _ = fs::remove_dir_all(self.shim_dir(&record.id));
+        self.inner.images.release(record.id.as_str())?;
+        {
+            let mut containers = self.inner.containers.write();
+            containers.by_id.remove(&record.id);
+            if containers.by_name.get(&record.name) == Some(&record.id) {
+                containers.by_name.remove(&record.name);
+            }
+        }
+        self.inner.execs.forget(&record.id);
+        if volumes {
+            for used in record.volumes.iter().filter(|used| used.anonymous) {
+                let others = self
+                    .containers()
+                    .iter()
+                    .any(|other| other.volumes.iter().any(|volume| volume.name == used.name));
+                if !others {
+                    self.inner.volumes.remove(&used.name)?;
+                    self.volume_event("destroy", &used.name);
+                }
+            }
+        }
+        self.publish(&record, "destroy", &[]);
+        container.observed.send_modify(|observed| observed.removed = true);
+        Ok(())
+    }
+}

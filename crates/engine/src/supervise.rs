@@ -1,0 +1,147 @@
+//! Watching over running processes: what happens when one ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dray_runtime::Process;
+use dray_runtime::protocol::Exit;
+use jiff::Timestamp;
+
+use crate::container::ContainerHandle;
+use crate::record::Status;
+use crate::spec::RestartPolicy;
+use crate::{Engine, Result, record, shim_client};
+
+/// First pause before a restart; it doubles with each one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before a restart.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// A process that ran this long makes the pauses short again.
+const STEADY: Duration = Duration::from_secs(10);
+/// What Docker reports when nobody saw the process end.
+const UNKNOWN_EXIT: u8 = 255;
+
+impl Engine {
+    /// Waits in the background for the end of a process that runs.
+    pub(crate) fn supervise(&self, container: &Arc<ContainerHandle>, process: Process) {
+        let engine = self.clone();
+        let container = Arc::clone(container);
+        tokio::spawn(async move {
+            let exit = engine.wait_for_exit(&container, process).await;
+            engine.ended(&container, process, exit).await;
+        });
+    }
+
+    async fn wait_for_exit(&self, container: &ContainerHandle, process: Process) -> Exit {
+        let directory = self.shim_dir(&container.id);
+        match shim_client::wait(&directory).await {
+            Ok(Some(exit)) => return exit,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(container = %container.id, error = %error.chain(), "the shim answers badly");
+            }
+        }
+        // The shim has gone. If it was killed alone, the process is still there and has nobody else to look after it.
+        if process.is_alive()
+            && let Ok(pidfd) = process.pidfd()
+            && let Ok(pidfd) = crate::readiness::watch(pidfd)
+        {
+            tracing::warn!(container = %container.id, "the shim has gone; its container still runs");
+            let _ = pidfd.readable().await;
+        }
+        record::read(&directory.join("exit.json")).unwrap_or_else(|_| Exit {
+            code: UNKNOWN_EXIT,
+            signal: None,
+            oom_killed: false,
+            finished_at: Timestamp::now().to_string(),
+        })
+    }
+
+    /// Writes down how a process ended, takes away what it had, and starts it again when its policy says so.
+    pub(crate) async fn ended(&self, container: &Arc<ContainerHandle>, process: Process, exit: Exit) {
+        let handle = Arc::clone(container);
+        let result = self.blocking(move |engine| engine.record_end(&handle, process, &exit)).await;
+        let restart = match result {
+            Ok(restart) => restart,
+            Err(error) => {
+                tracing::error!(container = %container.id, error = %error.chain(), "cannot record the end of a process");
+                None
+            }
+        };
+        container.observed.send_modify(|observed| observed.exits += 1);
+        if container.record().spec.auto_remove {
+            if let Err(error) = self.remove(container, true, true).await {
+                tracing::warn!(container = %container.id, error = %error.chain(), "cannot remove a container that ended");
+            }
+            return;
+        }
+        if let Some(pause) = restart {
+            self.restart_later(Arc::clone(container), pause);
+        }
+    }
+
+    fn record_end(
+        &self,
+        container: &ContainerHandle,
+        process: Process,
+        exit: &Exit,
+    ) -> Result<Option<Duration>> {
+        if container.record().state.process != Some(process) {
+            return Ok(None);
+        }
+        self.take_down(container);
+        let _ = dray_runtime::cgroup::Cgroup::new(&self.cgroup_of(&container.record()))
+            .and_then(|cgroup| if cgroup.exists() { cgroup.delete() } else { Ok(()) });
+        let mut pause = None;
+        let record = container.update(|record| {
+            let ran = record.state.started.map(|started| Timestamp::now().duration_since(started));
+            record.state.process = None;
+            record.state.exit_code = exit.code;
+            record.state.oom_killed = exit.oom_killed;
+            record.state.finished = Some(exit.finished_at.parse().unwrap_or_else(|_| Timestamp::now()));
+            let again = !record.stopped_by_hand
+                && match record.spec.restart {
+                    RestartPolicy::No => false,
+                    RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+                    RestartPolicy::OnFailure { maximum } => {
+                        exit.code != 0 && (maximum == 0 || record.restart_count < maximum)
+                    }
+                };
+            if again {
+                let steady =
+                    ran.is_some_and(|ran| ran.as_secs() >= i64::try_from(STEADY.as_secs()).unwrap_or(10));
+                let doublings = if steady { 0 } else { record.restart_count.min(16) };
+                pause = Some((FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE));
+                record.restart_count += 1;
+            }
+            record.state.status = if again { Status::Restarting } else { Status::Exited };
+        });
+        self.save(&record)?;
+        if record.state.oom_killed {
+            self.publish(&record, "oom", &[]);
+        }
+        self.publish(&record, "die", &[("exitCode", exit.code.to_string())]);
+        if record.stopped_by_hand {
+            self.publish(&record, "stop", &[]);
+        }
+        Ok(pause)
+    }
+
+    pub(crate) fn restart_later(&self, container: Arc<ContainerHandle>, pause: Duration) {
+        let engine = self.clone();
+        let generation = container.generation.load(Ordering::SeqCst);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _operation = container.operation.lock().await;
+            let wanted = container.generation.load(Ordering::SeqCst) == generation
+                && container.record().state.status == Status::Restarting;
+            if !wanted {
+                return;
+            }
+            if let Err(error) = engine.launch(&container).await {
+                tracing::warn!(container = %container.id, error = %error.chain(), "cannot start a container again");
+            }
+        });
+    }
+}
