@@ -310,7 +310,7 @@ impl Engine {
         if let Some(address) = made.endpoints.first().and_then(|endpoint| endpoint.address) {
             made.ports = self.inner.networks.publish(&record.id, &record.spec.ports, address)?;
         }
-        self.inner.networks.serve_names(&record.id, namespace, &made.endpoints);
+        self.inner.networks.names.serve(&record.id, namespace, &made.endpoints);
         Ok(())
     }
 
@@ -386,7 +386,7 @@ impl Engine {
         let warn = |error: &Error| {
             tracing::warn!(container = %record.id, error = %error.chain(), "cannot take the network away");
         };
-        self.inner.networks.forget_names(&record.id);
+        self.inner.networks.names.forget(&record.id, endpoints);
         if let Some(address) = address
             && let Err(error) = self.inner.networks.unpublish(&record.id, ports, address)
         {

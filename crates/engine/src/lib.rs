@@ -17,6 +17,7 @@ mod id;
 mod launch;
 mod lifecycle;
 mod logs;
+mod name_service;
 mod networks;
 mod oci;
 mod readiness;

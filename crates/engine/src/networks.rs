@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineConfig, private_directory};
 use crate::error::{IoContext, Trying};
 use crate::events::EventKind;
+use crate::name_service::NameService;
 use crate::record::{self, EndpointRecord};
 use crate::spec::{EndpointSpec, PortBinding};
 use crate::{Engine, Error, Id, Result};
@@ -96,6 +97,7 @@ pub(crate) struct Networks {
     netlink: Mutex<Netlink>,
     firewall: Mutex<Firewall>,
     state: Mutex<State>,
+    pub(crate) names: NameService,
 }
 
 /// Where a container or sandbox is to be connected.
@@ -123,6 +125,7 @@ impl Networks {
             netlink: Mutex::new(Netlink::open().trying("open a netlink socket")?),
             firewall: Mutex::new(Firewall::open(&table).trying("open the packet filter")?),
             state: Mutex::new(State::default()),
+            names: NameService::new(),
         };
         networks.load()?;
         for (name, driver) in [(DEFAULT, "bridge"), ("host", "host"), ("none", "null")] {
@@ -141,6 +144,7 @@ impl Networks {
                 let record: NetworkRecord = record::read(&path)?;
                 let pool = Self::pool(&record)?;
                 self.make_bridge(&record)?;
+                self.names.add_network(&record);
                 self.state.lock().networks.insert(record.id.clone(), Network { record, pool });
             }
         }
@@ -213,6 +217,7 @@ impl Networks {
             added.trying(format!("add packet rules for the bridge {}", record.bridge))?;
         }
         record::write(&self.record_path(&id), &record)?;
+        self.names.add_network(&record);
         self.state.lock().networks.insert(id, Network { record: record.clone(), pool });
         Ok(record)
     }
@@ -409,14 +414,9 @@ impl Networks {
         result
     }
 
-    /// Lets a container find its neighbours by name.
-    pub(crate) fn serve_names(&self, _owner: &Id, _namespace: &Path, _endpoints: &[EndpointRecord]) {}
-
-    /// Ends the name service of a container.
-    pub(crate) fn forget_names(&self, _owner: &Id) {}
-
     fn remove(&self, id: &Id) -> Result<()> {
         let Some(network) = self.state.lock().networks.remove(id) else { return Ok(()) };
+        self.names.remove_network(id);
         let bridge = &network.record.bridge;
         self.firewall.lock().remove_bridge(bridge).trying(format!("remove the packet rules of {bridge}"))?;
         self.netlink.lock().delete_link(bridge).trying(format!("remove the bridge {bridge}"))?;

@@ -69,7 +69,9 @@ impl Engine {
         if runs {
             self.inner.networks.adopt_ports(&record.id, &record.ports);
             let namespace = self.namespace_path(&record.id);
-            self.inner.networks.serve_names(&record.id, &namespace, &record.endpoints);
+            if !record.endpoints.is_empty() {
+                self.inner.networks.names.serve(&record.id, &namespace, &record.endpoints);
+            }
             self.supervise(container, process);
             return;
         }

@@ -1,0 +1,67 @@
+//! The name server that every container with an interface finds at 127.0.0.11.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use dray_network::names::{Forwarder, Listening, NameServer, Names, Resolvers};
+use parking_lot::Mutex;
+
+use crate::Id;
+use crate::networks::NetworkRecord;
+use crate::record::EndpointRecord;
+
+/// Where the server listens, as Docker's does.
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+
+pub(crate) struct NameService {
+    names: Arc<Names>,
+    forwarder: Arc<Forwarder>,
+    listening: Mutex<HashMap<Id, Listening>>,
+}
+
+impl NameService {
+    pub(crate) fn new() -> Self {
+        Self {
+            names: Names::new(),
+            forwarder: Arc::new(Forwarder::new(Resolvers::File("/etc/resolv.conf".into()))),
+            listening: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn add_network(&self, record: &NetworkRecord) {
+        self.names.add_network(record.id.as_str(), &record.name, record.internal);
+    }
+
+    pub(crate) fn remove_network(&self, id: &Id) {
+        self.names.remove_network(id.as_str());
+    }
+
+    /// Adds a container's names and serves those of its networks in its namespace.
+    pub(crate) fn serve(&self, owner: &Id, namespace: &Path, endpoints: &[EndpointRecord]) {
+        for endpoint in endpoints {
+            if let Some(address) = endpoint.address {
+                self.names.add(endpoint.network.as_str(), IpAddr::V4(address), &endpoint.names);
+            }
+        }
+        let networks = endpoints.iter().map(|endpoint| endpoint.network.to_string()).collect();
+        let server = NameServer::new(self.names.view(networks), Arc::clone(&self.forwarder));
+        match server.serve_redirected(namespace, ADDRESS) {
+            Ok(listening) => {
+                self.listening.lock().insert(owner.clone(), listening);
+            }
+            Err(error) => tracing::warn!(container = %owner, %error, "cannot serve names in a container"),
+        }
+    }
+
+    /// Ends the service of a container and forgets its names.
+    pub(crate) fn forget(&self, owner: &Id, endpoints: &[EndpointRecord]) {
+        self.listening.lock().remove(owner);
+        for endpoint in endpoints {
+            if let Some(address) = endpoint.address {
+                self.names.remove(endpoint.network.as_str(), IpAddr::V4(address));
+            }
+        }
+    }
+}
