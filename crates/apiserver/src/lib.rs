@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The Kubernetes HTTP API: one generic handler over the kinds table of `dray-machinery`, objects in
+//! `dray-store`, discovery, access, and the way through to the node agents.
+//!
+//! This crate must not know any kind by name outside of admission and of the subresources that are HTTP
+//! protocols of their own, nor the controllers, the scheduler or the node agent.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod allocation;
+mod body;
+mod bootstrap;
+mod decode;
+mod discovery;
+mod error;
+mod handler;
+mod negotiate;
+mod query;
+mod read;
+mod remove;
+mod request;
+mod respond;
+mod server;
+mod service;
+mod subresources;
+mod watching;
+mod write;
+
+pub use body::ResponseBody;
+pub use error::Error;
+pub use request::Identity;
+pub use server::{ApiServer, Config, NodeConnector, NodeStream};
+pub use service::ApiService;

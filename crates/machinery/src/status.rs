@@ -87,6 +87,8 @@ pub struct Status {
     pub causes: Vec<Cause>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
+    /// A token with which a broken list can be continued; empty otherwise.
+    pub list_continue: String,
 }
 
 impl fmt::Display for Status {
@@ -115,6 +117,7 @@ impl Status {
             uid: String::new(),
             causes: Vec::new(),
             retry_after: None,
+            list_continue: String::new(),
         }
     }
 
@@ -283,6 +286,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
         });
+        if !self.list_continue.is_empty() {
+            status["metadata"]["continue"] = json!(self.list_continue);
+        }
         if self.reason != Reason::Unknown {
             status["reason"] = json!(self.reason.as_str());
         }

@@ -126,6 +126,13 @@ impl Watcher {
         }
     }
 
+    /// Whether there are changes that this watcher has not seen, or that it can no longer see.
+    pub fn has_pending(&self) -> bool {
+        let ring = self.history.ring.lock();
+        let newest = ring.events.back().map_or(ring.dropped, |event| event.entry.revision());
+        newest > self.position
+    }
+
     /// The changes that are there already; empty when this watcher has seen all.
     ///
     /// # Errors

@@ -1,0 +1,189 @@
+//! What a request is about: who asks, which resource, which verb.
+
+use dray_machinery::{Kind, Status, Subresource, kinds};
+use http::{HeaderMap, Method};
+
+use crate::query::{self, Query};
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Name of the user.
+    pub user: String,
+    /// Groups of the user.
+    pub groups: Vec<String>,
+}
+
+/// The group that may do everything.
+pub(crate) const MASTERS: &str = "system:masters";
+
+impl Identity {
+    /// A part of the control plane in the same process, as "system:kube-scheduler". May do everything.
+    pub fn component(user: impl Into<String>) -> Identity {
+        Identity { user: user.into(), groups: vec![MASTERS.into(), "system:authenticated".into()] }
+    }
+}
+
+/// A request for a resource.
+#[derive(Debug, Clone)]
+pub(crate) struct ResourceRequest {
+    pub(crate) kind: &'static Kind,
+    /// Empty for all namespaces, and where there are none.
+    pub(crate) namespace: String,
+    /// Empty for a collection.
+    pub(crate) name: String,
+    pub(crate) subresource: Option<Subresource>,
+    pub(crate) query: Query,
+}
+
+impl ResourceRequest {
+    /// The name under which an object of this request's collection is stored.
+    pub(crate) fn stored_name(&self, name: &str) -> String {
+        if self.kind.namespaced { format!("{}/{name}", self.namespace) } else { name.to_owned() }
+    }
+
+    /// The prefix of the stored names of this request's collection.
+    pub(crate) fn prefix(&self) -> String {
+        if self.kind.namespaced && !self.namespace.is_empty() {
+            format!("{}/", self.namespace)
+        } else {
+            String::new()
+        }
+    }
+
+    pub(crate) fn not_found(&self) -> Status {
+        Status::not_found(self.kind.group, self.kind.plural, &self.name)
+    }
+
+    pub(crate) fn dry_run(&self) -> Result<bool, Status> {
+        let mut dry = false;
+        for value in self.query.all("dryRun") {
+            if value != "All" {
+                let mut errors = dray_machinery::FieldErrors::default();
+                errors.not_supported("dryRun", value, &["All"]);
+                return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", errors.as_slice()));
+            }
+            dry = true;
+        }
+        Ok(dry)
+    }
+}
+
+/// Finds the resource of a path below /api/v1 or /apis/GROUP/VERSION.
+pub(crate) fn resource(path: &str, query: Query) -> Result<ResourceRequest, Status> {
+    let mut segments: Vec<String> =
+        path.trim_matches('/').split('/').map(|segment| query::decode(segment, false).into_owned()).collect();
+    let (group, version, at) = match segments.first().map(String::as_str) {
+        Some("api") if segments.len() > 2 => (String::new(), segments[1].clone(), 2),
+        Some("apis") if segments.len() > 3 => (segments[1].clone(), segments[2].clone(), 3),
+        _ => return Err(Status::no_such_resource()),
+    };
+    let mut rest = segments.split_off(at);
+    let mut namespace = String::new();
+    // "namespaces/NAME" alone, with "status" or "finalize", means the namespace; anything else lies in it.
+    if rest[0] == "namespaces" && rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
+        namespace = rest[1].clone();
+        rest.drain(..2);
+    } else if rest[0] == "namespaces" && rest.len() > 3 {
+        return Err(Status::no_such_resource());
+    }
+    let kind = kinds::find(&group, &version, &rest[0]).ok_or_else(Status::no_such_resource)?;
+    let misplaced =
+        if kind.namespaced { namespace.is_empty() && rest.len() > 1 } else { !namespace.is_empty() };
+    if misplaced {
+        return Err(Status::no_such_resource());
+    }
+    let mut rest = rest.into_iter().skip(1);
+    let name = rest.next().unwrap_or_default();
+    let subresource = match rest.next() {
+        None => None,
+        Some(segment) => Some(kind.subresource(&segment).ok_or_else(Status::no_such_resource)?),
+    };
+    let rest: Vec<String> = rest.collect();
+    if !rest.is_empty() {
+        return Err(Status::no_such_resource());
+    }
+    Ok(ResourceRequest { kind, namespace, name, subresource, query })
+}
+
+/// The verb, as rules of access and messages name it.
+pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
+    let one = !request.name.is_empty();
+    match *method {
+        Method::GET | Method::HEAD if one => "get",
+        Method::GET | Method::HEAD if request.query.flag("watch") => "watch",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if one => "delete",
+        Method::DELETE => "deletecollection",
+        _ => "",
+    }
+}
+
+/// Whether someone may do something, and if not, in words.
+pub(crate) fn authorize(identity: &Identity, verb: &str, request: &ResourceRequest) -> Result<(), Status> {
+    if identity.groups.iter().any(|group| group == MASTERS) {
+        return Ok(());
+    }
+    let kind = request.kind;
+    let resource = match request.subresource {
+        Some(subresource) => format!("{}/{}", kind.plural, subresource.as_str()),
+        None => kind.plural.to_owned(),
+    };
+    let place = if request.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {:?}", request.namespace)
+    };
+    Err(Status::forbidden(
+        kind.group,
+        kind.plural,
+        &request.name,
+        format!(
+            "User {:?} cannot {verb} resource {resource:?} in API group {:?} {place}",
+            identity.user, kind.group
+        ),
+    ))
+}
+
+/// The name under which a change is remembered: `fieldManager`, or the first word of the user agent.
+pub(crate) fn manager(query: &Query, headers: &HeaderMap) -> String {
+    let given = query.get("fieldManager");
+    if !given.is_empty() {
+        return given.to_owned();
+    }
+    let agent =
+        headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let word: String = agent.split('/').next().unwrap_or_default().chars().take(128).collect();
+    if word.is_empty() { "unknown".into() } else { word }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, expected: Option<(&str, &str, &str)>) {
+        let found = resource(path, Query::default()).ok();
+        let found =
+            found.as_ref().map(|found| (found.kind.kind, found.namespace.as_str(), found.name.as_str()));
+        assert_eq!(found, expected, "{path}");
+    }
+
+    #[test]
+    fn paths() {
+        check("/api/v1/pods", Some(("Pod", "", "")));
+        check("/api/v1/namespaces", Some(("Namespace", "", "")));
+        check("/api/v1/namespaces/a", Some(("Namespace", "", "a")));
+        check("/api/v1/namespaces/a/finalize", Some(("Namespace", "", "a")));
+        check("/api/v1/namespaces/a/pods/b", Some(("Pod", "a", "b")));
+        check("/api/v1/namespaces/a/pods/b/status", Some(("Pod", "a", "b")));
+        check("/apis/apps/v1/namespaces/a/deployments", Some(("Deployment", "a", "")));
+        check("/api/v1/nodes/n", Some(("Node", "", "n")));
+        check("/api/v1/pods/b", None);
+        check("/api/v1/namespaces/a/nodes/n", None);
+        check("/apis/apps/v2/deployments", None);
+        check("/api/v1/namespaces/a/pods/b/nothing", None);
+    }
+}

@@ -1,0 +1,112 @@
+//! The API server: its parts, its start, its end.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use dray_store::{Limits, Store};
+use futures_util::future::BoxFuture;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+use crate::{
+    Error, Identity,
+    allocation::{Allocator, Range},
+    read::Pages,
+    service::ApiService,
+};
+
+/// A connection to a node agent.
+pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> NodeStream for T {}
+
+/// How node agents are reached. HTTP/1.1 is spoken over the connection.
+pub trait NodeConnector: Send + Sync + 'static {
+    /// Opens a connection to the agent of a node.
+    fn connect<'a>(&'a self, node: &'a str) -> BoxFuture<'a, io::Result<Box<dyn NodeStream>>>;
+}
+
+/// What the server is told at its start.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the store and the certificates live.
+    pub data_dir: PathBuf,
+    /// The range of Service addresses, as "10.43.0.0/16".
+    pub service_cidr: String,
+    /// Where clients reach the server.
+    pub advertise_address: SocketAddr,
+    /// Names and addresses, beside the usual ones, that the server's certificate is for.
+    pub names: Vec<String>,
+    /// How node agents are reached.
+    pub node_connector: Option<Arc<dyn NodeConnector>>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) allocator: Allocator,
+    pub(crate) pages: Pages,
+    pub(crate) shutdown: watch::Sender<bool>,
+}
+
+/// The API server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl ApiServer {
+    /// Opens the store in the data directory and makes the objects that every cluster has.
+    ///
+    /// # Errors
+    /// What the directory or the store refuses; a bad range of addresses.
+    pub async fn open(config: Config) -> Result<ApiServer, Error> {
+        let range = Range::parse(&config.service_cidr)?;
+        let path = config.data_dir.join("store");
+        let store = tokio::task::spawn_blocking(move || Store::open(&path, Limits::default()))
+            .await
+            .map_err(|_| Error::Store(dray_store::Error::Closed))?
+            .map_err(Error::Store)?;
+        let allocator = Allocator::new(range, &store.snapshot());
+        let inner = Arc::new(Inner {
+            config,
+            store,
+            allocator,
+            pages: Pages::default(),
+            shutdown: watch::Sender::new(false),
+        });
+        let server = ApiServer { inner };
+        server.bootstrap(range.at(1)).await?;
+        Ok(server)
+    }
+
+    /// The API for someone in the same process: give it to `kube::Client::new`.
+    pub fn service(&self, identity: Identity) -> ApiService {
+        ApiService { inner: self.inner.clone(), identity: Some(Arc::new(identity)) }
+    }
+
+    /// The address of the Service `kubernetes`: the first of the range.
+    pub fn kubernetes_address(&self) -> Ipv4Addr {
+        // The range was read at the start.
+        Range::parse(&self.inner.config.service_cidr).map_or(Ipv4Addr::UNSPECIFIED, |range| range.at(1))
+    }
+
+    /// Ends the watches, gives up this handle, and waits for the store's writer when it was the last.
+    pub async fn close(self) {
+        self.shut_down();
+        let store = self.inner.store.clone();
+        drop(self);
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+
+    /// Ends all watches, so that connections can be drained.
+    pub fn shut_down(&self) {
+        self.inner.shutdown.send_replace(true);
+    }
+}

@@ -1,0 +1,72 @@
+//! The API as a service in the same process: what `kube::Client` is made of, and what connections are served by.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use dray_machinery::Status;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::{
+    body::{BoxError, ResponseBody},
+    decode::BODY_LIMIT,
+    request::Identity,
+    respond,
+    server::Inner,
+};
+
+/// Answers requests of one identity. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiService {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) identity: Option<Arc<Identity>>,
+}
+
+impl<B> tower_service::Service<Request<B>> for ApiService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await) })
+    }
+}
+
+impl ApiService {
+    /// Answers one request.
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Response<ResponseBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = request.into_parts();
+        let body = match Limited::new(body, BODY_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return respond::failure(&Status::too_large(BODY_LIMIT));
+            }
+            Err(error) => {
+                return respond::failure(&Status::bad_request(format!(
+                    "cannot read the request's body: {error}"
+                )));
+            }
+        };
+        self.inner.handle(self.identity.as_deref(), &mut parts, body).await
+    }
+}

@@ -1,0 +1,445 @@
+//! CREATE, UPDATE and PATCH: from a body to a durable object.
+
+use bytes::Bytes;
+use dray_machinery::{FieldErrors, Kind, Status, Subresource, metadata, names, object, patch};
+use dray_store::{Draft, Entry, Error, Key};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    allocation::Claims,
+    decode,
+    negotiate::Accept,
+    request::ResourceRequest,
+    respond::{self, Answer},
+    server::Inner,
+};
+
+/// What came with a request that changes something.
+pub(crate) struct Change<'a> {
+    pub(crate) request: &'a ResourceRequest,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a Bytes,
+    pub(crate) accept: Accept,
+    /// Who is remembered for the change.
+    pub(crate) manager: String,
+}
+
+/// What became of an object.
+pub(crate) struct Outcome {
+    pub(crate) code: StatusCode,
+    pub(crate) json: Bytes,
+}
+
+/// What happens to a change when another came first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It fails: it named the version that it replaces.
+    Never,
+    /// It is made again on the newer object.
+    Newer,
+}
+
+/// How often a change that lost a race is tried again on the newer object.
+const ATTEMPTS: usize = 32;
+/// How often a generated name that is taken is generated again.
+const NAMES: usize = 8;
+
+/// A draft of an object.
+pub(crate) fn draft(kind: &Kind, object: &Value) -> Result<Draft, Status> {
+    let (text, at) = if let Some(alias) = &kind.stored_as {
+        let mut stored = object.clone();
+        (alias.to_stored)(&mut stored);
+        object::encode(&stored)
+    } else {
+        object::encode(object)
+    };
+    Draft::new(text, at).map_err(Status::internal)
+}
+
+/// A failure of the store, in the words of the API.
+pub(crate) fn store_failure(kind: &Kind, name: &str, error: Error) -> Status {
+    match error {
+        Error::Exists { .. } => Status::already_exists(kind.group, kind.plural, name),
+        Error::NotFound { .. } => Status::not_found(kind.group, kind.plural, name),
+        Error::Conflict { .. } => Status::modified(kind.group, kind.plural, name),
+        Error::Expired { .. } => Status::expired(error.to_string()),
+        other => Status::internal(other),
+    }
+}
+
+/// Reads the object of a body and checks that it is of the kind that is asked for.
+pub(crate) fn read_object(change: &Change<'_>) -> Result<Value, Status> {
+    let object = decode::object(change.headers, change.body)?;
+    check_kind(change.request.kind, object)
+}
+
+fn check_kind(kind: &Kind, mut object: Value) -> Result<Value, Status> {
+    if !object.is_object() {
+        return Err(Status::bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct { \
+             APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }",
+        ));
+    }
+    let version = kind.api_version();
+    let given_kind = object::text(&object, &["kind"]);
+    let given_version = object::text(&object, &["apiVersion"]);
+    if !given_version.is_empty() && given_version != version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({given_version}) does not match the expected API version ({version})"
+        )));
+    }
+    if !given_kind.is_empty() && given_kind != kind.kind {
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({given_kind}) does not match the expected kind ({})",
+            kind.kind
+        )));
+    }
+    object["kind"] = json!(kind.kind);
+    object["apiVersion"] = json!(version);
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    object::prune_nulls(&mut object);
+    Ok(object)
+}
+
+fn check_names(request: &ResourceRequest, object: &mut Value) -> Result<(), Status> {
+    if request.kind.namespaced {
+        let given = object::namespace(object);
+        if given.is_empty() {
+            object::set_meta(object, "namespace", &request.namespace);
+        } else if given != request.namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    } else {
+        object::set_meta(object, "namespace", "");
+    }
+    let given = object::name(object);
+    if !request.name.is_empty() && given != request.name {
+        if given.is_empty() {
+            object::set_meta(object, "name", &request.name);
+        } else {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({})",
+                request.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn invalid_unless_empty(kind: &Kind, name: &str, errors: &FieldErrors) -> Result<(), Status> {
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(kind.group, kind.kind, name, errors.as_slice()))
+    }
+}
+
+fn created(code: StatusCode, entry: &Entry) -> Outcome {
+    Outcome { code, json: entry.json().clone() }
+}
+
+impl Inner {
+    pub(crate) fn key(&self, request: &ResourceRequest, name: &str) -> Key {
+        Key::new(request.kind.storage(), request.stored_name(name))
+    }
+
+    /// POST to a collection.
+    pub(crate) async fn create(&self, change: &Change<'_>) -> Result<Answer, Status> {
+        let object = read_object(change)?;
+        let outcome = self.create_object(change, object).await?;
+        respond::stored(outcome.code, change.request, change.accept, &outcome.json)
+    }
+
+    /// Makes an object of a request's collection.
+    pub(crate) async fn create_object(
+        &self,
+        change: &Change<'_>,
+        mut object: Value,
+    ) -> Result<Outcome, Status> {
+        let request = change.request;
+        let kind = request.kind;
+        let dry = request.dry_run()?;
+        check_names(request, &mut object)?;
+        if !object::meta(&object, "resourceVersion").is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let base = object::meta(&object, "generateName").to_owned();
+        let generated = object::name(&object).is_empty() && !base.is_empty();
+        for attempt in 0.. {
+            let mut object = object.clone();
+            if generated {
+                object::set_meta(&mut object, "name", &names::generate(&base));
+            }
+            metadata::prepare_create(&mut object, kind);
+            (kind.prepare_create)(&mut object);
+            (kind.defaults)(&mut object);
+            let name = object::name(&object).to_owned();
+            self.admit_create(request, &name, &mut object)?;
+            let mut errors = FieldErrors::default();
+            metadata::validate(&object, kind, &mut errors);
+            (kind.validate)(&object, &mut errors);
+            invalid_unless_empty(kind, &name, &errors)?;
+            let claims = self.claim(kind, None, &mut object)?;
+            self.track(change, None, &mut object)?;
+            let draft = draft(kind, &object)?;
+            if dry {
+                if self.store.snapshot().get(&kind.storage(), &request.stored_name(&name)).is_some() {
+                    return Err(Status::already_exists(kind.group, kind.plural, &name));
+                }
+                object::set_meta(&mut object, "resourceVersion", "");
+                return Ok(Outcome { code: StatusCode::CREATED, json: stored_text(kind, &object) });
+            }
+            match self.store.create(self.key(request, &name), draft).await {
+                Ok(entry) => {
+                    claims.keep();
+                    return Ok(created(StatusCode::CREATED, &entry));
+                }
+                Err(Error::Exists { .. }) if generated && attempt < NAMES => {}
+                Err(error) => return Err(store_failure(kind, &name, error)),
+            }
+        }
+        Err(Status::internal("no free name was found"))
+    }
+
+    /// PUT of an object.
+    pub(crate) async fn update(&self, change: &Change<'_>) -> Result<Answer, Status> {
+        let new = read_object(change)?;
+        let request = change.request;
+        let exists = self.store.get(&self.key(request, &request.name)).is_some();
+        if !exists && request.kind.create_on_update && request.subresource.is_none() {
+            let mut new = new;
+            if !object::meta(&new, "resourceVersion").is_empty()
+                && object::meta(&new, "resourceVersion") != "0"
+            {
+                return Err(request.not_found());
+            }
+            object::set_meta(&mut new, "resourceVersion", "");
+            object::set_meta(&mut new, "uid", "");
+            check_names(request, &mut new)?;
+            let outcome = self.create_object(change, new).await?;
+            return respond::stored(outcome.code, request, change.accept, &outcome.json);
+        }
+        let unconditional = object::meta(&new, "resourceVersion").is_empty();
+        if unconditional && !request.kind.unconditional_update {
+            let mut errors = FieldErrors::default();
+            errors.invalid("metadata.resourceVersion", 0, "must be specified for an update");
+            return Err(Status::invalid(
+                request.kind.group,
+                request.kind.kind,
+                &request.name,
+                errors.as_slice(),
+            ));
+        }
+        let outcome = self
+            .modify(change, if unconditional { Retry::Newer } else { Retry::Never }, |_| Ok(new.clone()))
+            .await?;
+        respond::stored(outcome.code, request, change.accept, &outcome.json)
+    }
+
+    /// PATCH of an object.
+    pub(crate) async fn patch(&self, change: &Change<'_>) -> Result<Answer, Status> {
+        let request = change.request;
+        let kind = request.kind;
+        let outcome = match decode::media(change.headers) {
+            "application/json-patch+json" => {
+                let body = decode::json(change.body)?;
+                self.modify(change, Retry::Newer, |old| check_kind(kind, patch::json(old, &body)?)).await?
+            }
+            "application/merge-patch+json" => {
+                let body = decode::json(change.body)?;
+                self.modify(change, Retry::Newer, |old| {
+                    let mut new = old.clone();
+                    patch::merge(&mut new, &body);
+                    check_kind(kind, new)
+                })
+                .await?
+            }
+            "application/strategic-merge-patch+json" => {
+                let body = decode::json(change.body)?;
+                self.modify(change, Retry::Newer, |old| {
+                    let mut new = old.clone();
+                    patch::merge(&mut new, &body);
+                    check_kind(kind, new)
+                })
+                .await?
+            }
+            _ => {
+                return Err(Status::unsupported_media_type(&[
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    "application/strategic-merge-patch+json",
+                    "application/apply-patch+yaml",
+                    "application/apply-patch+cbor",
+                ]));
+            }
+        };
+        respond::stored(outcome.code, request, change.accept, &outcome.json)
+    }
+
+    /// Changes the object of a request: `mutate` makes the new one from the old, and may be asked again when
+    /// another change came first.
+    pub(crate) async fn modify(
+        &self,
+        change: &Change<'_>,
+        retry: Retry,
+        mutate: impl Fn(&Value) -> Result<Value, Status>,
+    ) -> Result<Outcome, Status> {
+        let request = change.request;
+        let kind = request.kind;
+        let dry = request.dry_run()?;
+        let key = self.key(request, &request.name);
+        for _ in 0..ATTEMPTS {
+            let current = self.store.get(&key).ok_or_else(|| request.not_found())?;
+            let old = respond::parse_as(kind, current.json())?;
+            let mut new = mutate(&old)?;
+            check_names(request, &mut new)?;
+            let wanted = object::meta(&new, "resourceVersion").to_owned();
+            // A patch starts from the old object: only a version that it changed is a condition.
+            if !wanted.is_empty() && wanted != object::meta(&old, "resourceVersion") {
+                return Err(Status::modified(kind.group, kind.plural, &request.name));
+            }
+            let uid = object::meta(&new, "uid");
+            if !uid.is_empty() && uid != object::meta(&old, "uid") {
+                return Err(Status::conflict(
+                    kind.group,
+                    kind.plural,
+                    &request.name,
+                    format!(
+                        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                        object::meta(&old, "uid")
+                    ),
+                ));
+            }
+            let claims = self.prepare(change, &old, &mut new)?;
+            self.track(change, Some(&old), &mut new)?;
+            if same(&old, &new) {
+                return Ok(created(StatusCode::OK, &current));
+            }
+            if dry {
+                let version = object::meta(&old, "resourceVersion").to_owned();
+                object::set_meta(&mut new, "resourceVersion", &version);
+                return Ok(Outcome { code: StatusCode::OK, json: stored_text(kind, &new) });
+            }
+            let draft = draft(kind, &new)?;
+            let result = if is_finished(kind, &new) {
+                self.store.delete(key.clone(), Some(current.revision()), Some(draft)).await
+            } else {
+                self.store.update(key.clone(), draft, current.revision()).await
+            };
+            match result {
+                Ok(entry) => {
+                    claims.keep();
+                    if is_finished(kind, &new) {
+                        self.release(kind, &new);
+                    } else {
+                        self.release_difference(kind, &old, &new);
+                    }
+                    return Ok(created(StatusCode::OK, &entry));
+                }
+                // Whoever named the version wants to hear of it; anyone else is served on the newer object.
+                Err(Error::Conflict { .. }) if retry == Retry::Newer => {}
+                Err(error) => return Err(store_failure(kind, &request.name, error)),
+            }
+        }
+        Err(Status::modified(kind.group, kind.plural, &request.name))
+    }
+
+    /// From what a client wants to what is stored: strategy, defaults, validation.
+    fn prepare(&self, change: &Change<'_>, old: &Value, new: &mut Value) -> Result<Claims<'_>, Status> {
+        let request = change.request;
+        let kind = request.kind;
+        if request.subresource == Some(Subresource::Status) {
+            prepare_status(kind, new, old);
+        } else if !matches!(request.subresource, Some(Subresource::Finalize)) {
+            (kind.prepare_update)(new, old);
+        }
+        metadata::prepare_update(new, old);
+        (kind.defaults)(new);
+        metadata::bump_generation(new, old, kind);
+        let mut errors = FieldErrors::default();
+        metadata::validate_update(new, old, &mut errors);
+        metadata::validate(new, kind, &mut errors);
+        let spec_change = request.subresource.is_none() || request.subresource == Some(Subresource::Scale);
+        if spec_change {
+            (kind.validate)(new, &mut errors);
+            (kind.validate_update)(new, old, &mut errors);
+        }
+        invalid_unless_empty(kind, &request.name, &errors)?;
+        if spec_change { self.claim(kind, Some(old), new) } else { Ok(Claims::none(self)) }
+    }
+
+    /// Remembers who set which fields.
+    pub(crate) fn track(
+        &self,
+        _change: &Change<'_>,
+        _old: Option<&Value>,
+        _new: &mut Value,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// Only the status changes, and of the metadata what controllers keep there.
+fn prepare_status(kind: &Kind, new: &mut Value, old: &Value) {
+    let mut result = old.clone();
+    object::copy_field(new, &mut result, "status");
+    let mut metadata = new["metadata"].clone();
+    let keep: &[&str] = if kind.generation && kind.kind != "Pod" {
+        &["labels", "ownerReferences"]
+    } else {
+        &["ownerReferences"]
+    };
+    for field in keep {
+        match old["metadata"].get(*field) {
+            Some(value) => metadata[*field] = value.clone(),
+            None => object::remove(&mut metadata, field),
+        }
+    }
+    result["metadata"] = metadata;
+    *new = result;
+}
+
+/// Whether two objects are the same but for their version and the times of their managers.
+fn same(old: &Value, new: &Value) -> bool {
+    let fields = |object: &Value| object.as_object().map_or(0, serde_json::Map::len);
+    let plain = |object: &Value| {
+        let mut metadata = object["metadata"].clone();
+        object::remove(&mut metadata, "resourceVersion");
+        for entry in object::items_mut(&mut metadata, "managedFields") {
+            object::remove(entry, "time");
+        }
+        metadata
+    };
+    fields(old) == fields(new)
+        && new.as_object().is_some_and(|new| {
+            new.iter().all(|(key, value)| key == "metadata" || old.get(key) == Some(value))
+        })
+        && plain(old) == plain(new)
+}
+
+/// Whether nothing keeps an object that is on its way out.
+pub(crate) fn is_finished(kind: &Kind, object: &Value) -> bool {
+    object::is_terminating(object)
+        && object::meta_list(object, "finalizers").is_empty()
+        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && (kind.kind != "Namespace"
+            || object::at(object, &["spec", "finalizers"]).as_array().is_none_or(Vec::is_empty))
+}
+
+/// The text of an object that is shown but not stored, in its stored form.
+pub(crate) fn stored_text(kind: &Kind, object: &Value) -> Bytes {
+    let text = match &kind.stored_as {
+        Some(alias) => {
+            let mut stored = object.clone();
+            (alias.to_stored)(&mut stored);
+            stored.to_string()
+        }
+        None => object.to_string(),
+    };
+    text.into()
+}
