@@ -349,6 +349,20 @@ impl Netlink {
         self.request(batch, |_| format!("add route to {destination} by {gateway}")).map(drop)
     }
 
+    /// Adds or changes a route to what is on a link of ours, so that the host finds addresses that only its
+    /// packet rules know.
+    pub fn replace_link_route(&self, destination: IpNet, name: &str) -> Result<()> {
+        let index = self.index_of(name)?;
+        let mut batch = Batch::new();
+        let mut header = route_header(destination);
+        header[6] = libc::RT_SCOPE_LINK;
+        batch.message(libc::RTM_NEWROUTE, REPLACE, &header, |body| {
+            body_address(body, libc::RTA_DST, destination.network());
+            body.u32(libc::RTA_OIF, index);
+        });
+        self.request(batch, |_| format!("add route to {destination} on {name}")).map(drop)
+    }
+
     /// Removes a route; whether there was one.
     pub fn remove_route(&self, destination: IpNet) -> Result<bool> {
         let mut batch = Batch::new();
