@@ -166,15 +166,6 @@ impl Inner {
         );
         respond::text(StatusCode::OK, text)
     }
-
-    async fn node_request(
-        self: &Arc<Self>,
-        _subresource: Subresource,
-        _request: &ResourceRequest,
-        _parts: &mut Parts,
-    ) -> Result<Answer, Status> {
-        Err(Status::method_not_allowed())
-    }
 }
 
 const PATHS: &[&str] = &[

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     Error, Identity,
     allocation::{Allocator, Range},
+    pki::{self, Pki},
     read::Pages,
     service::ApiService,
 };
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) allocator: Allocator,
     pub(crate) pages: Pages,
+    pub(crate) pki: Pki,
     pub(crate) shutdown: watch::Sender<bool>,
 }
 
@@ -69,16 +71,20 @@ impl ApiServer {
     pub async fn open(config: Config) -> Result<ApiServer, Error> {
         let range = Range::parse(&config.service_cidr)?;
         let path = config.data_dir.join("store");
-        let store = tokio::task::spawn_blocking(move || Store::open(&path, Limits::default()))
-            .await
-            .map_err(|_| Error::Store(dray_store::Error::Closed))?
-            .map_err(Error::Store)?;
+        let store = tokio::task::spawn_blocking(move || Store::open(&path, Limits::default()));
+        let names = pki::server_names(range.at(1).into(), config.advertise_address.ip(), &config.names);
+        let path = config.data_dir.join("pki");
+        let pki = tokio::task::spawn_blocking(move || Pki::open(&path, &names));
+        let closed = |_| Error::Store(dray_store::Error::Closed);
+        let store = store.await.map_err(closed)?.map_err(Error::Store)?;
+        let pki = pki.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
         let inner = Arc::new(Inner {
             config,
             store,
             allocator,
             pages: Pages::default(),
+            pki,
             shutdown: watch::Sender::new(false),
         });
         let server = ApiServer { inner };
@@ -89,6 +95,24 @@ impl ApiServer {
     /// The API for someone in the same process: give it to `kube::Client::new`.
     pub fn service(&self, identity: Identity) -> ApiService {
         ApiService { inner: self.inner.clone(), identity: Some(Arc::new(identity)) }
+    }
+
+    /// A kubeconfig by which the administrator reaches the server at a URL, as "https://127.0.0.1:6443".
+    pub fn kubeconfig(&self, url: &str) -> String {
+        self.inner.pki.kubeconfig(url)
+    }
+
+    /// Writes such a kubeconfig to a file that only its owner may read.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub fn write_kubeconfig(&self, path: &std::path::Path, url: &str) -> Result<(), Error> {
+        pki::write_private(path, &self.kubeconfig(url))
+    }
+
+    /// The certificate of the cluster's authority, as PEM.
+    pub fn authority(&self) -> &str {
+        self.inner.pki.authority()
     }
 
     /// The address of the Service `kubernetes`: the first of the range.
