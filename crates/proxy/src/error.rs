@@ -17,7 +17,7 @@ pub enum Error {
         source: dray_network::Error,
     },
     /// The services' network could not be routed.
-    #[error("cannot route the services' network to {bridge}")]
+    #[error("cannot route the services' network of {bridge}")]
     Route {
         /// The pods' bridge.
         bridge: String,

@@ -32,6 +32,7 @@ pub use zone::ClusterZone;
 
 /// The port of name servers.
 const NAME_PORT: u16 = 53;
+const LOOPBACK: &str = "lo";
 /// After rules could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -42,7 +43,7 @@ pub struct ProxyConfig {
     pub table: String,
     /// The node's name, which says which endpoints are local.
     pub node_name: String,
-    /// Addresses of Services; a route to it is added on the pods' bridge.
+    /// Addresses of Services; a route to it is added on the loopback interface.
     pub service_network: Ipv4Net,
     /// Addresses of this node's pods.
     pub pod_network: Ipv4Net,
@@ -147,8 +148,9 @@ fn prepare_links(config: &ProxyConfig) -> Result<()> {
     let netlink = Netlink::open().map_err(failed)?;
     let address = Ipv4Net::from(config.name_address);
     netlink.add_address(&config.pod_bridge, address.into()).map_err(failed)?;
-    // A host without a default route would refuse a Service's address before any rule sees it.
-    netlink.replace_link_route(config.service_network.trunc().into(), &config.pod_bridge).map_err(failed)
+    // A host without a default route would refuse a Service's address before any rule sees it. Not by the
+    // pods' bridge: a packet that would leave by where it came in makes the kernel redirect the pod.
+    netlink.replace_link_route(config.service_network.trunc().into(), LOOPBACK).map_err(failed)
 }
 
 fn serve_names(config: &ProxyConfig, cluster: Arc<RwLock<Cluster>>) -> Result<Listening> {

@@ -23,6 +23,7 @@ const NODE_PORTS: &str = "node-ports";
 const ENDPOINTS: &str = "endpoints";
 /// Endpoints that reach themselves by a Service, as (source, destination).
 const REFLECTED: &str = "reflected";
+const TCP: u8 = 6;
 /// The bit of a packet's mark that asks for the node's address as its source, the same as kube-proxy's.
 const MASQUERADE: u32 = 0x4000;
 /// Clients a port with session affinity remembers.
@@ -210,13 +211,14 @@ impl Rules {
     }
 
     fn add_skeleton(&self, transaction: &mut Transaction) {
-        use DataType::{Integer, Ipv4Address, Port, Protocol};
+        use DataType::{Ipv4Address, Mark, Port, Protocol};
         transaction.add_table();
         transaction.delete_table();
         transaction.add_table();
         transaction.add_set(&Set::map(SERVICES, &[Protocol, Ipv4Address, Port], &[DataType::Verdict]));
         transaction.add_set(&Set::map(NODE_PORTS, &[Protocol, Port], &[DataType::Verdict]));
-        transaction.add_set(&Set::map(ENDPOINTS, &[Integer, Integer], &[Ipv4Address, Port]));
+        // Numbers as marks: the `nft` program cannot show a key of plain numbers and gives up.
+        transaction.add_set(&Set::map(ENDPOINTS, &[Mark, Mark], &[Ipv4Address, Port]));
         transaction.add_set(&Set::new(REFLECTED, &[Ipv4Address, Ipv4Address]));
 
         transaction.add_chain("lead");
@@ -242,13 +244,19 @@ impl Rules {
         // What is still for a Service's address now has no endpoint, or is for nobody.
         for (chain, hook) in [("refuse-forward", Hook::Forward), ("refuse-output", Hook::Output)] {
             transaction.add_base_chain(chain, base(ChainKind::Filter, hook, -10));
-            let mut rule = within(16, self.networks.services, Comparison::Equal);
+            let mut services = within(16, self.networks.services, Comparison::Equal);
             if let Some(address) = self.networks.name_server {
-                rule.push(destination(0));
-                rule.push(not_equal(&address.octets()));
+                services.push(destination(0));
+                services.push(not_equal(&address.octets()));
             }
-            rule.push(Expression::Reject(Reject::PortUnreachable));
-            transaction.add_rule(chain, &rule);
+            // A reset where it can be: the kernel passes no ICMP error back to a connection of the host's own.
+            let mut reset = services.clone();
+            reset.push(Expression::Meta { register: 0, key: Meta::TransportProtocol });
+            reset.push(compare(0, &[TCP]));
+            reset.push(Expression::Reject(Reject::TcpReset));
+            transaction.add_rule(chain, &reset);
+            services.push(Expression::Reject(Reject::PortUnreachable));
+            transaction.add_rule(chain, &services);
         }
 
         transaction.add_base_chain("depart", base(ChainKind::Nat, Hook::Postrouting, 100));
