@@ -8,6 +8,7 @@ pub mod conntrack;
 mod error;
 pub mod firewall;
 pub mod link;
+mod mac;
 pub mod names;
 pub mod namespace;
 mod netlink;

@@ -1,18 +1,17 @@
 //! Interfaces, addresses and routes over rtnetlink: bridges, and the pairs that tie a namespace to one.
 //! It must not know what lives in the namespaces.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::netlink::{Attributes, Batch, Body, Message, Socket, native_u32, text};
 use crate::{Error, Result, namespace, sysctl};
+
+pub use crate::mac::MacAddress;
 
 const ACK: u16 = libc::NLM_F_ACK as u16;
 const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -31,60 +30,6 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 /// No duplicate address detection: the pool that gave the address knows.
 const IFA_F_NODAD: u8 = 0x02;
-
-/// The hardware address of an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct MacAddress(pub [u8; 6]);
-
-impl MacAddress {
-    /// `02:42:` and the four bytes of the address, as Docker derives it: a neighbour's cache stays right when
-    /// the address passes to another container.
-    pub fn from_ipv4(address: Ipv4Addr) -> Self {
-        let [a, b, c, d] = address.octets();
-        Self([0x02, 0x42, a, b, c, d])
-    }
-}
-
-impl fmt::Display for MacAddress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, f] = self.0;
-        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-    }
-}
-
-impl FromStr for MacAddress {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let invalid = || Error::MacAddress { text: text.chars().take(40).collect() };
-        let mut bytes = [0; 6];
-        let mut parts = text.split([':', '-']);
-        for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(invalid)?;
-            *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
-        }
-        // A group address (lowest bit of the first byte) or all zeros is not one of a station.
-        if parts.next().is_some() || bytes[0] & 1 != 0 || bytes == [0; 6] {
-            return Err(invalid());
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl TryFrom<String> for MacAddress {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<MacAddress> for String {
-    fn from(address: MacAddress) -> Self {
-        address.to_string()
-    }
-}
 
 /// An interface as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -602,23 +547,6 @@ fn parse_route(message: &Message) -> Option<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mac_addresses_read_and_write() {
-        let mac = MacAddress::from_ipv4(Ipv4Addr::new(172, 17, 0, 2));
-        assert_eq!(mac.to_string(), "02:42:ac:11:00:02");
-        assert_eq!("02:42:ac:11:00:02".parse::<MacAddress>().unwrap(), mac);
-        for bad in [
-            "",
-            "02:42:ac:11:00",
-            "02:42:ac:11:00:02:03",
-            "1:2:3:4:5:6",
-            "01:00:5e:00:00:01",
-            "00:00:00:00:00:00",
-        ] {
-            assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn names_the_kernel_would_not_take_are_refused() {
