@@ -79,7 +79,7 @@ impl ApiServer {
         let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
         let manager = "kube-apiserver".to_owned();
         if self.inner.store.get(&self.inner.key(&request, &name)).is_none() {
-            let change = Change { request: &request, headers: &headers, body: &body, accept, manager };
+            let change = Change::new(&request, &headers, &body, accept, manager);
             self.inner.create_object(&change, wanted).await.map_err(failed)?;
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl ApiServer {
             return Ok(());
         }
         request.name.clone_from(&name);
-        let change = Change { request: &request, headers: &headers, body: &body, accept, manager };
+        let change = Change::new(&request, &headers, &body, accept, manager);
         self.inner
             .modify(&change, Retry::Newer, |old| {
                 let mut new = old.clone();

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dray_machinery::{Status, Subresource};
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 
 use crate::{
     discovery,
-    negotiate::{self, Encoding, Shape},
+    negotiate::{self, Accept, Encoding, Shape},
     query::Query,
     request::{self, Identity, ResourceRequest},
     respond::{self, Answer},
@@ -113,8 +113,7 @@ impl Inner {
         let headers: &HeaderMap = &parts.headers;
         let accept = negotiate::accept(headers)?;
         let manager = request::manager(&request.query, headers);
-        let change = Change { request, headers, body: &body, accept, manager };
-        let one = !request.name.is_empty();
+        let change = Change::new(request, headers, &body, accept, manager);
         if let Some(subresource) = request.subresource
             && !matches!(
                 subresource,
@@ -123,7 +122,24 @@ impl Inner {
         {
             return self.subresource(&parts.method, subresource, &change).await;
         }
-        match parts.method {
+        let mut answer = self.verb(&parts.method, &change, accept).await?;
+        for warning in change.warnings.lock().iter() {
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+                answer.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn verb(
+        self: &Arc<Self>,
+        method: &Method,
+        change: &Change<'_>,
+        accept: Accept,
+    ) -> Result<Answer, Status> {
+        let request = change.request;
+        let one = !request.name.is_empty();
+        match *method {
             Method::GET | Method::HEAD if request.query.flag("watch") => self.watch(request, accept),
             Method::GET | Method::HEAD if one => self.get(request, accept),
             Method::GET | Method::HEAD => self.list(request, accept),
@@ -131,13 +147,13 @@ impl Inner {
                 if accept.shape == Shape::Table {
                     respond::include_object(&request.query)?;
                 }
-                self.create(&change).await
+                self.create(change).await
             }
-            Method::PUT if one => self.update(&change).await,
-            Method::PATCH if one => self.patch(&change).await,
-            Method::DELETE if one && request.subresource.is_none() => self.delete(&change).await,
+            Method::PUT if one => self.update(change).await,
+            Method::PATCH if one => self.patch(change).await,
+            Method::DELETE if one && request.subresource.is_none() => self.delete(change).await,
             Method::DELETE if !one && request.kind.verbs().contains(&"deletecollection") => {
-                self.delete_collection(&change).await
+                self.delete_collection(change).await
             }
             _ => Err(Status::method_not_allowed()),
         }

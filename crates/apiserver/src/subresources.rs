@@ -159,13 +159,8 @@ impl Inner {
         }
         let options = Options::from_value(&eviction["deleteOptions"])?;
         let request = ResourceRequest { subresource: None, ..change.request.clone() };
-        let inner = Change {
-            request: &request,
-            headers: change.headers,
-            body: &Bytes::new(),
-            accept: change.accept,
-            manager: change.manager.clone(),
-        };
+        let nothing = Bytes::new();
+        let inner = Change::new(&request, change.headers, &nothing, change.accept, change.manager.clone());
         self.delete_with(&inner, &options).await?;
         let success =
             json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });

@@ -1,9 +1,10 @@
 //! CREATE, UPDATE and PATCH: from a body to a durable object.
 
 use bytes::Bytes;
-use dray_machinery::{FieldErrors, Kind, Status, Subresource, metadata, names, object, patch};
+use dray_machinery::{FieldErrors, Kind, Status, Subresource, apply, metadata, names, object, patch, schema};
 use dray_store::{Draft, Entry, Error, Key};
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
@@ -23,7 +24,27 @@ pub(crate) struct Change<'a> {
     pub(crate) accept: Accept,
     /// Who is remembered for the change.
     pub(crate) manager: String,
+    /// What the client is told beside the answer.
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
+
+impl<'a> Change<'a> {
+    pub(crate) fn new(
+        request: &'a ResourceRequest,
+        headers: &'a HeaderMap,
+        body: &'a Bytes,
+        accept: Accept,
+        manager: String,
+    ) -> Change<'a> {
+        Change { request, headers, body, accept, manager, warnings: Mutex::default() }
+    }
+
+    fn is_apply(&self) -> bool {
+        decode::media(self.headers) == APPLY
+    }
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// What became of an object.
 pub(crate) struct Outcome {
@@ -71,16 +92,61 @@ pub(crate) fn store_failure(kind: &Kind, name: &str, error: Error) -> Status {
 /// Reads the object of a body and checks that it is of the kind that is asked for.
 pub(crate) fn read_object(change: &Change<'_>) -> Result<Value, Status> {
     let object = decode::object(change.headers, change.body)?;
-    check_kind(change.request.kind, object)
+    check_kind(change, object)
 }
 
-fn check_kind(kind: &Kind, mut object: Value) -> Result<Value, Status> {
+/// Reads an object by the schema of its kind.
+fn conform(change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
+    let kind = change.request.kind;
+    let Some(schema) = schema::find(kind.schema) else { return Ok(()) };
+    let refused = |why: &str| {
+        Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            kind.kind, kind.version, kind.kind
+        ))
+    };
+    let unknown = schema::conform(object, schema).map_err(|wrong| refused(&wrong))?;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let texts = unknown.iter().map(|field| format!("unknown field {field:?}"));
+    match change.request.query.get("fieldValidation") {
+        "Ignore" => Ok(()),
+        "Strict" => {
+            let all: Vec<String> = texts.collect();
+            let why = format!("strict decoding error: {}", all.join(", "));
+            if !decode::media(change.headers).contains("patch") || change.is_apply() {
+                return Err(refused(&why));
+            }
+            let mut errors = FieldErrors::default();
+            errors.invalid("patch", String::from_utf8_lossy(change.body).into_owned(), why);
+            Err(Status::invalid("", "", "", errors.as_slice()))
+        }
+        "" | "Warn" => {
+            let mut warnings = change.warnings.lock();
+            for text in texts {
+                if !warnings.contains(&text) {
+                    warnings.push(text);
+                }
+            }
+            Ok(())
+        }
+        other => {
+            let mut errors = FieldErrors::default();
+            errors.not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
+            Err(Status::invalid("meta.k8s.io", "CreateOptions", "", errors.as_slice()))
+        }
+    }
+}
+
+fn check_kind(change: &Change<'_>, mut object: Value) -> Result<Value, Status> {
     if !object.is_object() {
         return Err(Status::bad_request(
             "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct { \
              APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }",
         ));
     }
+    let kind = change.request.kind;
     let version = kind.api_version();
     let given_kind = object::text(&object, &["kind"]);
     let given_version = object::text(&object, &["apiVersion"]);
@@ -101,6 +167,7 @@ fn check_kind(kind: &Kind, mut object: Value) -> Result<Value, Status> {
         object["metadata"] = json!({});
     }
     object::prune_nulls(&mut object);
+    conform(change, &mut object)?;
     Ok(object)
 }
 
@@ -185,7 +252,7 @@ impl Inner {
             (kind.validate)(&object, &mut errors);
             invalid_unless_empty(kind, &name, &errors)?;
             let claims = self.claim(kind, None, &mut object)?;
-            self.track(change, None, &mut object)?;
+            self.track(change, None, &mut object);
             let draft = draft(kind, &object)?;
             if dry {
                 if self.store.snapshot().get(&kind.storage(), &request.stored_name(&name)).is_some() {
@@ -248,26 +315,28 @@ impl Inner {
         let outcome = match decode::media(change.headers) {
             "application/json-patch+json" => {
                 let body = decode::json(change.body)?;
-                self.modify(change, Retry::Newer, |old| check_kind(kind, patch::json(old, &body)?)).await?
+                self.modify(change, Retry::Newer, |old| check_kind(change, patch::json(old, &body)?)).await?
             }
             "application/merge-patch+json" => {
                 let body = decode::json(change.body)?;
                 self.modify(change, Retry::Newer, |old| {
                     let mut new = old.clone();
                     patch::merge(&mut new, &body);
-                    check_kind(kind, new)
+                    check_kind(change, new)
                 })
                 .await?
             }
             "application/strategic-merge-patch+json" => {
                 let body = decode::json(change.body)?;
+                let schema = schema::find(kind.schema);
                 self.modify(change, Retry::Newer, |old| {
                     let mut new = old.clone();
-                    patch::merge(&mut new, &body);
-                    check_kind(kind, new)
+                    patch::strategic(&mut new, &body, schema)?;
+                    check_kind(change, new)
                 })
                 .await?
             }
+            APPLY => self.apply(change).await?,
             _ => {
                 return Err(Status::unsupported_media_type(&[
                     "application/json-patch+json",
@@ -316,7 +385,7 @@ impl Inner {
                 ));
             }
             let claims = self.prepare(change, &old, &mut new)?;
-            self.track(change, Some(&old), &mut new)?;
+            self.track(change, Some(&old), &mut new);
             if same(&old, &new) {
                 return Ok(created(StatusCode::OK, &current));
             }
@@ -373,14 +442,62 @@ impl Inner {
         if spec_change { self.claim(kind, Some(old), new) } else { Ok(Claims::none(self)) }
     }
 
+    /// PATCH with a configuration to be applied.
+    async fn apply(&self, change: &Change<'_>) -> Result<Outcome, Status> {
+        let request = change.request;
+        let kind = request.kind;
+        if request.query.get("fieldManager").is_empty() {
+            let mut errors = FieldErrors::default();
+            errors.required("fieldManager", "is required for apply patch");
+            return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", errors.as_slice()));
+        }
+        let body = decode::yaml(change.body)?;
+        for field in ["apiVersion", "kind"] {
+            if object::text(&body, &[field]).is_empty() {
+                return Err(Status::bad_request(format!(
+                    "couldn't get version/kind; json parse error: Object '{field}' is missing"
+                )));
+            }
+        }
+        if object::meta(&body, "managedFields").is_empty()
+            && !object::meta_list(&body, "managedFields").is_empty()
+        {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        let wanted = check_kind(change, body)?;
+        let force = request.query.get("force") == "true";
+        let version = kind.api_version();
+        let manager = self.manager(change, &version);
+        let schema = schema::find(kind.schema);
+        if self.store.get(&self.key(request, &request.name)).is_none() {
+            if request.subresource.is_some() {
+                return Err(request.not_found());
+            }
+            let mut wanted = wanted;
+            check_names(request, &mut wanted)?;
+            let object = apply::apply(None, &wanted, schema, manager, force)?;
+            return self.create_object(change, object).await;
+        }
+        self.modify(change, Retry::Newer, |old| apply::apply(Some(old), &wanted, schema, manager, force))
+            .await
+    }
+
+    fn manager<'a>(&self, change: &'a Change<'_>, version: &'a str) -> apply::Manager<'a> {
+        apply::Manager {
+            name: &change.manager,
+            api_version: version,
+            subresource: change.request.subresource.map_or("", Subresource::as_str),
+        }
+    }
+
     /// Remembers who set which fields.
-    pub(crate) fn track(
-        &self,
-        _change: &Change<'_>,
-        _old: Option<&Value>,
-        _new: &mut Value,
-    ) -> Result<(), Status> {
-        Ok(())
+    fn track(&self, change: &Change<'_>, old: Option<&Value>, new: &mut Value) {
+        if change.is_apply() {
+            return;
+        }
+        let kind = change.request.kind;
+        let version = kind.api_version();
+        apply::track_update(old, new, schema::find(kind.schema), self.manager(change, &version));
     }
 }
 

@@ -4,12 +4,14 @@
 //! Pure: this crate must not know HTTP, the store, the clock of others or the network.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod kinds;
 pub mod metadata;
 pub mod names;
 pub mod object;
 pub mod patch;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod time;

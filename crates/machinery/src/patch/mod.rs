@@ -1,8 +1,12 @@
 //! The patches: JSON patch (RFC 6902), merge patch (RFC 7386), and strategic merge.
 
+mod strategic;
+
 use serde_json::Value;
 
 use crate::Status;
+
+pub use strategic::strategic;
 
 /// The most operations of one JSON patch.
 const OPERATIONS_LIMIT: usize = 10_000;

@@ -1,0 +1,278 @@
+//! The schemas of the kinds: one representation for decoding, merging, applying and describing.
+//!
+//! The data is generated (`cargo xtask schemas`) and read at first use; texts for people stay compressed.
+
+use std::{collections::BTreeMap, io::Read as _, sync::OnceLock};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+static DATA: &[u8] = include_bytes!("../data/schemas.json.gz");
+
+const PREFIX: &str = "#/definitions/";
+
+/// How one value is described.
+#[derive(Debug, Default, Deserialize)]
+pub struct Schema {
+    #[serde(rename = "$ref")]
+    reference: Option<String>,
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    format: String,
+    #[serde(default)]
+    properties: BTreeMap<String, Schema>,
+    items: Option<Box<Schema>>,
+    #[serde(rename = "additionalProperties")]
+    values: Option<Box<Schema>>,
+    #[serde(rename = "x-kubernetes-list-type", default)]
+    list_type: String,
+    #[serde(rename = "x-kubernetes-list-map-keys", default)]
+    list_keys: Vec<String>,
+    #[serde(rename = "x-kubernetes-map-type", default)]
+    map_type: String,
+    #[serde(rename = "x-kubernetes-patch-strategy", default)]
+    patch_strategy: String,
+    #[serde(rename = "x-kubernetes-patch-merge-key", default)]
+    patch_key: String,
+    default: Option<Value>,
+}
+
+/// How a list is merged when it is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListKind<'a> {
+    /// As a whole.
+    Atomic,
+    /// By its values.
+    Set,
+    /// By these keys of its items.
+    Map(&'a [String]),
+}
+
+static SCHEMAS: OnceLock<BTreeMap<String, Schema>> = OnceLock::new();
+
+fn text() -> Vec<u8> {
+    let mut text = Vec::new();
+    // The data is part of the program: a test reads all of it.
+    let _ = flate2::read::GzDecoder::new(DATA).read_to_end(&mut text);
+    text
+}
+
+fn schemas() -> &'static BTreeMap<String, Schema> {
+    SCHEMAS.get_or_init(|| serde_json::from_slice(&text()).unwrap_or_default())
+}
+
+/// All definitions as OpenAPI has them, texts included. Read anew at every call: it is large.
+pub fn definitions() -> Value {
+    serde_json::from_slice(&text()).unwrap_or_default()
+}
+
+/// The schema of a definition, as "io.k8s.api.core.v1.Pod".
+pub fn find(name: &str) -> Option<&'static Schema> {
+    schemas().get(name)
+}
+
+impl Schema {
+    fn target(&'static self) -> &'static Schema {
+        match &self.reference {
+            Some(reference) => find(reference.trim_start_matches(PREFIX)).unwrap_or(self),
+            None => self,
+        }
+    }
+
+    /// The schema of a field or of a map's values.
+    pub fn field(&'static self, name: &str) -> Option<&'static Schema> {
+        let target = self.target();
+        target.properties.get(name).or(target.values.as_deref())
+    }
+
+    /// The schema of a list's items.
+    pub fn items(&'static self) -> Option<&'static Schema> {
+        self.target().items.as_deref()
+    }
+
+    /// Whether a map or structure is one value to those who apply it.
+    pub fn is_atomic(&'static self) -> bool {
+        self.map_type == "atomic" || self.target().map_type == "atomic"
+    }
+
+    /// Whether anything may be in it.
+    pub fn is_free(&'static self) -> bool {
+        let target = self.target();
+        target.kind == "object" && target.properties.is_empty() && target.values.is_none()
+    }
+
+    /// How a list is merged when it is applied.
+    pub fn list(&'static self) -> ListKind<'static> {
+        let target = self.target();
+        match target.list_type.as_str() {
+            "map" => ListKind::Map(&target.list_keys),
+            "set" => ListKind::Set,
+            _ => ListKind::Atomic,
+        }
+    }
+
+    /// What a missing value stands for.
+    pub fn default_value(&'static self) -> Option<&'static Value> {
+        self.default.as_ref()
+    }
+
+    /// Whether a strategic merge patch merges it, and by which key of the items.
+    pub fn patch_merge(&'static self) -> Option<&'static str> {
+        self.patch_strategy.split(',').any(|part| part == "merge").then_some(self.patch_key.as_str())
+    }
+
+    fn go_type(&'static self) -> String {
+        if let Some(reference) = &self.reference {
+            let parts: Vec<&str> = reference.trim_start_matches(PREFIX).rsplit('.').collect();
+            return match parts.as_slice() {
+                [name, version, ..] => format!("{version}.{name}"),
+                _ => "interface {}".into(),
+            };
+        }
+        match (self.kind.as_str(), self.format.as_str()) {
+            ("string", "byte") => "[]uint8".into(),
+            ("string", _) => "string".into(),
+            ("boolean", _) => "bool".into(),
+            ("integer", "") => "int64".into(),
+            ("integer", format) => format.into(),
+            ("number", _) => "float64".into(),
+            ("array", _) => format!("[]{}", self.items().map_or_else(String::new, Schema::go_type)),
+            ("object", _) => {
+                format!(
+                    "map[string]{}",
+                    self.values.as_deref().map_or("interface {}".into(), Schema::go_type)
+                )
+            }
+            _ => "interface {}".into(),
+        }
+    }
+}
+
+/// Reads an object by its schema: fields that are not known are taken away and named, values of a wrong type
+/// are an error in the words of the reference's decoder.
+///
+/// # Errors
+/// What is wrong with the first value of a wrong type.
+pub fn conform(object: &mut Value, schema: &'static Schema) -> Result<Vec<String>, String> {
+    let mut unknown = Vec::new();
+    walk(object, schema, &mut Place { path: String::new(), structure: String::new() }, &mut unknown)?;
+    Ok(unknown)
+}
+
+struct Place {
+    path: String,
+    structure: String,
+}
+
+fn walk(
+    value: &mut Value,
+    schema: &'static Schema,
+    place: &mut Place,
+    unknown: &mut Vec<String>,
+) -> Result<(), String> {
+    if value.is_null() {
+        return Ok(());
+    }
+    let target = schema.target();
+    let fits = match target.kind.as_str() {
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => match (value.as_i64(), target.format.as_str()) {
+            (Some(number), "int32") => i32::try_from(number).is_ok(),
+            (Some(_), _) => true,
+            (None, _) => false,
+        },
+        "number" => value.is_number(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        _ => value.is_string() || value.is_number(),
+    };
+    if !fits {
+        let got = match value {
+            Value::String(_) => "string".to_owned(),
+            Value::Number(number) if target.kind == "integer" => format!("number {number}"),
+            Value::Number(_) => "number".into(),
+            Value::Bool(_) => "bool".into(),
+            Value::Object(_) => "object".into(),
+            _ => "array".into(),
+        };
+        return Err(format!(
+            "json: cannot unmarshal {got} into Go struct field {}.{} of type {}",
+            place.structure,
+            place.path,
+            schema.go_type()
+        ));
+    }
+    match value {
+        Value::Object(fields) if !schema.is_free() => {
+            if let Some(reference) = &schema.reference {
+                place.structure = reference.rsplit('.').next().unwrap_or_default().to_owned();
+            }
+            let structure = place.structure.clone();
+            let length = place.path.len();
+            let mut bad = Vec::new();
+            for (key, field) in fields.iter_mut() {
+                if length > 0 {
+                    place.path.push('.');
+                }
+                place.path.push_str(key);
+                match schema.field(key) {
+                    Some(schema) => walk(field, schema, place, unknown)?,
+                    None => {
+                        unknown.push(place.path.clone());
+                        bad.push(key.clone());
+                    }
+                }
+                place.path.truncate(length);
+                place.structure.clone_from(&structure);
+            }
+            for key in bad {
+                fields.remove(&key);
+            }
+        }
+        Value::Array(items) => {
+            let Some(schema) = schema.items() else { return Ok(()) };
+            let length = place.path.len();
+            let structure = place.structure.clone();
+            for (index, item) in items.iter_mut().enumerate() {
+                place.path.push_str(&format!("[{index}]"));
+                walk(item, schema, place, unknown)?;
+                place.path.truncate(length);
+                place.structure.clone_from(&structure);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_kind_has_its_schema() {
+        for kind in crate::kinds::all() {
+            assert!(find(kind.schema).is_some(), "{}", kind.schema);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_go_and_wrong_types_are_named() {
+        let schema = find("io.k8s.api.core.v1.Pod").unwrap();
+        let mut pod = json!({ "spec": { "foo": 1, "containers": [{ "name": "a", "imag": "x" }] } });
+        let unknown = conform(&mut pod, schema).unwrap();
+        assert_eq!(unknown, ["spec.containers[0].imag", "spec.foo"]);
+        assert_eq!(pod, json!({ "spec": { "containers": [{ "name": "a" }] } }));
+        let error = conform(&mut json!({ "spec": { "containers": "a" } }), schema).unwrap_err();
+        assert_eq!(
+            error,
+            "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container"
+        );
+        let mut free = json!({ "spec": { "containers": [{ "ports": [{ "containerPort": 80 }],
+            "livenessProbe": { "httpGet": { "port": "http" } }, "resources": { "limits": { "cpu": 1 } } }] } });
+        assert!(conform(&mut free, schema).unwrap().is_empty());
+    }
+}
