@@ -18,6 +18,7 @@ const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 const REPLACE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
 const UP: u32 = libc::IFF_UP as u32;
+const RUNNING: u32 = libc::IFF_RUNNING as u32;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -46,6 +47,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether packets pass. The kernel comes to this by itself shortly after both ends of a pair are up; what
+    /// is sent before is lost.
+    pub running: bool,
     /// The bridge it is a port of.
     pub bridge: Option<u32>,
 }
@@ -501,6 +505,7 @@ fn parse_link(message: &Message) -> Result<Link> {
     Ok(Link {
         index: number(4..8)?,
         up: number(8..12)? & UP != 0,
+        running: number(8..12)? & RUNNING != 0,
         name: attributes.find(libc::IFLA_IFNAME).map(text).unwrap_or_default(),
         kind: attributes.nested(libc::IFLA_LINKINFO).find(IFLA_INFO_KIND).map(text).unwrap_or_default(),
         mac: attributes.find(libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(MacAddress),

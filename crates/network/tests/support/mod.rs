@@ -61,6 +61,14 @@ impl Host {
     pub(crate) fn add_container(&self, name: &str, bridge: &str, address: &str) -> PathBuf {
         let path = self.namespace(name);
         self.netlink.attach(&attachment(&path, name, bridge, address)).unwrap();
+        let inside = Netlink::open_in(&path).unwrap();
+        // The first packet would be lost before, and a second come only after a second.
+        dray_testkit::eventually("the link", Duration::from_secs(10), || {
+            let running = |netlink: &Netlink, name: &str| netlink.find_link(name).unwrap().unwrap().running;
+            let host = &self.netlink;
+            (running(&inside, "eth0") && running(host, &format!("v{name}")) && running(host, bridge))
+                .then_some(())
+        });
         path
     }
 
