@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     discovery,
     negotiate::{self, Accept, Encoding, Shape},
+    openapi,
     query::Query,
     request::{self, Identity, ResourceRequest},
     respond::{self, Answer},
@@ -54,6 +55,9 @@ impl Inner {
         if get {
             let address = self.config.advertise_address.to_string();
             if let Some(answer) = discovery::answer(&path, &parts.headers, &address) {
+                return answer;
+            }
+            if let Some(answer) = openapi::answer(&path, &parts.headers) {
                 return answer;
             }
             if path == "/" {

@@ -16,6 +16,7 @@ mod handler;
 mod listen;
 mod negotiate;
 mod node;
+mod openapi;
 mod pki;
 mod query;
 mod read;

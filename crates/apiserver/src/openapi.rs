@@ -1,0 +1,373 @@
+//! OpenAPI documents, version 3 for each group's version and version 2 for all: what clients validate, apply
+//! and explain by. Made at every request: clients keep them, and they are large.
+
+use std::collections::BTreeSet;
+
+use dray_machinery::{Kind, Status, Subresource, kinds, schema};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    handler::GIT_VERSION,
+    negotiate::{self, Encoding},
+    respond::{self, Answer},
+};
+
+const V2: &str = "#/definitions/";
+const V3: &str = "#/components/schemas/";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
+fn group_path(kind: &Kind) -> String {
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}/{}", kind.group, kind.version)
+    }
+}
+
+fn hash(path: &str) -> String {
+    use std::fmt::Write as _;
+    let mut digest = Sha256::new();
+    digest.update(schema::compressed());
+    digest.update(path.as_bytes());
+    digest.finalize().iter().take(32).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
+}
+
+/// Answers a request for a document; none when the path is no such document.
+pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Result<Answer, Status>> {
+    let path = path.trim_matches('/');
+    if path == "openapi/v2" {
+        return Some(version_two(headers));
+    }
+    let rest = path.strip_prefix("openapi/v3")?.trim_start_matches('/');
+    let members: Vec<&'static Kind> = kinds::all().iter().filter(|kind| group_path(kind) == rest).collect();
+    if rest.is_empty() {
+        let mut paths = Map::new();
+        for kind in kinds::all() {
+            let path = group_path(kind);
+            let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
+            paths.insert(path, json!({ "serverRelativeURL": url }));
+        }
+        return Some(Ok(respond::value(StatusCode::OK, Encoding::Json, &json!({ "paths": paths }))));
+    }
+    if members.is_empty() {
+        return Some(Err(Status::no_such_resource()));
+    }
+    let tag = format!("\"{}\"", hash(rest));
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return Some(Ok(respond::text(StatusCode::NOT_MODIFIED, "")));
+    }
+    let document = json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": GIT_VERSION },
+        "paths": paths(&members, V3),
+        "components": { "schemas": definitions(&members, V3) },
+    });
+    let mut answer = respond::value(StatusCode::OK, Encoding::Json, &document);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    Some(Ok(answer))
+}
+
+fn version_two(headers: &HeaderMap) -> Result<Answer, Status> {
+    let ranges = negotiate::ranges(headers);
+    let json = ranges.is_empty()
+        || ranges.iter().any(|range| matches!(range.media, "application/json" | "*/*" | "application/*"));
+    if !json {
+        return Err(Status::not_acceptable(&["application/json"]));
+    }
+    let members: Vec<&'static Kind> = kinds::all().iter().collect();
+    let document = json!({
+        "swagger": "2.0",
+        "info": { "title": "Kubernetes", "version": GIT_VERSION },
+        "paths": paths(&members, V2),
+        "definitions": definitions(&members, V2),
+    });
+    Ok(respond::value(StatusCode::OK, Encoding::Json, &document))
+}
+
+fn list_name(kind: &Kind) -> String {
+    format!("{}List", kind.schema)
+}
+
+fn definitions(members: &[&'static Kind], prefix: &str) -> Value {
+    let all = schema::definitions();
+    let mut wanted = BTreeSet::new();
+    let mut stack: Vec<String> = vec![LIST_META.into(), STATUS.into(), DELETE_OPTIONS.into()];
+    for kind in members {
+        stack.push(kind.schema.into());
+        if kind.has(Subresource::Scale) {
+            stack.push("io.k8s.api.autoscaling.v1.Scale".into());
+        }
+        if kind.has(Subresource::Eviction) {
+            stack.push("io.k8s.api.policy.v1.Eviction".into());
+            stack.push("io.k8s.api.core.v1.Binding".into());
+        }
+    }
+    while let Some(name) = stack.pop() {
+        if wanted.insert(name.clone()) {
+            references(&all[name.as_str()], &mut stack);
+        }
+    }
+    let mut shown = Map::new();
+    for name in wanted {
+        let mut definition = all[name.as_str()].clone();
+        if definition.is_null() {
+            continue;
+        }
+        rewrite(&mut definition, prefix);
+        shown.insert(name, definition);
+    }
+    for kind in members {
+        let kinds = json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
+        shown[kind.schema]["x-kubernetes-group-version-kind"] = kinds;
+        let reference = |name: &str| json!({ "$ref": format!("{prefix}{name}") });
+        let mut list = json!({
+            "description": format!("{} is a list of {} objects.", kind.list_kind(), kind.kind),
+            "type": "object", "required": ["items"],
+            "properties": {
+                "apiVersion": { "type": "string", "description": "APIVersion defines the versioned schema of this representation of an object." },
+                "kind": { "type": "string", "description": "Kind is a string value representing the REST resource this object represents." },
+                "items": { "type": "array", "description": "Items of the list.", "items": reference(kind.schema) },
+                "metadata": reference(LIST_META),
+            },
+            "x-kubernetes-group-version-kind":
+                [{ "group": kind.group, "version": kind.version, "kind": kind.list_kind() }],
+        });
+        rewrite_properties(&mut list, prefix);
+        shown.insert(list_name(kind), list);
+    }
+    shown.insert(
+        PATCH.into(),
+        json!({ "type": "object", "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body." }),
+    );
+    Value::Object(shown)
+}
+
+fn references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
+                found.push(target.trim_start_matches(V2).to_owned());
+            }
+            fields.values().for_each(|field| references(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+/// Puts references where the version of OpenAPI has them, and says what the scalar types of the reference are.
+fn rewrite(definition: &mut Value, prefix: &str) {
+    if definition.get("x-kubernetes-int-or-string").is_some() {
+        if let Some(fields) = definition.as_object_mut() {
+            fields.remove("x-kubernetes-int-or-string");
+            if prefix == V3 {
+                fields.insert("oneOf".into(), json!([{ "type": "string" }, { "type": "number" }]));
+            } else {
+                fields.insert("type".into(), json!("string"));
+            }
+        }
+        return;
+    }
+    rewrite_properties(definition, prefix);
+}
+
+fn rewrite_properties(value: &mut Value, prefix: &str) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
+                let name = target.trim_start_matches(V2).trim_start_matches(V3);
+                let reference = json!({ "$ref": format!("{prefix}{name}") });
+                if prefix == V3 && fields.len() > 1 {
+                    // Version 3.0 allows nothing beside a reference.
+                    fields.remove("$ref");
+                    fields.insert("allOf".into(), json!([reference]));
+                } else {
+                    fields["$ref"] = reference["$ref"].clone();
+                }
+                return;
+            }
+            fields.values_mut().for_each(|field| rewrite_properties(field, prefix));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rewrite_properties(item, prefix)),
+        _ => {}
+    }
+}
+
+fn parameter(name: &str, kind: &str, place: &str, prefix: &str) -> Value {
+    let mut parameter = json!({ "name": name, "in": place });
+    if prefix == V3 {
+        parameter["schema"] = json!({ "type": kind, "uniqueItems": true });
+    } else {
+        parameter["type"] = json!(kind);
+        parameter["uniqueItems"] = json!(true);
+    }
+    if place == "path" {
+        parameter["required"] = json!(true);
+    }
+    parameter
+}
+
+/// The parameters of a verb's query.
+fn query_parameters(verb: &str, prefix: &str) -> Vec<Value> {
+    let names: &[(&str, &str)] = match verb {
+        "list" | "deletecollection" => &[
+            ("allowWatchBookmarks", "boolean"),
+            ("continue", "string"),
+            ("fieldSelector", "string"),
+            ("labelSelector", "string"),
+            ("limit", "integer"),
+            ("resourceVersion", "string"),
+            ("resourceVersionMatch", "string"),
+            ("sendInitialEvents", "boolean"),
+            ("timeoutSeconds", "integer"),
+            ("watch", "boolean"),
+        ],
+        "post" | "put" => &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")],
+        "patch" => &[
+            ("dryRun", "string"),
+            ("fieldManager", "string"),
+            ("fieldValidation", "string"),
+            ("force", "boolean"),
+        ],
+        "delete" => &[
+            ("dryRun", "string"),
+            ("gracePeriodSeconds", "integer"),
+            ("orphanDependents", "boolean"),
+            ("propagationPolicy", "string"),
+        ],
+        _ => &[],
+    };
+    names.iter().map(|(name, kind)| parameter(name, kind, "query", prefix)).collect()
+}
+
+fn operation(kind: &Kind, verb: &str, action: &str, body: Option<&str>, result: &str, prefix: &str) -> Value {
+    let reference = |name: &str| json!({ "$ref": format!("{prefix}{name}") });
+    let response = if prefix == V3 {
+        json!({ "description": "OK", "content": { "application/json": { "schema": reference(result) } } })
+    } else {
+        json!({ "description": "OK", "schema": reference(result) })
+    };
+    let mut parameters = query_parameters(verb, prefix);
+    let mut operation = json!({
+        "operationId": format!("{verb}{}{}", kind.version, kind.kind),
+        "responses": { "200": response, "401": { "description": "Unauthorized" } },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": { "group": kind.group, "version": kind.version, "kind": kind.kind },
+    });
+    if let Some(body) = body {
+        if prefix == V3 {
+            let medias: &[&str] = if verb == "patch" {
+                &[
+                    "application/apply-patch+yaml",
+                    "application/json-patch+json",
+                    "application/merge-patch+json",
+                    "application/strategic-merge-patch+json",
+                ]
+            } else {
+                &["*/*"]
+            };
+            let content: Map<String, Value> = medias
+                .iter()
+                .map(|media| ((*media).to_owned(), json!({ "schema": reference(body) })))
+                .collect();
+            operation["requestBody"] = json!({ "content": content, "required": true });
+        } else {
+            parameters
+                .push(json!({ "name": "body", "in": "body", "required": true, "schema": reference(body) }));
+        }
+    }
+    operation["parameters"] = json!(parameters);
+    operation
+}
+
+fn paths(members: &[&'static Kind], prefix: &str) -> Value {
+    let mut paths = Map::new();
+    for kind in members {
+        let base = format!("/{}", group_path(kind));
+        let list = list_name(kind);
+        let place = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+        let collection = format!("{base}{place}/{}", kind.plural);
+        let mut shared = Vec::new();
+        if kind.namespaced {
+            shared.push(parameter("namespace", "string", "path", prefix));
+            paths.insert(
+                format!("{base}/{}", kind.plural),
+                json!({ "get": operation(kind, "list", "list", None, &list, prefix) }),
+            );
+        }
+        paths.insert(
+            collection.clone(),
+            json!({
+                "get": operation(kind, "list", "list", None, &list, prefix),
+                "post": operation(kind, "post", "post", Some(kind.schema), kind.schema, prefix),
+                "delete": operation(kind, "deletecollection", "deletecollection", Some(DELETE_OPTIONS), STATUS, prefix),
+                "parameters": shared,
+            }),
+        );
+        shared.push(parameter("name", "string", "path", prefix));
+        let one = |result: &str| {
+            json!({
+                "get": operation(kind, "get", "get", None, result, prefix),
+                "put": operation(kind, "put", "put", Some(result), result, prefix),
+                "patch": operation(kind, "patch", "patch", Some(PATCH), result, prefix),
+                "parameters": shared,
+            })
+        };
+        let mut item = one(kind.schema);
+        item["delete"] = operation(kind, "delete", "delete", Some(DELETE_OPTIONS), STATUS, prefix);
+        paths.insert(format!("{collection}/{{name}}"), item);
+        for subresource in kind.subresources {
+            let path = format!("{collection}/{{name}}/{}", subresource.as_str());
+            match subresource {
+                Subresource::Status => {
+                    paths.insert(path, one(kind.schema));
+                }
+                Subresource::Scale => {
+                    let mut scale = one("io.k8s.api.autoscaling.v1.Scale");
+                    for verb in ["get", "put", "patch"] {
+                        scale[verb]["x-kubernetes-group-version-kind"] =
+                            json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" });
+                    }
+                    paths.insert(path, scale);
+                }
+                _ => {}
+            }
+        }
+    }
+    Value::Object(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dangling(value: &Value, prefix: &str, known: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        references(value, &mut found);
+        found
+            .into_iter()
+            .map(|name| name.trim_start_matches(prefix).to_owned())
+            .filter(|name| known.get(name).is_none())
+            .collect()
+    }
+
+    #[test]
+    fn no_reference_leads_nowhere() {
+        let members: Vec<&'static Kind> = kinds::all().iter().collect();
+        for prefix in [V2, V3] {
+            let definitions = definitions(&members, prefix);
+            assert_eq!(dangling(&definitions, prefix, &definitions), Vec::<String>::new());
+            assert_eq!(dangling(&paths(&members, prefix), prefix, &definitions), Vec::<String>::new());
+        }
+    }
+}
