@@ -182,6 +182,10 @@ fn without_trailing_commas(text: &str) -> String {
     plain
 }
 
+/// The number of a field on the wire, and the message that it holds: kept among its markers.
+const TAG: &str = "#tag";
+const TYPE: &str = "#type";
+
 /// Markers of a message ("") and of its fields, all names without case and underscores.
 type Markers = BTreeMap<String, BTreeMap<String, Vec<(String, String)>>>;
 
@@ -195,11 +199,17 @@ fn read_markers(module: &str, text: &str, markers: &mut Markers) {
                 let (key, value) = marker.split_once('=').unwrap_or((marker, ""));
                 pending.push((key.to_owned(), value.to_owned()));
             }
+        } else if line.starts_with("#[prost(") {
+            if let Some((_, rest)) = line.split_once("tag = \"") {
+                pending.push((TAG.to_owned(), rest.split('"').next().unwrap_or_default().to_owned()));
+            }
         } else if let Some(rest) = line.strip_prefix("pub struct ") {
             let name = rest.split([' ', '{']).next().unwrap_or_default();
             message = format!("{module}.{}", plain(name));
             markers.entry(message.clone()).or_default().insert(String::new(), std::mem::take(&mut pending));
-        } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(':')) {
+        } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(':')) {
+            let kind = kind.trim_end_matches(['>', ',']).rsplit(['<', ':']).next().unwrap_or_default();
+            pending.push((TYPE.to_owned(), kind.trim().to_owned()));
             let field = plain(name.trim_start_matches("r#"));
             markers.entry(message.clone()).or_default().insert(field, std::mem::take(&mut pending));
         } else if line.is_empty() || line.starts_with('}') {
@@ -219,12 +229,41 @@ fn mark(name: &str, definition: &mut Value, markers: &Markers) {
         definition["x-kubernetes-map-type"] = json!("atomic");
     }
     let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let known: BTreeSet<String> = properties.keys().map(|field| plain(field)).collect();
     for (field, schema) in properties {
         let Some(schema) = schema.as_object_mut() else { continue };
+        if let Some(path) = wire_path(module, fields, &known, &plain(field), markers) {
+            schema.insert("x-wire".into(), json!(path));
+        }
         for (key, value) in fields.get(&plain(field)).into_iter().flatten() {
             apply_marker(schema, key, value);
         }
     }
+}
+
+fn marker<'a>(markers: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    markers.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
+/// The numbers that lead to a field on the wire: two where the JSON form leaves out the message in between.
+fn wire_path(
+    module: &str,
+    fields: &BTreeMap<String, Vec<(String, String)>>,
+    known: &BTreeSet<String>,
+    field: &str,
+    markers: &Markers,
+) -> Option<Vec<u32>> {
+    if let Some(tag) = fields.get(field).and_then(|markers| marker(markers, TAG)) {
+        return Some(vec![tag.parse().ok()?]);
+    }
+    for (_, own) in fields.iter().filter(|(name, _)| !name.is_empty() && !known.contains(*name)) {
+        let (Some(tag), Some(kind)) = (marker(own, TAG), marker(own, TYPE)) else { continue };
+        let inner = markers.get(&format!("{module}.{}", plain(kind))).and_then(|inner| inner.get(field));
+        if let Some(inner) = inner.and_then(|inner| marker(inner, TAG)) {
+            return Some(vec![tag.parse().ok()?, inner.parse().ok()?]);
+        }
+    }
+    None
 }
 
 fn apply_marker(schema: &mut Map<String, Value>, key: &str, value: &str) {

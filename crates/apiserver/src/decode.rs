@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The longest body, in bytes (the reference's bound).
 pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 
-const ACCEPTED: &[&str] = &["application/json", "application/yaml"];
+const ACCEPTED: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// The media type of a body, without parameters.
 pub(crate) fn media(headers: &HeaderMap) -> &str {
@@ -22,6 +22,9 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> 
     match media(headers) {
         "" | "application/json" => json(body),
         "application/yaml" => yaml(body),
+        "application/vnd.kubernetes.protobuf" => {
+            dray_machinery::wire::decode(body).map_err(|error| Status::bad_request(error.to_string()))
+        }
         _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
 }

@@ -15,6 +15,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod time;
+pub mod wire;
 
 pub use kinds::{Kind, Subresource};
 pub use status::{Cause, FieldError, FieldErrors, Reason, Status};

@@ -36,6 +36,8 @@ pub struct Schema {
     #[serde(rename = "x-kubernetes-patch-merge-key", default)]
     patch_key: String,
     default: Option<Value>,
+    #[serde(rename = "x-wire", default)]
+    wire: Vec<u32>,
 }
 
 /// How a list is merged when it is applied.
@@ -125,6 +127,37 @@ impl Schema {
     /// Whether a strategic merge patch merges it, and by which key of the items.
     pub fn patch_merge(&'static self) -> Option<&'static str> {
         self.patch_strategy.split(',').any(|part| part == "merge").then_some(self.patch_key.as_str())
+    }
+
+    /// The field that a path of numbers on the wire leads to.
+    pub(crate) fn wired(&'static self, path: &[u32]) -> Option<(&'static str, &'static Schema)> {
+        let found = self.target().properties.iter().find(|(_, schema)| schema.wire == path);
+        found.map(|(name, schema)| (name.as_str(), schema))
+    }
+
+    /// Whether a number on the wire is that of a message whose fields are this one's.
+    pub(crate) fn wired_below(&'static self, tag: u32) -> bool {
+        self.target().properties.values().any(|schema| schema.wire.len() == 2 && schema.wire[0] == tag)
+    }
+
+    /// The schema of a map's values.
+    pub(crate) fn values(&'static self) -> Option<&'static Schema> {
+        self.target().values.as_deref()
+    }
+
+    /// The last part of the name of the definition that it refers to; empty where it refers to none.
+    pub(crate) fn short_name(&'static self) -> &'static str {
+        self.reference.as_deref().and_then(|reference| reference.rsplit('.').next()).unwrap_or_default()
+    }
+
+    /// "string", "object" and so on.
+    pub(crate) fn kind(&'static self) -> &'static str {
+        &self.target().kind
+    }
+
+    /// "int32", "byte" and so on.
+    pub(crate) fn format(&'static self) -> &'static str {
+        &self.target().format
     }
 
     fn go_type(&'static self) -> String {
