@@ -62,8 +62,7 @@ impl ApiServer {
         fields: &[&[&str]],
     ) -> Result<(), Error> {
         let name = object::name(&wanted).to_owned();
-        let failed =
-            |source: Status| Error::Bootstrap { object: format!("{kind} {name}"), source: Box::new(source) };
+        let failed = |source: Status| Error::Bootstrap { object: format!("{kind} {name}"), source };
         let row = kinds::find_kind(group, kind).ok_or_else(|| failed(Status::no_such_resource()))?;
         wanted["kind"] = json!(row.kind);
         wanted["apiVersion"] = json!(row.api_version());

@@ -41,7 +41,7 @@ pub enum Error {
         /// Which.
         object: String,
         /// Why not.
-        source: Box<dray_machinery::Status>,
+        source: dray_machinery::Status,
     },
     /// The range of service addresses is no usable IPv4 range.
     #[error("{range} is no range of service addresses; give an IPv4 range such as 10.43.0.0/16")]

@@ -56,7 +56,8 @@ impl Query {
 
 /// Decodes percent signs and, in queries, plus signs. What is no encoding stays as it is.
 pub(crate) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    let encoded = text.contains('%') || (plus && text.contains('+'));
+    if !encoded {
         return Cow::Borrowed(text);
     }
     let bytes = text.as_bytes();

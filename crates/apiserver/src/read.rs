@@ -50,12 +50,7 @@ impl Selection {
         let text = request.query.get("fieldSelector");
         let fields = FieldSelector::parse(text).map_err(Status::bad_request)?;
         if let Some(unknown) = fields.fields().find(|field| !kind.has_field(field)) {
-            return Err(Status::bad_request(format!(
-                "Unable to find {:?} that match label selector {:?}, field selector {text:?}: field label not \
-                 supported: {unknown}",
-                format!("{}, Resource={}", kind.api_version(), kind.plural),
-                request.query.get("labelSelector"),
-            )));
+            return Err(Status::bad_request(format!("field label not supported: {unknown}")));
         }
         Ok(Selection { labels, fields })
     }

@@ -1,4 +1,5 @@
 //! The API through `kube::Client` in the same process: what controllers see.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::time::Duration;
 

@@ -195,7 +195,10 @@ fn child<'a>(value: &'a Value, element: &str, schema: Option<&'static Schema>) -
             let items = schema.and_then(Schema::items);
             value.as_array()?.iter().find(|item| item_key(item, keys, items) == element)
         }
-        ("v:", text) => value.as_array()?.iter().find(|item| item.to_string() == text),
+        ("v:", text) => {
+            let wanted: Value = serde_json::from_str(text).ok()?;
+            value.as_array()?.iter().find(|item| **item == wanted)
+        }
         _ => None,
     }
 }
@@ -300,7 +303,11 @@ fn prune(value: &mut Value, fields: &Fields, schema: Option<&'static Schema>) {
                     prune(item, inner, below);
                 }
             }
-            ("v:", Some(items)) => items.retain(|item| item.to_string() != name),
+            ("v:", Some(items)) => {
+                if let Ok(gone) = serde_json::from_str::<Value>(name) {
+                    items.retain(|item| *item != gone);
+                }
+            }
             _ => {}
         }
     }

@@ -1,7 +1,10 @@
 //! The errors of the API: `Status` objects with the reasons, causes and words that clients match on
 //! (apimachinery's `api/errors` and `util/validation/field`).
 
-use std::fmt;
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
 
 use serde_json::{Map, Value, json};
 
@@ -66,9 +69,27 @@ pub struct Cause {
     pub field: String,
 }
 
-/// A failure as the API reports it.
+/// A failure as the API reports it: one pointer, so that results stay small.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct Status(Box<Failure>);
+
+impl Deref for Status {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.0
+    }
+}
+
+impl DerefMut for Status {
+    fn deref_mut(&mut self) -> &mut Failure {
+        &mut self.0
+    }
+}
+
+/// What a failure says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
     /// HTTP status code.
     pub code: u16,
     /// Reason.
@@ -107,7 +128,7 @@ pub fn qualified(group: &str, plural: &str) -> String {
 impl Status {
     /// A failure with nothing but these.
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Status {
-        Status {
+        Status(Box::new(Failure {
             code,
             reason,
             message: message.into(),
@@ -118,7 +139,7 @@ impl Status {
             causes: Vec::new(),
             retry_after: None,
             list_continue: String::new(),
-        }
+        }))
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Status {
