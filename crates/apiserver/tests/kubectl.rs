@@ -186,7 +186,7 @@ fn strangers_are_turned_away() {
     let stranger: Vec<&str> = text.lines().filter(|line| !line.contains("client-")).collect();
     std::fs::write(
         cluster.directory.path().join("kubeconfig"),
-        stranger.join("\n").replace("\n  user:\n", "\n  user: {}\n"),
+        stranger.join("\n").replace("\n  user:\n", "\n  user: {token: x}\n"),
     )
     .unwrap();
     assert_eq!(cluster.ok(&["get", "--raw", "/readyz"], ""), "ok");

@@ -15,7 +15,11 @@ use kube::{Api, Client, api::PostParams};
 use serde_json::json;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 /// An agent that tells what it was asked, and speaks the channels of exec.
@@ -50,7 +54,8 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
         let frame = |channel: u8, text: &str| Message::binary([&[channel], text.as_bytes()].concat());
         socket.send(frame(1, &format!("ran {asked}\n"))).await.unwrap();
         socket.send(frame(3, &json!({ "metadata": {}, "status": "Success" }).to_string())).await.unwrap();
-        socket.close(None).await.unwrap();
+        let end = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        socket.close(Some(end)).await.unwrap();
     });
     Ok(Response::builder()
         .status(101)
