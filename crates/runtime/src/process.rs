@@ -1,6 +1,5 @@
 //! A process named so that a reused pid is never mistaken for it.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -86,11 +85,6 @@ fn state(stat: &[u8]) -> Option<u8> {
 
 fn start_time(stat: &[u8]) -> Option<u64> {
     std::str::from_utf8(fields(stat)?.nth(19)?).ok()?.trim().parse().ok()
-}
-
-/// The error number of a system call as an I/O error.
-pub(crate) fn errno(number: i32) -> io::Error {
-    io::Error::from_raw_os_error(number)
 }
 
 #[cfg(test)]

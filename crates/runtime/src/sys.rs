@@ -24,8 +24,6 @@ pub(crate) enum Fork {
     Parent {
         /// The child in the caller's pid namespace.
         pid: i32,
-        /// A descriptor of it.
-        pidfd: OwnedFd,
     },
 }
 
@@ -33,11 +31,9 @@ pub(crate) enum Fork {
 ///
 /// The caller must have one thread only, which every shim has.
 pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
-    let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain numbers, all zero is valid.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.flags = flags;
     arguments.exit_signal = libc::SIGCHLD as u64;
     if let Some(directory) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
@@ -45,15 +41,11 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
     }
     // SAFETY: without CLONE_VM and with stack 0 the child runs on a copy of this very stack, as after fork. The
     // process has one thread, so no lock (the allocator's included) is held by a thread that the child lacks.
-    // The kernel writes the descriptor to `pidfd`, which outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
     match check(result)? {
         0 => Ok(Fork::Child),
-        pid => {
-            // SAFETY: the kernel made this descriptor for the call and nobody else owns it.
-            Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
-        }
+        pid => Ok(Fork::Parent { pid: pid as i32 }),
     }
 }
 
@@ -214,12 +206,6 @@ pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<(
     check(libc::c_long::from(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })).map(drop)
 }
 
-/// personality(2).
-pub(crate) fn personality(domain: u64) -> io::Result<()> {
-    // SAFETY: plain numbers.
-    check(libc::c_long::from(unsafe { libc::personality(domain as libc::c_ulong) })).map(drop)
-}
-
 /// setdomainname(2).
 pub(crate) fn set_domain_name(name: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length describe one slice, the kernel copies it.
@@ -245,7 +231,7 @@ pub(crate) fn keep_heap_small() {
     }
 }
 
-/// Gives the file and line of nothing away when it crashes, and ignores SIGPIPE: writes report the error.
+/// Ignores signals that would end a process which has to go on.
 pub(crate) fn ignore_signals(signals: &[libc::c_int]) {
     for &signal in signals {
         // SAFETY: SIG_IGN runs no code of ours.

@@ -88,8 +88,16 @@ impl Hierarchy {
         self.mounts.iter().find(|(one, _)| *one == controller).map(|(_, root)| root.as_path())
     }
 
+    /// Root directories with the names of their controllers.
+    pub(crate) fn mounted(&self) -> impl Iterator<Item = (&Path, Vec<&'static str>)> {
+        self.roots().map(|root| {
+            let here = |one: &Controller| self.root(*one) == Some(root);
+            (root, CONTROLLERS.iter().filter(|(one, _)| here(one)).map(|(_, name)| *name).collect())
+        })
+    }
+
     /// Root directories, each once.
-    pub(super) fn roots(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
         self.roots.iter().map(PathBuf::as_path)
     }
 

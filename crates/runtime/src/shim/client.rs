@@ -1,7 +1,7 @@
 //! The engine's side: starting a shim and the plain requests. Blocking; an asynchronous engine speaks
 //! [`crate::protocol`] itself.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -36,8 +36,9 @@ pub fn spawn(executable: &Executable, launch_directory: &Path) -> Result<Created
         .spawn()
         .to("start a shim")?;
     let mut answer = Vec::new();
+    // To the end of the line, not of the pipe: the new process has it open until it runs its program.
     let read = match child.stdout.take() {
-        Some(pipe) => pipe.take(REPLY_LIMIT).read_to_end(&mut answer),
+        Some(pipe) => BufReader::new(pipe.take(REPLY_LIMIT)).read_until(b'\n', &mut answer),
         None => Ok(0),
     };
     // The process that was started ends at once; the shim is its child.
