@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    io::Write as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -10,12 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use dray_machinery::Status;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
-    body::{BoxError, ResponseBody},
+    body::{self, BoxError, ResponseBody},
     decode::BODY_LIMIT,
     request::Identity,
     respond,
@@ -67,6 +68,35 @@ impl ApiService {
                 )));
             }
         };
-        self.inner.handle(self.identity.as_deref(), &mut parts, body).await
+        let answer = self.inner.handle(self.identity.as_deref(), &mut parts, body).await;
+        let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+        let big = answer.body().size_hint().exact().is_some_and(|length| length >= COMPRESSED_FROM);
+        if big && accepted.is_some_and(|accepted| accepted.split(',').any(|one| one.trim() == "gzip")) {
+            compressed(answer).await
+        } else {
+            answer
+        }
+    }
+}
+
+/// Answers from this length on, in bytes, are compressed for those who accept it (the reference's bound).
+const COMPRESSED_FROM: u64 = 128 * 1024;
+
+async fn compressed(answer: Response<ResponseBody>) -> Response<ResponseBody> {
+    let (mut head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await else {
+        return respond::failure(&Status::internal("the answer broke off"));
+    };
+    let plain = body.to_bytes();
+    let packed = tokio::task::spawn_blocking(move || {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&plain).and_then(|()| encoder.finish())
+    });
+    match packed.await {
+        Ok(Ok(packed)) => {
+            head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Response::from_parts(head, body::full(packed))
+        }
+        _ => respond::failure(&Status::internal("the answer cannot be compressed")),
     }
 }
