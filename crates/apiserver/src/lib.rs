@@ -11,6 +11,7 @@ mod body;
 mod bootstrap;
 mod decode;
 mod discovery;
+mod duplicates;
 mod error;
 mod handler;
 mod listen;

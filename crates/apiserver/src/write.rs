@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     allocation::Claims,
-    decode,
+    decode, duplicates,
     negotiate::Accept,
     request::ResourceRequest,
     respond::{self, Answer},
@@ -106,10 +106,17 @@ fn conform(change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
         ))
     };
     let unknown = schema::conform(object, schema).map_err(|wrong| refused(&wrong))?;
-    if unknown.is_empty() {
+    let twice = match decode::media(change.headers) {
+        "" | "application/json" => duplicates::find(change.body),
+        _ => Vec::new(),
+    };
+    if unknown.is_empty() && twice.is_empty() {
         return Ok(());
     }
-    let texts = unknown.iter().map(|field| format!("unknown field {field:?}"));
+    let texts = twice
+        .iter()
+        .map(|field| format!("duplicate field {field:?}"))
+        .chain(unknown.iter().map(|field| format!("unknown field {field:?}")));
     match change.request.query.get("fieldValidation") {
         "Ignore" => Ok(()),
         "Strict" => {

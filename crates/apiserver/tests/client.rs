@@ -256,3 +256,14 @@ async fn deployments_scale_and_are_checked() {
             .starts_with("Deployment.apps \"bad\" is invalid: spec.template.metadata.labels: Invalid value")
     );
 }
+
+#[tokio::test]
+async fn fields_set_twice_are_named() {
+    let cluster = cluster().await;
+    let body = br#"{"metadata":{"name":"a"},"data":{"k":"1","k":"2"}}"#.to_vec();
+    let request = http::Request::post("/api/v1/namespaces/default/configmaps?fieldValidation=Strict")
+        .body(body)
+        .unwrap();
+    let refused = cluster.client.request_text(request).await.unwrap_err();
+    assert!(refused.to_string().contains("strict decoding error: duplicate field \"data.k\""), "{refused}");
+}
