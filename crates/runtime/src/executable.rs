@@ -78,7 +78,7 @@ fn clone_read_only(path: &std::path::Path) -> io::Result<OwnedFd> {
     crate::sys::mount_setattr(
         mount.as_fd(),
         false,
-        u64::from(libc::MOUNT_ATTR_RDONLY),
+        libc::MOUNT_ATTR_RDONLY,
         0,
         u64::from(libc::MS_PRIVATE as u32),
         None,

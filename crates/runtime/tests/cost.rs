@@ -17,7 +17,9 @@ fn a_shim_keeps_little_memory_and_starts_fast() {
         let created = begin.elapsed();
         running.client.start().unwrap();
         times.push((begin.elapsed(), created));
-        dray_testkit::eventually("the exit", common::DEADLINE, || running.launch.exit_file.exists().then_some(()));
+        dray_testkit::eventually("the exit", common::DEADLINE, || {
+            running.launch.exit_file.exists().then_some(())
+        });
     }
     times.sort();
     let (started, created) = times[times.len() / 2];

@@ -14,7 +14,8 @@ fn it_runs_inside_with_its_own_user_directory_and_environment() {
     let running = place.launch(place.shell("echo ready; sleep 1000")).unwrap();
     running.client.start().unwrap();
     running.await_log("ready");
-    let mut inside = process(&["sh", "-c", "id -u; id -G; pwd; echo $WORD $HOME; hostname; test $$ -gt 1; exit 5"]);
+    let mut inside =
+        process(&["sh", "-c", "id -u; id -G; pwd; echo $WORD $HOME; hostname; test $$ -gt 1; exit 5"]);
     inside.user_mut().set_uid(1000).set_gid(1000).set_additional_gids(Some(vec![1000, 2000]));
     inside.set_cwd("/tmp".into());
     inside.env_mut().get_or_insert_default().push("WORD=word".into());

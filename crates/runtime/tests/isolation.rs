@@ -68,7 +68,9 @@ fn masked_and_read_only_paths_hold() {
     let text = output.replace("/proc/sys", "");
     assert!(text.starts_with("0\n0\n"), "{output}");
     assert_eq!(output.matches("ro\n").count(), 2, "{output}");
-    for name in ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "fd", "stdin", "mqueue", "pts", "shm"] {
+    for name in
+        ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "fd", "stdin", "mqueue", "pts", "shm"]
+    {
         assert!(output.contains(name), "{name}: {output}");
     }
     assert!(output.ends_with("1777\n666\n"), "{output}");
@@ -105,7 +107,8 @@ fn volumes_are_bound_and_read_only_where_asked() {
     let volume = place.directory.path().join("volume");
     std::fs::create_dir(&volume).unwrap();
     std::fs::write(volume.join("file"), "text").unwrap();
-    let mut plan = place.shell("cat /data/file; touch /ro/x 2>/dev/null || echo ro; echo new > /data/new; cat /one");
+    let mut plan =
+        place.shell("cat /data/file; touch /ro/x 2>/dev/null || echo ro; echo new > /data/new; cat /one");
     let mounts = plan.spec.mounts_mut().as_mut().unwrap();
     mounts.push(bind(&volume, "/data", &[]));
     mounts.push(bind(&volume, "/ro", &["ro"]));

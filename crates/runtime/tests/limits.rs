@@ -56,14 +56,7 @@ fn a_container_that_wants_too_much_memory_is_ended_and_says_so() {
     let mut plan = place.shell("exec tail -c 200m /dev/zero");
     let mut memory = LinuxMemory::default();
     memory.set_limit(Some(16 << 20)).set_swap(Some(16 << 20));
-    plan.spec
-        .linux_mut()
-        .as_mut()
-        .unwrap()
-        .resources_mut()
-        .as_mut()
-        .unwrap()
-        .set_memory(Some(memory));
+    plan.spec.linux_mut().as_mut().unwrap().resources_mut().as_mut().unwrap().set_memory(Some(memory));
     let (exit, log) = place.run(plan);
     assert_eq!((exit.code, exit.oom_killed), (137, true), "{log}");
 }

@@ -108,7 +108,7 @@ pub(super) fn take(process: &Process, filtered: bool) -> Result<()> {
         permitted |= now.permitted & 1 << CAP_SYS_ADMIN;
     }
     let effective = sets.effective | permitted & 1 << CAP_SYS_ADMIN;
-    sys::set_capabilities(CapabilityBits { effective, permitted, inheritable: 0 | sets.inheritable })
+    sys::set_capabilities(CapabilityBits { effective, permitted, inheritable: sets.inheritable })
         .to("set capabilities")
 }
 
@@ -241,7 +241,7 @@ mod tests {
     fn nothing_is_given_that_the_daemon_lacks() {
         let mut process = Process::default();
         process.set_capabilities(Some(defaults::capabilities(&defaults::ALL_CAPABILITIES)));
-        let without_resource = u64::MAX & !(1 << 24);
+        let without_resource = !(1u64 << 24);
         assert_eq!(Sets::of(&process, without_resource).permitted, 0x1ff_ffff_ffff & without_resource);
     }
 }

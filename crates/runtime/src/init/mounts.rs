@@ -128,7 +128,7 @@ fn bind(source: &OwnedFd, options: &Options, destination: &OwnedFd) -> io::Resul
     change(source.as_fd(), false, options.set, options.clear)?;
     change(source.as_fd(), true, options.recursive_set, options.recursive_clear)?;
     // Nothing that the container mounts may show on the host unless it was asked for.
-    let (kind, recursive) = options.propagation.unwrap_or((libc::MS_PRIVATE as u64, true));
+    let (kind, recursive) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
     propagate(source.as_fd(), kind, recursive)?;
     attach(source, destination.as_fd())
 }

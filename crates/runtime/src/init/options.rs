@@ -95,9 +95,9 @@ impl Options {
             self.set = self.set & !clear | set;
             self.clear = self.clear & !set | clear;
         } else if let Some(kind) = propagation(name) {
-            self.propagation = Some((kind as u64, false));
+            self.propagation = Some((kind, false));
         } else if let Some(kind) = name.strip_prefix('r').and_then(propagation) {
-            self.propagation = Some((kind as u64, true));
+            self.propagation = Some((kind, true));
         } else if let Some((set, clear)) = name.strip_prefix('r').and_then(attribute) {
             self.recursive_set = self.recursive_set & !clear | set;
             self.recursive_clear = self.recursive_clear & !set | clear;
@@ -130,7 +130,7 @@ mod tests {
         let options = parse("rbind,ro,nosuid,rprivate,size=64k,mode=755,noswap");
         assert!(options.bind && options.recursive);
         assert_eq!(options.set, READ_ONLY | NO_SUID);
-        assert_eq!(options.propagation, Some((libc::MS_PRIVATE as u64, true)));
+        assert_eq!(options.propagation, Some((libc::MS_PRIVATE, true)));
         let data: Vec<_> = options.data.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
         assert_eq!(data, [("size", Some("64k")), ("mode", Some("755")), ("noswap", None)]);
     }

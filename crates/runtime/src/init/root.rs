@@ -39,7 +39,7 @@ pub(super) fn assemble(
     // Mounts made here must not reach the host; "slave" still lets the host's reach the container.
     let host = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .to("open the host's root")?;
-    let for_host = if kind == libc::MS_SHARED as u64 { kind } else { libc::MS_SLAVE as u64 };
+    let for_host = if kind == libc::MS_SHARED { kind } else { libc::MS_SLAVE };
     propagate(host.as_fd(), for_host, true).to("cut mounts off from the host")?;
 
     let null = super::open_null()?;
@@ -49,7 +49,7 @@ pub(super) fn assemble(
     let mount = mount_root(container.rootfs, user_namespace)?;
     let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&mount, "", &host, "", onto).to("mount the container's root")?;
-    propagate(mount.as_fd(), libc::MS_PRIVATE as u64, false).to("make the container's root private")?;
+    propagate(mount.as_fd(), libc::MS_PRIVATE, false).to("make the container's root private")?;
     let root = Root::from_descriptor(mount);
 
     let own_device_directory =
@@ -108,7 +108,7 @@ pub(super) fn assemble(
 }
 
 fn propagation(name: Option<&str>) -> Result<(u64, bool)> {
-    let Some(name) = name else { return Ok((libc::MS_PRIVATE as u64, true)) };
+    let Some(name) = name else { return Ok((libc::MS_PRIVATE, true)) };
     let (name, recursive) = match name.strip_prefix('r') {
         Some(name) => (name, true),
         None => (name, false),

@@ -38,7 +38,7 @@ pub(crate) fn overlay(
     work: Option<&Path>,
     user_namespace: bool,
 ) -> io::Result<OwnedFd> {
-    let layers: Vec<OwnedFd> = lower.iter().map(|path| directory(path)).collect::<io::Result<_>>()?;
+    let layers: Vec<OwnedFd> = lower.iter().map(directory).collect::<io::Result<_>>()?;
     let upper = upper.map(directory).transpose()?;
     let work = work.map(directory).transpose()?;
     if layers.is_empty() {
@@ -50,7 +50,7 @@ pub(crate) fn overlay(
             | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC
             | rustix::mount::OpenTreeFlags::AT_EMPTY_PATH;
         let mount = rustix::mount::open_tree(only, "", flags)?;
-        crate::sys::mount_setattr(mount.as_fd(), false, u64::from(libc::MOUNT_ATTR_RDONLY), 0, 0, None)?;
+        crate::sys::mount_setattr(mount.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0, 0, None)?;
         return Ok(mount);
     }
     let context = match begin(&layers, true) {

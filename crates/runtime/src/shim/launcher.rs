@@ -42,11 +42,12 @@ pub(super) fn launch(launch: LaunchSpec) -> Result<Supervisor> {
     let cgroup = launch.cgroup.as_deref().map(Cgroup::new).transpose()?;
     let owns_cgroup = matches!(launch.kind, Kind::Init { .. });
     let made = make(&launch, cgroup.as_ref());
-    if made.is_err() && owns_cgroup {
-        if let Some(cgroup) = &cgroup {
-            let _ = cgroup.kill_all();
-            let _ = cgroup.delete();
-        }
+    if made.is_err()
+        && owns_cgroup
+        && let Some(cgroup) = &cgroup
+    {
+        let _ = cgroup.kill_all();
+        let _ = cgroup.delete();
     }
     made
 }

@@ -1,5 +1,5 @@
 //! A container made of busybox for one test: real shim, real kernel, no engine.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt;
