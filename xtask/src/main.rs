@@ -1,2 +1,114 @@
-//! Placeholder.
-fn main() {}
+//! The tasks of this repository: `cargo xtask test` installs what the tests need and runs every check.
+//!
+//! It knows cargo, the package managers and the tools, and no crate of ours.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]
+
+mod check;
+mod tools;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus},
+};
+
+const USAGE: &str = "\
+Usage: cargo xtask <TASK>
+
+Tasks:
+  test  Install what the tests need, then check the format, the lints and the dependencies, and run every
+        test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
+        KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
+";
+
+/// Why a task stopped.
+#[derive(Debug)]
+enum Error {
+    /// The program is not there, or cannot be run.
+    Start { program: String, source: io::Error },
+    /// The program ran and did not succeed.
+    Failed { command: String, status: ExitStatus },
+    /// A file or directory could not be made or read.
+    File { path: PathBuf, source: io::Error },
+    /// A download does not hold the file it is for.
+    Missing { path: PathBuf },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { program, .. } => write!(formatter, "cannot run {program}"),
+            Self::Failed { command, status } => write!(formatter, "`{command}` failed: {status}"),
+            Self::File { path, .. } => write!(formatter, "cannot use {}", path.display()),
+            Self::Missing { path } => write!(formatter, "{} is not in the download", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Start { source, .. } | Self::File { source, .. } => Some(source),
+            Self::Failed { .. } | Self::Missing { .. } => None,
+        }
+    }
+}
+
+/// Runs `command` with this terminal, and fails unless it succeeds.
+fn run(command: &mut Command) -> Result<(), Error> {
+    let line = describe(command);
+    println!("xtask: {line}");
+    let status = command.status().map_err(|source| Error::Start { program: program(command), source })?;
+    if status.success() { Ok(()) } else { Err(Error::Failed { command: line, status }) }
+}
+
+/// The name of the program that `command` runs.
+fn program(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// `command` as one would type it, without its environment.
+fn describe(command: &Command) -> String {
+    let mut line = program(command);
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+/// The root of the repository: the directory above this package's.
+fn repository() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test"] => check::everything(repository()),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("xtask: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(source) = cause {
+                eprint!(": {source}");
+                cause = source.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}

