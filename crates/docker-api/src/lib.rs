@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The Docker Engine API over HTTP: it translates between the wire and the engine, and decides nothing.
+//!
+//! A rule that would hold without HTTP lives in the engine, the image store or the builder.
+#![forbid(unsafe_code)]
+#![recursion_limit = "256"]
+
+mod body;
+mod containers;
+mod create;
+mod duration;
+mod error;
+mod events;
+mod exec;
+mod filters;
+mod hijack;
+mod images;
+mod inspect;
+mod list;
+mod logs;
+mod networks;
+mod query;
+mod router;
+mod server;
+mod system;
+mod volumes;
+
+pub use server::{Api, serve};
+
+/// The newest version of the API that is spoken.
+pub const API_VERSION: &str = "1.51";
+/// The oldest.
+pub const MINIMUM_API_VERSION: &str = "1.24";

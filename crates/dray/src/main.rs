@@ -1,2 +1,39 @@
-//! Placeholder.
-fn main() {}
+//! The binary: arguments in, parts wired together, nothing else.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod daemon;
+mod down;
+mod error;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> std::process::ExitCode {
+    // A shim must have one thread from its first instruction on.
+    dray_runtime::shim::main_if_requested();
+    let result = match Arguments::parse().command {
+        Command::Up(options) => daemon::run(&options),
+        Command::Down(options) => down::run(&options),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and all that lies behind it, in one line.
+#[allow(clippy::print_stderr, reason = "the user's terminal is where this belongs")]
+fn report(error: &dyn std::error::Error) {
+    let mut line = format!("dray: {error}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    eprintln!("{line}");
+}

@@ -1,0 +1,157 @@
+//! What is done to containers that exist.
+
+use std::time::Duration;
+
+use dray_engine::{AttachOptions, Status, WaitCondition};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::Api;
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+use crate::filters::Filters;
+use crate::hijack::{self, DetachKeys};
+use crate::query::Query;
+
+pub(crate) async fn start(api: &Api, id: &str) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    api.engine.start(&container).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+/// `t` in seconds; a negative one waits for ever.
+fn timeout(query: &Query) -> Result<Option<Duration>> {
+    let seconds: Option<i64> = query.number("t")?;
+    Ok(seconds
+        .map(|t| u64::try_from(t).map_or(Duration::from_secs(u64::from(u32::MAX)), Duration::from_secs)))
+}
+
+pub(crate) async fn stop(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    api.engine.stop(&container, query.non_empty("signal"), timeout(query)?).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn restart(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    api.engine.restart(&container, query.non_empty("signal"), timeout(query)?).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn kill(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    api.engine.kill(&container, query.non_empty("signal").unwrap_or("KILL")).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+/// The header goes out at once: clients wait for it before they start the container.
+pub(crate) fn wait(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    let condition = match query.get("condition").unwrap_or_default() {
+        "" | "not-running" => WaitCondition::NotRunning,
+        "next-exit" => WaitCondition::NextExit,
+        "removed" => WaitCondition::Removed,
+        other => return Err(ApiError::bad_request(format!("invalid condition: {other:?}"))),
+    };
+    let (sender, response) = body::stream("application/json");
+    // Subscribed before the answer goes out, so that an end right after it is not missed.
+    let mut waiting = Box::pin(async move { container.wait(condition).await });
+    let first = futures_util::FutureExt::now_or_never(&mut waiting);
+    tokio::spawn(async move {
+        let result = match first {
+            Some(result) => result,
+            None => waiting.await,
+        };
+        let mut answer = json!({ "StatusCode": result.exit_code });
+        if !result.error.is_empty() {
+            answer["Error"] = json!({ "Message": result.error });
+        }
+        let _ = sender.send(format!("{answer}\n").into()).await;
+    });
+    Ok(response)
+}
+
+pub(crate) async fn rename(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    let name = query.non_empty("name");
+    let name = name.ok_or_else(|| ApiError::bad_request("Neither old nor new names may be empty"))?;
+    api.engine.rename(&container, name).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+/// The size of a terminal: `w` and `h`.
+pub(crate) fn size(query: &Query) -> Result<(u16, u16)> {
+    let number = |name| {
+        query
+            .number(name)?
+            .ok_or_else(|| ApiError::bad_request(format!("invalid resize {name}: it is missing")))
+    };
+    Ok((number("w")?, number("h")?))
+}
+
+pub(crate) async fn resize(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let (width, height) = size(query)?;
+    let container = api.engine.container(id)?;
+    api.engine.resize(&container, width, height).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+pub(crate) async fn remove(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    api.engine.remove(&container, query.flag("force"), query.flag("v")).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let filters = Filters::parse(query, &["label", "label!", "until"])?;
+    let mut deleted = Vec::new();
+    for record in api.engine.containers() {
+        let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
+        if !ended || !filters.labels(&record.spec.labels) {
+            continue;
+        }
+        let Ok(container) = api.engine.container(record.id.as_str()) else { continue };
+        // One that was started or removed meanwhile stays or is gone.
+        if api.engine.remove(&container, false, false).await.is_ok() {
+            deleted.push(record.id.to_string());
+        }
+    }
+    body::json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 }))
+}
+
+pub(crate) async fn attach(
+    api: &Api,
+    id: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    let record = container.record();
+    if matches!(record.state.status, Status::Removing | Status::Dead) {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("container {} is being removed", record.id)));
+    }
+    let options = AttachOptions {
+        stdin: query.flag("stdin") && record.spec.open_stdin,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr") && !record.spec.tty,
+    };
+    let keys = DetachKeys::parse(query.non_empty("detachKeys"))?;
+    if !query.flag("stream") {
+        // Only the past was asked for; it is in the log.
+        return crate::logs::past(api, &container, options);
+    }
+    let receiver = api.engine.attach(&container, options).await?;
+    let keys = (options.stdin && record.spec.tty).then_some(keys);
+    Ok(hijack::answer(request, record.spec.tty, keys, async move {
+        match receiver.await {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error.chain(), "cannot join a container");
+                None
+            }
+            // The container was not started after all.
+            Err(_) => None,
+        }
+    }))
+}

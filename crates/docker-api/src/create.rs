@@ -1,0 +1,548 @@
+//! `POST /containers/create`: Docker's words become a specification of the engine.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use dray_engine::{
+    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, LogPolicy, Mount, MountSource, NamespaceMode,
+    NetworkMode, PortBinding, Protocol, Resources, RestartPolicy, SeccompMode, Security, Ulimit,
+};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+use crate::query::Query;
+
+/// A string or a list of strings, as Docker takes commands.
+#[derive(Clone, Debug)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            One(String),
+            Many(Vec<String>),
+        }
+        Ok(Self(match Either::deserialize(deserializer)? {
+            Either::One(word) => vec![word],
+            Either::Many(words) => words,
+        }))
+    }
+}
+
+/// Docker's clients send `null` for what is empty.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+macro_rules! request {
+    ($(#[$meta:meta])* $name:ident { $($field:ident : $kind:ty = $wire:literal),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct $name { $(#[serde(rename = $wire, deserialize_with = "nullable")] $field: $kind,)* }
+    };
+}
+
+request! {
+    /// The body of the request.
+    CreateRequest {
+        hostname: String = "Hostname",
+        domain_name: String = "Domainname",
+        user: String = "User",
+        tty: bool = "Tty",
+        open_stdin: bool = "OpenStdin",
+        stdin_once: bool = "StdinOnce",
+        env: Vec<String> = "Env",
+        cmd: Option<Words> = "Cmd",
+        image: String = "Image",
+        volumes: BTreeMap<String, Value> = "Volumes",
+        working_dir: String = "WorkingDir",
+        entrypoint: Option<Words> = "Entrypoint",
+        labels: BTreeMap<String, String> = "Labels",
+        stop_signal: Option<String> = "StopSignal",
+        stop_timeout: Option<i64> = "StopTimeout",
+        host: HostConfig = "HostConfig",
+        networking: NetworkingConfig = "NetworkingConfig",
+    }
+}
+
+request! {
+    HostConfig {
+        binds: Vec<String> = "Binds",
+        network_mode: String = "NetworkMode",
+        port_bindings: BTreeMap<String, Option<Vec<HostPort>>> = "PortBindings",
+        restart: RestartRequest = "RestartPolicy",
+        auto_remove: bool = "AutoRemove",
+        volumes_from: Vec<String> = "VolumesFrom",
+        mounts: Vec<MountRequest> = "Mounts",
+        cap_add: Vec<String> = "CapAdd",
+        cap_drop: Vec<String> = "CapDrop",
+        dns: Vec<String> = "Dns",
+        dns_options: Vec<String> = "DnsOptions",
+        dns_search: Vec<String> = "DnsSearch",
+        extra_hosts: Vec<String> = "ExtraHosts",
+        group_add: Vec<String> = "GroupAdd",
+        ipc_mode: String = "IpcMode",
+        pid_mode: String = "PidMode",
+        uts_mode: String = "UTSMode",
+        privileged: bool = "Privileged",
+        publish_all: bool = "PublishAllPorts",
+        read_only: bool = "ReadonlyRootfs",
+        security_opt: Vec<String> = "SecurityOpt",
+        tmpfs: BTreeMap<String, String> = "Tmpfs",
+        shm_size: Option<i64> = "ShmSize",
+        sysctls: BTreeMap<String, String> = "Sysctls",
+        memory: Option<i64> = "Memory",
+        memory_swap: Option<i64> = "MemorySwap",
+        memory_reservation: Option<i64> = "MemoryReservation",
+        nano_cpus: Option<i64> = "NanoCpus",
+        cpu_shares: Option<u64> = "CpuShares",
+        cpu_period: Option<u64> = "CpuPeriod",
+        cpu_quota: Option<i64> = "CpuQuota",
+        cpuset_cpus: Option<String> = "CpusetCpus",
+        cpuset_mems: Option<String> = "CpusetMems",
+        blkio_weight: Option<u16> = "BlkioWeight",
+        pids: Option<i64> = "PidsLimit",
+        devices: Vec<DeviceRequest> = "Devices",
+        ulimits: Vec<UlimitRequest> = "Ulimits",
+        log: LogRequest = "LogConfig",
+        oom_score_adj: Option<i32> = "OomScoreAdj",
+        masked_paths: Option<Vec<String>> = "MaskedPaths",
+        read_only_paths: Option<Vec<String>> = "ReadonlyPaths",
+    }
+}
+
+request! { HostPort { address: String = "HostIp", port: String = "HostPort" } }
+request! { RestartRequest { name: String = "Name", maximum: u32 = "MaximumRetryCount" } }
+request! { DeviceRequest { host: String = "PathOnHost", container: String = "PathInContainer", permissions: String = "CgroupPermissions" } }
+request! { UlimitRequest { name: String = "Name", soft: i64 = "Soft", hard: i64 = "Hard" } }
+request! { LogRequest { kind: String = "Type", options: BTreeMap<String, String> = "Config" } }
+request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
+request! { EndpointRequest { aliases: Vec<String> = "Aliases", addresses: AddressRequest = "IPAMConfig" } }
+request! { AddressRequest { ipv4: String = "IPv4Address" } }
+request! {
+    MountRequest {
+        kind: String = "Type",
+        source: String = "Source",
+        target: String = "Target",
+        read_only: bool = "ReadOnly",
+        bind: BindOptions = "BindOptions",
+        volume: VolumeOptions = "VolumeOptions",
+        tmpfs: TmpfsOptions = "TmpfsOptions",
+    }
+}
+request! { BindOptions { propagation: String = "Propagation", create: bool = "CreateMountpoint" } }
+request! { VolumeOptions { no_copy: bool = "NoCopy" } }
+request! { TmpfsOptions { size: Option<u64> = "SizeBytes", mode: Option<u32> = "Mode" } }
+
+pub(crate) async fn container(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let bytes = body::read_all(incoming).await?;
+    if bytes.is_empty() {
+        return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
+    }
+    let invalid = |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON: {error}"));
+    let raw: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let request: CreateRequest = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let mut spec = specification(request, raw)?;
+    spec.name = query.non_empty("name").map(str::to_owned);
+    for from in std::mem::take(&mut spec.api["VolumesFrom"]).as_array().into_iter().flatten() {
+        volumes_from(api, from.as_str().unwrap_or_default(), &mut spec)?;
+    }
+    let created = api.engine.create(spec).await?;
+    body::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings }))
+}
+
+fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
+    let CreateRequest { host, networking, .. } = request;
+    if request.image.is_empty() {
+        return Err(ApiError::bad_request("no image specified"));
+    }
+    let mut mounts = Vec::new();
+    for bind in &host.binds {
+        mounts.push(parse_bind(bind)?);
+    }
+    for mount in host.mounts {
+        mounts.push(parse_mount(mount)?);
+    }
+    for (target, options) in &host.tmpfs {
+        mounts.push(parse_tmpfs(target, options)?);
+    }
+    for target in request.volumes.keys() {
+        if !mounts.iter().any(|mount| mount.target == *target) {
+            mounts.push(Mount {
+                source: MountSource::Volume { name: String::new(), no_copy: false },
+                target: target.clone(),
+                read_only: false,
+                propagation: String::new(),
+            });
+        }
+    }
+    let restart = restart_policy(&host.restart)?;
+    let ports = port_bindings(&host.port_bindings)?;
+    let (seccomp, no_new_privileges) = security_options(&host.security_opt)?;
+    let network = network_mode(&host.network_mode);
+    let endpoints = networking
+        .endpoints
+        .into_iter()
+        .map(|(name, endpoint)| Ok((network_name(&name), endpoint_spec(endpoint)?)))
+        .collect::<Result<_>>()?;
+    let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
+    Ok(ContainerSpec {
+        name: None,
+        image: request.image,
+        entrypoint: request.entrypoint.map(|words| words.0),
+        cmd: request.cmd.map(|words| words.0),
+        env: request.env,
+        working_dir: non_empty(request.working_dir),
+        user: non_empty(request.user),
+        groups: host.group_add,
+        hostname: non_empty(request.hostname),
+        domain_name: non_empty(request.domain_name),
+        labels: request.labels,
+        tty: request.tty,
+        open_stdin: request.open_stdin,
+        stdin_once: request.stdin_once,
+        stop_signal: request.stop_signal.and_then(non_empty),
+        stop_timeout: request
+            .stop_timeout
+            .map(|n| Duration::from_secs(u64::try_from(n).unwrap_or(u64::from(u32::MAX)))),
+        mounts,
+        network,
+        endpoints,
+        ports,
+        publish_all: host.publish_all,
+        restart,
+        resources: Resources {
+            memory: host.memory,
+            memory_swap: host.memory_swap,
+            memory_reservation: host.memory_reservation,
+            nano_cpus: host.nano_cpus,
+            cpu_shares: host.cpu_shares,
+            cpu_period: host.cpu_period,
+            cpu_quota: host.cpu_quota,
+            cpuset_cpus: host.cpuset_cpus,
+            cpuset_mems: host.cpuset_mems,
+            pids: host.pids,
+            blkio_weight: host.blkio_weight,
+        },
+        security: Security {
+            privileged: host.privileged,
+            capabilities_add: host.cap_add,
+            capabilities_drop: host.cap_drop,
+            read_only_root: host.read_only,
+            no_new_privileges,
+            seccomp,
+            masked_paths: host.masked_paths,
+            read_only_paths: host.read_only_paths,
+            devices: host
+                .devices
+                .into_iter()
+                .map(|device| DeviceSpec {
+                    host_path: device.host,
+                    container_path: device.container,
+                    permissions: device.permissions,
+                })
+                .collect(),
+        },
+        pid: namespace_mode(&host.pid_mode, "PID")?,
+        ipc: namespace_mode(&host.ipc_mode, "IPC")?,
+        uts: namespace_mode(&host.uts_mode, "UTS")?,
+        dns: DnsOptions { servers: host.dns, search: host.dns_search, options: host.dns_options },
+        extra_hosts: host.extra_hosts,
+        auto_remove: host.auto_remove,
+        log: log_policy(&host.log)?,
+        shm_size: host.shm_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
+        sysctls: host.sysctls,
+        ulimits: host
+            .ulimits
+            .into_iter()
+            .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
+            .collect(),
+        oom_score_adj: host.oom_score_adj.filter(|n| *n != 0),
+        cgroup_parent: None,
+        api: kept(raw, &host.volumes_from),
+    })
+}
+
+/// The request as it came, for `inspect`.
+fn kept(mut raw: Value, volumes_from: &[String]) -> Value {
+    let mut take = |name: &str| raw.get_mut(name).map_or(Value::Null, Value::take);
+    let host = take("HostConfig");
+    let networking = take("NetworkingConfig");
+    if let Some(object) = raw.as_object_mut() {
+        object.remove("HostConfig");
+        object.remove("NetworkingConfig");
+    }
+    json!({ "Config": raw, "HostConfig": host, "NetworkingConfig": networking, "VolumesFrom": volumes_from })
+}
+
+fn volumes_from(api: &Api, from: &str, spec: &mut ContainerSpec) -> Result<()> {
+    let (name, mode) = from.split_once(':').unwrap_or((from, "rw"));
+    let other = api.engine.container(name)?.record();
+    for mount in &other.spec.mounts {
+        if matches!(mount.source, MountSource::Tmpfs { .. })
+            || spec.mounts.iter().any(|m| m.target == mount.target)
+        {
+            continue;
+        }
+        spec.mounts.push(Mount { read_only: mount.read_only || mode == "ro", ..mount.clone() });
+    }
+    Ok(())
+}
+
+/// `SOURCE:TARGET[:OPTIONS]`, a source that is no absolute path being a volume.
+fn parse_bind(bind: &str) -> Result<Mount> {
+    let invalid = || ApiError::bad_request(format!("invalid volume specification: '{bind}'"));
+    let parts: Vec<&str> = bind.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [source, target] => (*source, *target, ""),
+        [source, target, options] => (*source, *target, *options),
+        _ => return Err(invalid()),
+    };
+    if source.is_empty() || target.is_empty() {
+        return Err(invalid());
+    }
+    let mut mount = Mount {
+        source: if source.starts_with('/') {
+            MountSource::Bind { path: source.to_owned(), create: true }
+        } else {
+            MountSource::Volume { name: source.to_owned(), no_copy: false }
+        },
+        target: target.to_owned(),
+        read_only: false,
+        propagation: String::new(),
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.read_only = true,
+            // SELinux labels mean nothing where there is no SELinux.
+            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" => {
+                if let MountSource::Volume { no_copy, .. } = &mut mount.source {
+                    *no_copy = true;
+                }
+            }
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                mount.propagation = option.to_owned();
+            }
+            _ => return Err(ApiError::bad_request(format!("invalid mode: {options}"))),
+        }
+    }
+    Ok(mount)
+}
+
+fn parse_mount(mount: MountRequest) -> Result<Mount> {
+    let source = match mount.kind.as_str() {
+        "bind" => MountSource::Bind { path: mount.source, create: mount.bind.create },
+        "volume" => MountSource::Volume { name: mount.source, no_copy: mount.volume.no_copy },
+        "tmpfs" => MountSource::Tmpfs { size: mount.tmpfs.size, mode: mount.tmpfs.mode, options: Vec::new() },
+        other => return Err(ApiError::bad_request(format!("mount type unknown: {other:?}"))),
+    };
+    if mount.target.is_empty() {
+        return Err(ApiError::bad_request("invalid mount config: field Target must not be empty"));
+    }
+    Ok(Mount {
+        source,
+        target: mount.target,
+        read_only: mount.read_only,
+        propagation: mount.bind.propagation,
+    })
+}
+
+fn parse_tmpfs(target: &str, options: &str) -> Result<Mount> {
+    let invalid = |option: &str| ApiError::bad_request(format!("invalid tmpfs option {option:?}"));
+    let (mut size, mut mode, mut read_only, mut others) = (None, None, false, Vec::new());
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("size", value)) => size = Some(parse_size(value).ok_or_else(|| invalid(option))?),
+            Some(("mode", value)) => {
+                mode = Some(u32::from_str_radix(value, 8).map_err(|_| invalid(option))?);
+            }
+            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => others.push(option.to_owned()),
+            Some(_) => return Err(invalid(option)),
+            None if option == "ro" => read_only = true,
+            None => others.push(option.to_owned()),
+        }
+    }
+    let source = MountSource::Tmpfs { size, mode, options: others };
+    Ok(Mount { source, target: target.to_owned(), read_only, propagation: String::new() })
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<Vec<PortBinding>> {
+    let mut ports = Vec::new();
+    for (port, hosts) in bindings {
+        let invalid = || ApiError::bad_request(format!("invalid port specification: {port:?}"));
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let container_port: u16 = number.parse().map_err(|_| invalid())?;
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => return Err(invalid()),
+        };
+        for host in hosts.iter().flatten() {
+            let host_port =
+                if host.port.is_empty() { 0 } else { host.port.parse().map_err(|_| invalid())? };
+            let host_address = if host.address.is_empty() {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            } else {
+                host.address.parse().map_err(|_| {
+                    ApiError::bad_request(format!("invalid IP address in port binding: {:?}", host.address))
+                })?
+            };
+            ports.push(PortBinding { container_port, protocol, host_address, host_port });
+        }
+    }
+    Ok(ports)
+}
+
+fn restart_policy(request: &RestartRequest) -> Result<RestartPolicy> {
+    match request.name.as_str() {
+        "" | "no" => Ok(RestartPolicy::No),
+        "always" => Ok(RestartPolicy::Always),
+        "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
+        "on-failure" => Ok(RestartPolicy::OnFailure { maximum: request.maximum }),
+        other => Err(ApiError::bad_request(format!(
+            "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+        ))),
+    }
+}
+
+fn security_options(options: &[String]) -> Result<(SeccompMode, bool)> {
+    let mut seccomp = SeccompMode::Default;
+    let mut no_new_privileges = false;
+    for option in options {
+        match option.split_once(['=', ':']).unwrap_or((option, "true")) {
+            ("no-new-privileges", value) => no_new_privileges = value == "true",
+            ("seccomp", "unconfined") => seccomp = SeccompMode::Unconfined,
+            ("seccomp", "builtin") => {}
+            // Labels and profiles of modules that this host's kernel may not have change nothing without them.
+            ("label" | "apparmor", _) => {}
+            _ => return Err(ApiError::bad_request(format!("invalid --security-opt 2: {option:?}"))),
+        }
+    }
+    Ok((seccomp, no_new_privileges))
+}
+
+fn network_name(name: &str) -> String {
+    if name == "default" { "bridge".to_owned() } else { name.to_owned() }
+}
+
+fn network_mode(mode: &str) -> NetworkMode {
+    match mode {
+        "" | "default" | "bridge" => NetworkMode::Default,
+        "host" => NetworkMode::Host,
+        "none" => NetworkMode::None,
+        other => match other.strip_prefix("container:") {
+            Some(name) => NetworkMode::Container(name.to_owned()),
+            None => NetworkMode::Named(other.to_owned()),
+        },
+    }
+}
+
+fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
+    let address = match request.addresses.ipv4.as_str() {
+        "" => None,
+        text => {
+            Some(text.parse().map_err(|_| ApiError::bad_request(format!("invalid IPv4 address: {text}")))?)
+        }
+    };
+    Ok(EndpointSpec { aliases: request.aliases, address })
+}
+
+fn namespace_mode(mode: &str, what: &str) -> Result<NamespaceMode> {
+    match mode {
+        "" | "private" | "shareable" => Ok(NamespaceMode::Private),
+        "host" => Ok(NamespaceMode::Host),
+        other => match other.strip_prefix("container:") {
+            Some(name) => Ok(NamespaceMode::Container(name.to_owned())),
+            None => Err(ApiError::bad_request(format!("invalid {what} mode: {other}"))),
+        },
+    }
+}
+
+fn log_policy(request: &LogRequest) -> Result<LogPolicy> {
+    let mut policy = LogPolicy::default();
+    match request.kind.as_str() {
+        "" | "json-file" | "local" => {}
+        "none" => policy.keep = false,
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "logger: no log driver named '{other}' is registered"
+            )));
+        }
+    }
+    for (name, value) in &request.options {
+        let invalid = || ApiError::bad_request(format!("invalid value for log opt '{name}': {value}"));
+        match name.as_str() {
+            "max-size" if value == "-1" => policy.max_size = None,
+            "max-size" => policy.max_size = Some(parse_size(value).ok_or_else(invalid)?),
+            "max-file" => policy.max_files = value.parse().map_err(|_| invalid())?,
+            "mode" | "max-buffer-size" | "compress" | "labels" | "labels-regex" | "env" | "env-regex"
+            | "tag" => {}
+            _ => {
+                return Err(ApiError::bad_request(format!(
+                    "unknown log opt '{name}' for json-file log driver"
+                )));
+            }
+        }
+    }
+    Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_are_paths_or_volumes() {
+        let bind = parse_bind("/a:/b:ro,rshared").unwrap();
+        assert!(bind.read_only && bind.propagation == "rshared");
+        assert_eq!(bind.source, MountSource::Bind { path: "/a".into(), create: true });
+        let volume = parse_bind("data:/b:nocopy").unwrap();
+        assert_eq!(volume.source, MountSource::Volume { name: "data".into(), no_copy: true });
+        for text in ["", ":", "a", "a:", "/a:/b:bogus", "a:b:c:d"] {
+            assert!(parse_bind(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_are_words_or_one_word() {
+        let request: CreateRequest = serde_json::from_value(json!({
+            "Image": "x", "Cmd": "true", "Entrypoint": ["a", "b"], "Env": null, "HostConfig": { "Binds": null }
+        }))
+        .unwrap();
+        assert_eq!(request.cmd.unwrap().0, ["true"]);
+        assert_eq!(request.entrypoint.unwrap().0, ["a", "b"]);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("10m"), Some(10 << 20));
+        assert_eq!(parse_size("1KB"), Some(1024));
+        assert_eq!(parse_size("x"), None);
+        assert_eq!(parse_size("99999999999999999999g"), None);
+    }
+}

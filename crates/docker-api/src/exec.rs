@@ -1,0 +1,101 @@
+//! Execs.
+
+use dray_engine::{ExecSpec, TerminalSize};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::Api;
+use crate::body::{self, Body};
+use crate::containers;
+use crate::error::{ApiError, Result};
+use crate::hijack::{self, DetachKeys};
+use crate::query::Query;
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CreateExec {
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    detach_keys: Option<String>,
+    tty: bool,
+    env: Option<Vec<String>>,
+    cmd: Option<crate::create::Words>,
+    privileged: bool,
+    user: Option<String>,
+    working_dir: Option<String>,
+}
+
+pub(crate) async fn create(api: &Api, id: &str, incoming: Incoming) -> Result<Response<Body>> {
+    let request: CreateExec = body::read_json(incoming).await?;
+    let container = api.engine.container(id)?;
+    DetachKeys::parse(request.detach_keys.as_deref().filter(|keys| !keys.is_empty()))?;
+    let spec = ExecSpec {
+        args: request.cmd.map(|words| words.0).unwrap_or_default(),
+        env: request.env.unwrap_or_default(),
+        user: request.user,
+        working_dir: request.working_dir.filter(|directory| !directory.is_empty()),
+        tty: request.tty,
+        stdin: request.attach_stdin,
+        stdout: request.attach_stdout,
+        stderr: request.attach_stderr,
+        privileged: request.privileged,
+        detach_keys: request.detach_keys.filter(|keys| !keys.is_empty()),
+    };
+    let exec = api.engine.create_exec(&container, spec)?;
+    body::json(StatusCode::CREATED, &json!({ "Id": exec.as_str() }))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct StartExec {
+    detach: bool,
+    console_size: Option<[u16; 2]>,
+}
+
+pub(crate) async fn start(api: &Api, id: &str, request: Request<Incoming>) -> Result<Response<Body>> {
+    let exec = api.engine.exec(id)?;
+    // The body comes before the stream; reading it leaves the connection's upgrade alone.
+    let (parts, incoming) = request.into_parts();
+    let options: StartExec = body::read_json(incoming).await?;
+    let request = Request::from_parts(parts, ());
+    let size = options.console_size.map(|[height, width]| TerminalSize { width, height });
+    let stream = api.engine.start_exec(id, options.detach, size).await?;
+    let Some(stream) = stream else { return Ok(body::empty(StatusCode::OK)) };
+    let keys = DetachKeys::parse(exec.spec.detach_keys.as_deref())?;
+    let keys = (exec.spec.stdin && exec.spec.tty).then_some(keys);
+    Ok(hijack::answer(request, exec.spec.tty, keys, std::future::ready(Some(stream))))
+}
+
+pub(crate) async fn resize(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+    let (width, height) = containers::size(query)?;
+    api.engine.resize_exec(id, width, height).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+pub(crate) fn inspect(api: &Api, id: &str) -> Result<Response<Body>> {
+    let exec = api.engine.exec(id)?;
+    let (program, arguments) =
+        exec.spec.args.split_first().ok_or_else(|| ApiError::internal("an exec without a program"))?;
+    body::json(
+        StatusCode::OK,
+        &json!({
+            "ID": exec.id.as_str(),
+            "ContainerID": exec.container.as_str(),
+            "Running": exec.running,
+            "ExitCode": exec.exit_code,
+            "ProcessConfig": {
+                "tty": exec.spec.tty, "entrypoint": program, "arguments": arguments,
+                "privileged": exec.spec.privileged, "user": exec.spec.user.clone().unwrap_or_default(),
+            },
+            "OpenStdin": exec.spec.stdin,
+            "OpenStdout": exec.spec.stdout,
+            "OpenStderr": exec.spec.stderr,
+            "CanRemove": false,
+            "DetachKeys": exec.spec.detach_keys.clone().unwrap_or_default(),
+            "Pid": exec.process.map_or(0, |process| process.pid),
+        }),
+    )
+}

@@ -1,0 +1,170 @@
+//! Connections that become raw streams: attach and exec.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+
+const RAW: &str = "application/vnd.docker.raw-stream";
+const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+const BUFFER: usize = 32 * 1024;
+
+/// The keys that end a client's stay without ending the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DetachKeys(Vec<u8>);
+
+impl DetachKeys {
+    /// `ctrl-p,ctrl-q` and the like; nothing means just these.
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self> {
+        let Some(text) = text else { return Ok(Self(vec![16, 17])) };
+        let mut keys = Vec::new();
+        for key in text.split(',') {
+            let byte = match (key.as_bytes(), key.strip_prefix("ctrl-").map(str::as_bytes)) {
+                ([single], _) => *single,
+                (_, Some([letter @ (b'a'..=b'z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')])) => {
+                    letter.to_ascii_uppercase() & 0x1f
+                }
+                _ => return Err(ApiError::bad_request(format!("Invalid detach keys ({text}) provided"))),
+            };
+            keys.push(byte);
+        }
+        Ok(Self(keys))
+    }
+}
+
+/// Answers with an upgrade, or with an ordinary body when the client did not ask for one, and then joins the client
+/// with the stream that `connect` gives.
+pub(crate) fn answer<B>(
+    mut request: Request<B>,
+    tty: bool,
+    keys: Option<DetachKeys>,
+    connect: impl Future<Output = Option<UnixStream>> + Send + 'static,
+) -> Response<Body> {
+    let content_type = if tty { RAW } else { MULTIPLEXED };
+    if !request.headers().contains_key(header::UPGRADE) {
+        let (sender, response) = body::stream(content_type);
+        tokio::spawn(async move {
+            let Some(mut stream) = connect.await else { return };
+            let mut buffer = vec![0; BUFFER];
+            while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                if sender.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
+                    return;
+                }
+            }
+        });
+        return response;
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                if let Some(stream) = connect.await {
+                    join(TokioIo::new(upgraded), stream, keys).await;
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
+        }
+    });
+    let mut response = body::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    response
+}
+
+/// Copies both ways until the process has closed its output, or the client has gone or typed the keys.
+async fn join(client: impl AsyncRead + AsyncWrite, process: UnixStream, keys: Option<DetachKeys>) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_process, mut to_process) = process.into_split();
+    let input = async {
+        let detached = match keys {
+            Some(keys) => copy_until_keys(&mut from_client, &mut to_process, &keys).await,
+            None => {
+                let _ = tokio::io::copy(&mut from_client, &mut to_process).await;
+                false
+            }
+        };
+        if !detached {
+            // The client has no more to say, but may still listen.
+            let _ = to_process.shutdown().await;
+            std::future::pending::<()>().await;
+        }
+    };
+    let output = async {
+        let _ = tokio::io::copy(&mut from_process, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::select! {
+        () = input => {}
+        () = output => {}
+    }
+}
+
+/// Copies input, but for the detach keys; true when they came. A key that might begin the sequence is held back until
+/// it is clear that it does not.
+async fn copy_until_keys(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    keys: &DetachKeys,
+) -> bool {
+    let mut buffer = vec![0; BUFFER];
+    let mut matched = 0;
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let mut out = Vec::with_capacity(n + matched);
+        for byte in &buffer[..n] {
+            if *byte == keys.0[matched] {
+                matched += 1;
+                if matched == keys.0.len() {
+                    return true;
+                }
+                continue;
+            }
+            out.extend_from_slice(&keys.0[..matched]);
+            matched = usize::from(*byte == keys.0[0]);
+            if matched == 0 {
+                out.push(*byte);
+            }
+        }
+        if to.write_all(&out).await.is_err() {
+            return false;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_letters_or_control_letters() {
+        assert_eq!(DetachKeys::parse(None).unwrap().0, [16, 17]);
+        assert_eq!(DetachKeys::parse(Some("ctrl-a,d,ctrl-[")).unwrap().0, [1, b'd', 27]);
+        for text in ["", "ctrl-", "ctrl-1", "ab", "a,,b"] {
+            assert!(DetachKeys::parse(Some(text)).is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn held_back_keys_are_not_lost() {
+        let keys = DetachKeys::parse(None).unwrap();
+        for (input, expected, detached) in [
+            (&b"ab\x10cd"[..], &b"ab\x10cd"[..], false),
+            (&b"ab\x10\x10\x11cd"[..], &b"ab\x10"[..], true),
+            (&b"\x10\x11"[..], &b""[..], true),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(copy_until_keys(&mut &input[..], &mut out, &keys).await, detached);
+            if !detached {
+                assert_eq!(out, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Images.
+
+use dray_engine::Engine;
+use dray_image::{Deletion, Image, Reference, User};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::body::{self, Body, BodyWriter};
+use crate::error::{ApiError, Result};
+use crate::filters::Filters;
+use crate::query::Query;
+
+/// Runs work of the image store where it may block.
+async fn blocking<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce(&Engine) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let engine = api.engine.clone();
+    let joined = tokio::task::spawn_blocking(move || work(&engine)).await;
+    joined.map_err(|_| ApiError::internal("an operation on images ended unexpectedly"))?
+}
+
+fn seconds(time: Option<&str>) -> i64 {
+    time.and_then(|time| time.parse::<Timestamp>().ok()).map_or(0, Timestamp::as_second)
+}
+
+fn names(image: &Image) -> Vec<String> {
+    image.references.iter().filter(|reference| reference.tag().is_some()).map(Reference::familiar).collect()
+}
+
+pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let filters =
+        Filters::parse(query, &["dangling", "label", "label!", "reference", "before", "since", "until"])?;
+    let listed = blocking(api, move |engine| {
+        let containers = engine.containers();
+        let mut images = engine.images().list()?;
+        images.sort_by_key(|image| std::cmp::Reverse(seconds(image.config.created.as_deref())));
+        let suits = |image: &Image| {
+            filters.labels(&image.config.config.labels)
+                && filters.flag("dangling").is_none_or(|dangling| dangling == image.references.is_empty())
+                && filters.any("reference", |pattern| {
+                    image.references.iter().any(|reference| {
+                        reference.familiar() == pattern || reference.familiar_name() == pattern
+                    })
+                })
+        };
+        let summaries = images.iter().filter(|image| suits(image)).map(|image| {
+            json!({
+                "Id": image.id.as_str(),
+                "ParentId": "",
+                "RepoTags": names(image),
+                "RepoDigests": [],
+                "Created": seconds(image.config.created.as_deref()),
+                "Size": image.size(),
+                "SharedSize": -1,
+                "VirtualSize": image.size(),
+                "Labels": image.config.config.labels,
+                "Containers": containers.iter().filter(|container| container.image == image.id).count(),
+            })
+        });
+        Ok(summaries.collect::<Vec<Value>>())
+    })
+    .await?;
+    body::json(StatusCode::OK, &listed)
+}
+
+pub(crate) async fn inspect(api: &Api, name: &str) -> Result<Response<Body>> {
+    let name = name.to_owned();
+    let document = blocking(api, move |engine| {
+        let image = engine.images().resolve(&name)?;
+        let layers: Vec<&str> = image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+        let comment = image.config.history.last().and_then(|step| step.comment.clone()).unwrap_or_default();
+        Ok(json!({
+            "Id": image.id.as_str(),
+            "RepoTags": names(&image),
+            "RepoDigests": [],
+            "Parent": "",
+            "Comment": comment,
+            "Created": image.config.created,
+            "DockerVersion": "",
+            "Author": image.config.author.clone().unwrap_or_default(),
+            "Config": image.config.config,
+            "Architecture": image.config.architecture,
+            "Os": image.config.os,
+            "Size": image.size(),
+            "GraphDriver": { "Name": "overlay2", "Data": null },
+            "RootFS": { "Type": "layers", "Layers": layers },
+            "Metadata": { "LastTagTime": image.added },
+        }))
+    })
+    .await?;
+    body::json(StatusCode::OK, &document)
+}
+
+pub(crate) async fn history(api: &Api, name: &str) -> Result<Response<Body>> {
+    let name = name.to_owned();
+    let steps = blocking(api, move |engine| {
+        let image = engine.images().resolve(&name)?;
+        let mut sizes = image.layers.iter().map(|layer| layer.size);
+        let mut steps: Vec<Value> = Vec::new();
+        for step in &image.config.history {
+            let size = if step.empty_layer { 0 } else { sizes.next().unwrap_or(0) };
+            steps.push(json!({
+                "Id": "<missing>",
+                "Created": seconds(step.created.as_deref()),
+                "CreatedBy": step.created_by.clone().unwrap_or_default(),
+                "Tags": null,
+                "Size": size,
+                "Comment": step.comment.clone().unwrap_or_default(),
+            }));
+        }
+        if let Some(last) = steps.last_mut() {
+            last["Id"] = json!(image.id.as_str());
+            last["Tags"] = json!(names(&image));
+        }
+        steps.reverse();
+        Ok(steps)
+    })
+    .await?;
+    body::json(StatusCode::OK, &steps)
+}
+
+pub(crate) async fn tag(api: &Api, name: &str, query: &Query) -> Result<Response<Body>> {
+    let repository =
+        query.non_empty("repo").ok_or_else(|| ApiError::bad_request("repo must not be empty"))?;
+    let target = match query.non_empty("tag") {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    };
+    let name = name.to_owned();
+    blocking(api, move |engine| {
+        let image = engine.images().resolve(&name)?;
+        let reference = Reference::parse(&target)?;
+        engine.images().tag(&image.id, &reference)?;
+        engine.image_event("tag", &image.id, &reference.familiar());
+        Ok(())
+    })
+    .await?;
+    Ok(body::empty(StatusCode::CREATED))
+}
+
+pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Response<Body>> {
+    let (name, force) = (name.to_owned(), query.flag("force"));
+    let deleted = blocking(api, move |engine| {
+        let containers = engine.containers();
+        let deletions = engine.images().remove(&name, force, |id| {
+            let using = containers.iter().filter(|container| container.image == *id);
+            using
+                .map(|container| User {
+                    id: container.id.short().to_owned(),
+                    running: container.state.process.is_some(),
+                })
+                .collect()
+        })?;
+        let lines = deletions.into_iter().map(|deletion| match deletion {
+            Deletion::Untagged(name) => json!({ "Untagged": name }),
+            Deletion::Deleted(id) => {
+                engine.image_event("delete", &id, &name);
+                json!({ "Deleted": id.as_str() })
+            }
+        });
+        Ok(lines.collect::<Vec<Value>>())
+    })
+    .await?;
+    body::json(StatusCode::OK, &deleted)
+}
+
+pub(crate) async fn load(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let _quiet = query.flag("quiet");
+    let reader = body::reader(incoming);
+    let lines = blocking(api, move |engine| {
+        let loaded = engine.images().load(reader)?;
+        let mut lines = String::new();
+        for image in loaded {
+            engine.image_event("load", &image.id, image.id.as_str());
+            if image.references.is_empty() {
+                lines.push_str(&format!(
+                    "{}\n",
+                    json!({ "stream": format!("Loaded image ID: {}\n", image.id) })
+                ));
+            }
+            for reference in image.references {
+                let text = format!("Loaded image: {}\n", reference.familiar());
+                lines.push_str(&format!("{}\n", json!({ "stream": text })));
+            }
+        }
+        Ok(lines)
+    })
+    .await?;
+    let mut response = body::text(StatusCode::OK, lines);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+pub(crate) fn save(api: &Api, names: &[&str]) -> Result<Response<Body>> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    if names.is_empty() {
+        return Err(ApiError::bad_request("no image specified"));
+    }
+    for name in &names {
+        api.engine.images().resolve(name)?;
+    }
+    let (sender, response) = body::stream("application/x-tar");
+    let images = std::sync::Arc::clone(api.engine.images());
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = images.save(&names, BodyWriter { sender }) {
+            tracing::warn!(%error, "cannot save images");
+        }
+    });
+    Ok(response)
+}
+
+/// `docker pull`: images come from `load` so far, and the answer says so.
+pub(crate) async fn create(api: &Api, query: &Query, _incoming: Incoming) -> Result<Response<Body>> {
+    let name = query.non_empty("fromImage").ok_or_else(|| {
+        ApiError::new(StatusCode::NOT_IMPLEMENTED, "importing is not supported: use `docker load`")
+    })?;
+    let name = match query.non_empty("tag") {
+        Some(tag) if tag.starts_with("sha256:") => format!("{name}@{tag}"),
+        Some(tag) => format!("{name}:{tag}"),
+        None => name.to_owned(),
+    };
+    let reference = Reference::parse(&name)?;
+    if api.engine.images().resolve(&name).is_ok() {
+        let line = json!({ "status": format!("Status: Image is up to date for {}", reference.familiar()) });
+        return Ok(body::text(StatusCode::OK, format!("{line}\n")));
+    }
+    Err(ApiError::not_found(format!(
+        "pull access denied for {}: pulling from registries is not supported; use `docker load`",
+        reference.familiar_name()
+    )))
+}
+
+pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let filters = Filters::parse(query, &["dangling", "label", "label!", "until"])?;
+    let (deleted, freed) = blocking(api, move |engine| {
+        let used: Vec<_> = engine.containers().iter().map(|container| container.image.clone()).collect();
+        let only_dangling = filters.flag("dangling").unwrap_or(true);
+        let mut deleted = Vec::new();
+        let before = engine.images().usage()?;
+        for image in engine.images().list()? {
+            let wanted = (!only_dangling || image.references.is_empty())
+                && filters.labels(&image.config.config.labels)
+                && !used.contains(&image.id);
+            if wanted && engine.images().remove(image.id.as_str(), true, |_| Vec::new()).is_ok() {
+                deleted.push(json!({ "Deleted": image.id.as_str() }));
+            }
+        }
+        let after = engine.images().usage()?;
+        Ok((deleted, (before.layers + before.blobs).saturating_sub(after.layers + after.blobs)))
+    })
+    .await?;
+    body::json(StatusCode::OK, &json!({ "ImagesDeleted": deleted, "SpaceReclaimed": freed }))
+}

@@ -1,0 +1,131 @@
+//! Which path leads to which handler.
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+use crate::query::{Query, decode};
+use crate::{
+    API_VERSION, Api, MINIMUM_API_VERSION, containers, create, events, exec, images, inspect, list, logs,
+    networks, system, volumes,
+};
+
+/// Answers one request.
+pub(crate) async fn handle(api: &Api, request: Request<Incoming>) -> Response<Body> {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = match route(api, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(%method, path, status = error.status.as_u16(), error = error.message, "request refused");
+            error.into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    for (name, value) in [("api-version", API_VERSION), ("ostype", "linux"), ("docker-experimental", "false")]
+    {
+        headers.insert(name, http::HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Takes `/v1.43` off a path and checks that the version is spoken.
+fn unversioned(path: &str) -> Result<&str> {
+    let Some(rest) = path.strip_prefix("/v") else { return Ok(path) };
+    let (version, rest) = match rest.find('/') {
+        Some(end) => rest.split_at(end),
+        None => (rest, "/"),
+    };
+    let number = |text: &str| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let Some(asked) = number(version) else { return Ok(path) };
+    if number(API_VERSION).is_some_and(|newest| asked > newest) {
+        return Err(ApiError::bad_request(format!(
+            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
+        )));
+    }
+    if number(MINIMUM_API_VERSION).is_some_and(|oldest| asked < oldest) {
+        return Err(ApiError::bad_request(format!(
+            "client version {version} is too old. Minimum supported API version is {MINIMUM_API_VERSION}, please upgrade your client to a newer version"
+        )));
+    }
+    Ok(rest)
+}
+
+async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> {
+    let path = unversioned(request.uri().path())?.to_owned();
+    let query = Query::parse(request.uri().query())?;
+    let segments = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| decode(segment, false))
+        .collect::<Result<Vec<_>>>()?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let method = request.method().as_str();
+    match (method, segments.as_slice()) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(body::text(StatusCode::OK, "OK")),
+        ("GET", ["version"]) => system::version(api),
+        ("GET", ["info"]) => system::info(api).await,
+        ("GET", ["events"]) => events::stream(api, &query),
+        ("GET", ["system", "df"]) => system::disk_usage(api).await,
+        ("POST", ["auth"]) => Err(ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "login to registries is not supported: images come from build, load and import",
+        )),
+
+        ("GET", ["containers", "json"]) => list::containers(api, &query),
+        ("POST", ["containers", "create"]) => create::container(api, &query, request.into_body()).await,
+        ("POST", ["containers", "prune"]) => containers::prune(api, &query).await,
+        ("GET", ["containers", id, "json"]) => inspect::container(api, id, &query),
+        ("GET", ["containers", id, "logs"]) => logs::stream(api, id, &query),
+        ("POST", ["containers", id, "start"]) => containers::start(api, id).await,
+        ("POST", ["containers", id, "stop"]) => containers::stop(api, id, &query).await,
+        ("POST", ["containers", id, "restart"]) => containers::restart(api, id, &query).await,
+        ("POST", ["containers", id, "kill"]) => containers::kill(api, id, &query).await,
+        ("POST", ["containers", id, "wait"]) => containers::wait(api, id, &query),
+        ("POST", ["containers", id, "rename"]) => containers::rename(api, id, &query).await,
+        ("POST", ["containers", id, "resize"]) => containers::resize(api, id, &query).await,
+        ("POST", ["containers", id, "attach"]) => containers::attach(api, id, &query, request).await,
+        ("DELETE", ["containers", id]) => containers::remove(api, id, &query).await,
+        ("POST", ["containers", id, "exec"]) => exec::create(api, id, request.into_body()).await,
+
+        ("POST", ["exec", id, "start"]) => exec::start(api, id, request).await,
+        ("POST", ["exec", id, "resize"]) => exec::resize(api, id, &query).await,
+        ("GET", ["exec", id, "json"]) => exec::inspect(api, id),
+
+        ("GET", ["images", "json"]) => images::list(api, &query).await,
+        ("POST", ["images", "load"]) => images::load(api, &query, request.into_body()).await,
+        ("GET", ["images", "get"]) => images::save(api, &query.all("names")),
+        ("POST", ["images", "create"]) => images::create(api, &query, request.into_body()).await,
+        ("POST", ["images", "prune"]) => images::prune(api, &query).await,
+        // Names of images hold slashes.
+        ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/")).await,
+        ("GET", ["images", name @ .., "history"]) => images::history(api, &name.join("/")).await,
+        ("GET", ["images", name @ .., "get"]) => images::save(api, &[&name.join("/")]),
+        ("POST", ["images", name @ .., "tag"]) => images::tag(api, &name.join("/"), &query).await,
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
+            images::remove(api, &name.join("/"), &query).await
+        }
+
+        ("GET", ["networks"]) => networks::list(api, &query),
+        ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
+        ("GET", ["networks", name]) => networks::inspect(api, name),
+        ("DELETE", ["networks", name]) => networks::remove(api, name).await,
+
+        ("GET", ["volumes"]) => volumes::list(api, &query),
+        ("POST", ["volumes", "create"]) => volumes::create(api, request.into_body()).await,
+        ("POST", ["volumes", "prune"]) => volumes::prune(api, &query).await,
+        ("GET", ["volumes", name]) => volumes::inspect(api, name),
+        ("DELETE", ["volumes", name]) => volumes::remove(api, name, &query).await,
+
+        (_, ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        )),
+        _ if request.method() == Method::OPTIONS => Ok(body::empty(StatusCode::OK)),
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}

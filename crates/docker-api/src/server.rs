@@ -1,0 +1,70 @@
+//! Connections: HTTP/1.1 on a unix socket, with upgrades.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+
+use dray_engine::Engine;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::UnixListener;
+use tokio_util::task::TaskTracker;
+
+use crate::router;
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Api {
+    pub(crate) engine: Engine,
+    pub(crate) about: Arc<About>,
+}
+
+/// What the daemon says of itself.
+pub(crate) struct About {
+    pub(crate) version: &'static str,
+    pub(crate) name: String,
+    pub(crate) id: String,
+}
+
+impl Api {
+    /// The API over an engine. `id` tells this daemon from others and stays the same.
+    #[must_use]
+    pub fn new(engine: Engine, version: &'static str, id: String) -> Self {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { engine, about: Arc::new(About { version, name, id }) }
+    }
+}
+
+/// Serves the API until `shutdown` is done; requests that are under way then are given time by the caller, and
+/// connections that idle are closed.
+pub async fn serve(api: Api, listener: UnixListener, shutdown: impl Future<Output = ()>) {
+    let tracker = TaskTracker::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: others will be closed in a moment.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let api = api.clone();
+        tracker.spawn(async move {
+            let service = service_fn(move |request| {
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(router::handle(&api, request).await) }
+            });
+            let builder = auto::Builder::new(TokioExecutor::new());
+            if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "a connection ended badly");
+            }
+        });
+    }
+}

@@ -1,0 +1,113 @@
+//! What the daemon says of itself and its host.
+
+use dray_engine::Status;
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+use crate::{API_VERSION, Api, MINIMUM_API_VERSION};
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub(crate) fn version(api: &Api) -> Result<Response<Body>> {
+    let details = json!({
+        "ApiVersion": API_VERSION, "Arch": architecture(), "KernelVersion": kernel(),
+        "MinAPIVersion": MINIMUM_API_VERSION, "Os": "linux",
+    });
+    body::json(
+        StatusCode::OK,
+        &json!({
+            "Platform": { "Name": "Dray" },
+            "Components": [{ "Name": "Engine", "Version": api.about.version, "Details": details }],
+            "Version": api.about.version,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MINIMUM_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": architecture(),
+            "KernelVersion": kernel(),
+        }),
+    )
+}
+
+pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
+    let containers = api.engine.containers();
+    let count = |status| containers.iter().filter(|container| container.state.status == status).count();
+    let running = count(Status::Running) + count(Status::Restarting);
+    let images = api.engine.images().list()?.len();
+    let memory = rustix::system::sysinfo();
+    let cgroups_v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    body::json(
+        StatusCode::OK,
+        &json!({
+            "ID": api.about.id,
+            "Containers": containers.len(),
+            "ContainersRunning": running,
+            "ContainersPaused": 0,
+            "ContainersStopped": containers.len() - running,
+            "Images": images,
+            "Driver": "overlay2",
+            "DriverStatus": [["Backing Filesystem", "overlayfs"]],
+            "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"] },
+            "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true,
+            "CPUSet": true, "PidsLimit": true, "IPv4Forwarding": true, "OomKillDisable": false,
+            "Debug": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
+            "SystemTime": jiff::Timestamp::now().to_string(),
+            "LoggingDriver": "json-file",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": if cgroups_v2 { "2" } else { "1" },
+            "KernelVersion": kernel(),
+            "OperatingSystem": operating_system(),
+            "OSVersion": "",
+            "OSType": "linux",
+            "Architecture": std::env::consts::ARCH,
+            "IndexServerAddress": "",
+            "RegistryConfig": { "IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": [] },
+            "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+            "MemTotal": memory.totalram * u64::from(memory.mem_unit),
+            "DockerRootDir": api.engine.config().data_dir,
+            "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
+            "Name": api.about.name,
+            "Labels": [],
+            "ExperimentalBuild": false,
+            "ServerVersion": api.about.version,
+            "Runtimes": { "dray": { "path": "dray" } },
+            "DefaultRuntime": "dray",
+            "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
+            "LiveRestoreEnabled": true,
+            "Isolation": "",
+            "InitBinary": "",
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "Warnings": [],
+        }),
+    )
+}
+
+fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+pub(crate) async fn disk_usage(api: &Api) -> Result<Response<Body>> {
+    let images = std::sync::Arc::clone(api.engine.images());
+    let usage = tokio::task::spawn_blocking(move || images.usage())
+        .await
+        .map_err(|_| ApiError::internal("counting ended unexpectedly"))??;
+    body::json(
+        StatusCode::OK,
+        &json!({ "LayersSize": usage.layers, "Images": [], "Containers": [], "Volumes": [], "BuildCache": [] }),
+    )
+}

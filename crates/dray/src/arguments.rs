@@ -1,0 +1,47 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A container engine and a Kubernetes API in one daemon.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon in the foreground.
+    Up(UpOptions),
+    /// Stop the daemon; containers go on.
+    Down(DownOptions),
+}
+
+/// Options of `dray up`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpOptions {
+    /// Where images, containers and the cluster's objects are kept.
+    #[arg(long, default_value = "/var/lib/dray")]
+    pub(crate) data_dir: PathBuf,
+    /// Where sockets and namespaces are kept.
+    #[arg(long, default_value = "/run/dray")]
+    pub(crate) run_dir: PathBuf,
+    /// Where the Kubernetes API listens.
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    pub(crate) api_listen: SocketAddr,
+    /// Where the Docker API listens; RUN_DIR/docker.sock by default.
+    #[arg(long)]
+    pub(crate) docker_socket: Option<PathBuf>,
+}
+
+/// Options of `dray down`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DownOptions {
+    /// The run directory of the daemon to stop.
+    #[arg(long, default_value = "/run/dray")]
+    pub(crate) run_dir: PathBuf,
+}
