@@ -16,6 +16,7 @@ const CHECKS: [&[&str]; 4] = [
 /// Installs what is missing and runs the checks on the repository at `root`, up to the first that fails.
 pub(crate) fn everything(root: &Path) -> Result<(), Error> {
     tools::install_packages()?;
+    tools::install_docker()?;
     tools::install_cargo_tool("cargo-nextest")?;
     tools::install_cargo_tool("cargo-deny")?;
     let kubectl = tools::kubectl(root)?;

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]
 
 mod check;
+mod schemas;
 mod tools;
 
 use std::{
@@ -20,6 +21,9 @@ Tasks:
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
+  schemas OPENAPI MESSAGES OUTPUT
+        Generate the schemas of the Kubernetes kinds from the sources of k8s-openapi (one version's folder)
+        and of k8s-pb.
 ";
 
 /// Why a task stopped.
@@ -31,6 +35,8 @@ enum Error {
     Failed { command: String, status: ExitStatus },
     /// A file or directory could not be made or read.
     File { path: PathBuf, source: io::Error },
+    /// The schemas could not be generated.
+    Schemas { source: schemas::Failure },
     /// A download does not hold the file it is for.
     Missing { path: PathBuf },
 }
@@ -41,6 +47,7 @@ impl fmt::Display for Error {
             Self::Start { program, .. } => write!(formatter, "cannot run {program}"),
             Self::Failed { command, status } => write!(formatter, "`{command}` failed: {status}"),
             Self::File { path, .. } => write!(formatter, "cannot use {}", path.display()),
+            Self::Schemas { .. } => write!(formatter, "cannot generate the schemas"),
             Self::Missing { path } => write!(formatter, "{} is not in the download", path.display()),
         }
     }
@@ -50,6 +57,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Start { source, .. } | Self::File { source, .. } => Some(source),
+            Self::Schemas { source } => Some(source.as_ref()),
             Self::Failed { .. } | Self::Missing { .. } => None,
         }
     }
@@ -89,6 +97,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["test"] => check::everything(repository()),
+        ["schemas", openapi, messages, output] => {
+            schemas::generate(Path::new(openapi), Path::new(messages), Path::new(output))
+                .map_err(|source| Error::Schemas { source })
+        }
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -39,7 +39,7 @@ const ROOTS: &[&str] = &[
     "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
 ];
 
-type Failure = Box<dyn Error>;
+pub(crate) type Failure = Box<dyn Error>;
 
 /// Reads the two crates' sources and writes the file.
 ///
@@ -94,7 +94,8 @@ fn visit_named(
         if path.is_dir() {
             visit_named(root, &path, prefix, each)?;
         } else if path.file_name().is_some_and(|name| name == "mod.rs") {
-            let inside = path.parent().and_then(|parent| parent.strip_prefix(root).ok()).unwrap_or(Path::new(""));
+            let inside =
+                path.parent().and_then(|parent| parent.strip_prefix(root).ok()).unwrap_or(Path::new(""));
             let module = format!("io.k8s.{prefix}.{}", inside.to_string_lossy().replace('/', "."));
             each(&module, &fs::read_to_string(&path)?)?;
         }
@@ -127,7 +128,9 @@ fn read_definition(text: &str, definitions: &mut BTreeMap<String, Value>) -> Res
             }
         } else if line.ends_with("({") {
             json.push_str(line.trim_end_matches("({"));
-        } else if let Some(rest) = line.strip_prefix("schema_obj.ensure_object().insert(\"description\".into(), ") {
+        } else if let Some(rest) =
+            line.strip_prefix("schema_obj.ensure_object().insert(\"description\".into(), ")
+        {
             let description = rest.trim_end_matches(".into());");
             let target = reference.take().ok_or("a description without a reference")?;
             json.push_str(&format!("{{\"$ref\":{target:?},\"description\":{description}}}"));
@@ -295,7 +298,11 @@ fn apply_marker(schema: &mut Map<String, Value>, key: &str, value: &str) {
     }
 }
 
-fn reach(name: &str, definitions: &BTreeMap<String, Value>, wanted: &mut BTreeSet<String>) -> Result<(), Failure> {
+fn reach(
+    name: &str,
+    definitions: &BTreeMap<String, Value>,
+    wanted: &mut BTreeSet<String>,
+) -> Result<(), Failure> {
     if !wanted.insert(name.to_owned()) {
         return Ok(());
     }

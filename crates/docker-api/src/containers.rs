@@ -63,10 +63,7 @@ pub(crate) fn wait(api: &Api, id: &str, query: &Query) -> Result<Response<Body>>
             Some(result) => result,
             None => waiting.await,
         };
-        let mut answer = json!({ "StatusCode": result.exit_code });
-        if !result.error.is_empty() {
-            answer["Error"] = json!({ "Message": result.error });
-        }
+        let answer = json!({ "StatusCode": result.exit_code });
         let _ = sender.send(format!("{answer}\n").into()).await;
     });
     Ok(response)

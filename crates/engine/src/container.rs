@@ -18,7 +18,6 @@ pub(crate) struct Observed {
     pub(crate) status: Status,
     pub(crate) removed: bool,
     pub(crate) exit_code: u8,
-    pub(crate) error: String,
 }
 
 /// What to wait for.
@@ -37,8 +36,6 @@ pub enum WaitCondition {
 pub struct WaitResult {
     /// The exit code.
     pub exit_code: u8,
-    /// Why the process could not be started; empty otherwise.
-    pub error: String,
 }
 
 /// A client that joined before the process was there.
@@ -92,7 +89,6 @@ impl ContainerHandle {
         self.observed.send_modify(|observed| {
             observed.status = updated.state.status;
             observed.exit_code = updated.state.exit_code;
-            observed.error.clone_from(&updated.state.error);
         });
         updated
     }
@@ -113,9 +109,9 @@ impl ContainerHandle {
             WaitCondition::Removed => observed.removed,
         };
         match receiver.wait_for(holds).await {
-            Ok(observed) => WaitResult { exit_code: observed.exit_code, error: observed.error.clone() },
+            Ok(observed) => WaitResult { exit_code: observed.exit_code },
             // The sender lives in `self`, so this does not happen.
-            Err(_) => WaitResult { exit_code: 0, error: String::new() },
+            Err(_) => WaitResult { exit_code: 0 },
         }
     }
 }

@@ -38,6 +38,16 @@ impl Engine {
     /// [`Error::Start`] when the program is missing or cannot be run; then the container is `exited` with Docker's
     /// exit code for it, and nothing of the start is left.
     pub async fn start(&self, container: &Arc<ContainerHandle>) -> Result<()> {
+        let started = self.start_once(container).await;
+        let failed = !matches!(started, Ok(()) | Err(Error::NotModified { .. }));
+        if failed && container.record().spec.auto_remove {
+            // Its client waits for the removal, which no end of a process will bring.
+            self.remove(container, true, true).await?;
+        }
+        started
+    }
+
+    async fn start_once(&self, container: &Arc<ContainerHandle>) -> Result<()> {
         let _operation = container.operation.lock().await;
         let record = container.record();
         match record.state.status {
