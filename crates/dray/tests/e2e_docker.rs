@@ -112,10 +112,28 @@ impl Drop for Daemon {
     }
 }
 
+/// The body that a web server answers, when one does.
+fn fetch(address: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let answer = std::io::read_to_string(&mut stream).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
+
+fn entry_header() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_mode(0o777);
+    header
+}
+
 /// An archive in Docker's format: one layer with a static busybox.
 fn busybox_image(path: &Path) {
     let mut layer = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
+    let mut header = entry_header();
     for name in ["bin/", "etc/", "tmp/"] {
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(0o755);
@@ -123,7 +141,7 @@ fn busybox_image(path: &Path) {
         layer.append_data(&mut header, name, std::io::empty()).unwrap();
     }
     let mut file = |name: &str, mode: u32, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
+        let mut header = entry_header();
         header.set_mode(mode);
         header.set_size(bytes.len() as u64);
         layer.append_data(&mut header, name, bytes).unwrap();
@@ -133,7 +151,7 @@ fn busybox_image(path: &Path) {
     for applet in
         ["sh", "echo", "cat", "sleep", "true", "false", "id", "wget", "httpd", "touch", "ls", "stty"]
     {
-        let mut header = tar::Header::new_gnu();
+        let mut header = entry_header();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
@@ -152,7 +170,7 @@ fn busybox_image(path: &Path) {
         ("config.json", config.as_bytes()),
         ("manifest.json", manifest.as_bytes()),
     ] {
-        let mut header = tar::Header::new_gnu();
+        let mut header = entry_header();
         header.set_mode(0o644);
         header.set_size(bytes.len() as u64);
         archive.append_data(&mut header, name, bytes).unwrap();
@@ -208,26 +226,21 @@ fn publishes_ports_resolves_names_and_survives_kill_9() {
         "-c",
         script,
     ]);
-    let page = || {
-        let output = Command::new("/bin/busybox")
-            .args(["wget", "-q", "-T", "2", "-O", "-", "http://127.0.0.1:8080/"])
-            .output();
-        output.ok().filter(|output| output.status.success()).map(|output| output.stdout)
-    };
-    assert_eq!(eventually("the published port", PATIENCE, page), b"page\n");
+    let page = || fetch("127.0.0.1:8080");
+    assert_eq!(eventually("the published port", PATIENCE, page), "page\n");
     assert_eq!(daemon.ok(&["run", "--rm", "box", "wget", "-q", "-O", "-", "http://web/"]), "page");
     daemon.kill();
-    assert_eq!(eventually("the port without a daemon", PATIENCE, page), b"page\n");
+    assert_eq!(eventually("the port without a daemon", PATIENCE, page), "page\n");
     daemon.up();
     assert_eq!(daemon.ok(&["ps", "--format", "{{.Names}}"]), "web");
     assert_eq!(daemon.ok(&["logs", "web"]), "started");
     assert_eq!(daemon.ok(&["exec", "web", "echo", "again"]), "again");
     assert_eq!(daemon.code(&["exec", "web", "false"]), 1);
-    assert_eq!(eventually("the port after the restart", PATIENCE, page), b"page\n");
+    assert_eq!(eventually("the port after the restart", PATIENCE, page), "page\n");
     daemon.ok(&["kill", "web"]);
     assert_eq!(daemon.ok(&["inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "web"]), "137 exited");
     daemon.ok(&["start", "web"]);
-    assert_eq!(eventually("the port after a start", PATIENCE, page), b"page\n");
+    assert_eq!(eventually("the port after a start", PATIENCE, page), "page\n");
 }
 
 #[test]

@@ -24,7 +24,10 @@ fn exit_code_and_both_streams_are_kept() {
     let file: dray_runtime::protocol::Exit =
         serde_json::from_slice(&std::fs::read(&running.launch.exit_file).unwrap()).unwrap();
     assert_eq!(file, exit);
-    assert!(!running.launch.socket.exists());
+    // Waiters are answered before the socket goes.
+    dray_testkit::eventually("the socket to go", std::time::Duration::from_secs(10), || {
+        (!running.launch.socket.exists()).then_some(())
+    });
     assert!(!running.process.is_alive());
     assert!(!running.cgroup().exists());
 }
