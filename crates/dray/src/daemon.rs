@@ -103,7 +103,7 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let docker_api = dray_docker_api::Api::new(engine, env!("CARGO_PKG_VERSION"), instance);
+    let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance);
     let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, until_stopped(stopped.clone())));
     let server = api.clone();
     let cluster = tokio::spawn(async move { server.serve(tcp, until_stopped(stopped)).await });
@@ -119,6 +119,7 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
     let _ = cluster.await;
     let _ = fs::remove_file(&socket);
     let _ = fs::remove_file(&pid_file);
+    engine.close().await;
     api.close().await;
     Ok(())
 }

@@ -194,6 +194,13 @@ fn runs_containers_and_reports_their_exit_codes() {
         "1000\n/tmp"
     );
     assert_eq!(daemon.ok(&["ps", "-aq"]), "", "nothing is left behind");
+    for place in ["c", "e", "n"] {
+        assert_eq!(
+            fs::read_dir(daemon.path("r").join(place)).unwrap().count(),
+            0,
+            "nothing is left in {place}"
+        );
+    }
 }
 
 #[test]

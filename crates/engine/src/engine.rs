@@ -132,6 +132,24 @@ impl Engine {
         }
     }
 
+    /// Takes the engine's own control group away at its end, unless something still runs in it.
+    pub async fn close(self) {
+        let closed = self.blocking(|engine| {
+            if engine.containers().iter().all(|record| record.state.process.is_none()) {
+                let path = format!("dray-{}", engine.inner.config.instance);
+                let group =
+                    dray_runtime::cgroup::Cgroup::new(path.as_ref()).trying("find the control group")?;
+                if group.exists() {
+                    group.delete().trying("remove the control group")?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(error = %error.chain(), "cannot clean up at the end");
+        }
+    }
+
     /// All containers, newest first.
     #[must_use]
     pub fn containers(&self) -> Vec<Arc<ContainerRecord>> {
