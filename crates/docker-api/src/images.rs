@@ -168,8 +168,7 @@ pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Respo
     body::json(StatusCode::OK, &deleted)
 }
 
-pub(crate) async fn load(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
-    let _quiet = query.flag("quiet");
+pub(crate) async fn load(api: &Api, incoming: Incoming) -> Result<Response<Body>> {
     let reader = body::reader(incoming);
     let lines = blocking(api, move |engine| {
         let loaded = engine.images().load(reader)?;

@@ -97,7 +97,7 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("GET", ["exec", id, "json"]) => exec::inspect(api, id),
 
         ("GET", ["images", "json"]) => images::list(api, &query).await,
-        ("POST", ["images", "load"]) => images::load(api, &query, request.into_body()).await,
+        ("POST", ["images", "load"]) => images::load(api, request.into_body()).await,
         ("GET", ["images", "get"]) => images::save(api, &query.all("names")),
         ("POST", ["images", "create"]) => images::create(api, &query, request.into_body()).await,
         ("POST", ["images", "prune"]) => images::prune(api, &query).await,

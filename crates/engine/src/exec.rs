@@ -285,19 +285,4 @@ impl Engine {
         }
         shim_client::resize(&self.exec_dir(&exec.id), width, height).await
     }
-
-    /// Waits until an exec has ended and answers its exit code.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn wait_exec(&self, id: &str) -> Result<u8> {
-        let exec = self.exec(id)?;
-        let _ = shim_client::wait(&self.exec_dir(&exec.id)).await;
-        loop {
-            if let Some(code) = self.exec(id)?.exit_code {
-                return Ok(code);
-            }
-            tokio::task::yield_now().await;
-        }
-    }
 }

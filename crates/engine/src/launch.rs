@@ -70,7 +70,14 @@ impl Engine {
         let handle = Arc::clone(container);
         let result = self.blocking(move |engine| engine.prepare_process(&handle)).await;
         let result = match result {
-            Ok(process) => self.run_process(container, process).await,
+            Ok(process) => {
+                let ran = self.run_process(container, process).await;
+                if ran.is_err() {
+                    // It waits for a start that nobody will give; one that has ended needs no signal.
+                    let _ = process.signal(9);
+                }
+                ran
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = &result {
