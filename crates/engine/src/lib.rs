@@ -26,6 +26,7 @@ mod remove;
 mod restore;
 mod sandbox;
 mod shim_client;
+mod shutdown;
 mod signal;
 mod spec;
 mod supervise;

@@ -93,8 +93,8 @@ struct State {
 
 pub(crate) struct Networks {
     directory: PathBuf,
-    instance: String,
-    netlink: Mutex<Netlink>,
+    pub(crate) instance: String,
+    pub(crate) netlink: Mutex<Netlink>,
     firewall: Mutex<Firewall>,
     state: Mutex<State>,
     pub(crate) names: NameService,
@@ -177,7 +177,7 @@ impl Networks {
         found.cloned().ok_or_else(|| Error::NetworkNotFound { name: name.to_owned() })
     }
 
-    fn list(&self) -> Vec<NetworkRecord> {
+    pub(crate) fn list(&self) -> Vec<NetworkRecord> {
         self.state.lock().networks.values().map(|network| network.record.clone()).collect()
     }
 

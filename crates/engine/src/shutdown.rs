@@ -1,0 +1,52 @@
+//! The end of everything an engine has on its host: containers, sandboxes, links and rules. What is on disk stays.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use crate::error::Trying;
+use crate::{Engine, Error, Result, Status};
+
+impl Engine {
+    /// Stops all containers, each with its own timeout, and takes sandboxes, bridges and packet rules away. Images,
+    /// volumes and the records of containers and networks stay: an engine opened later goes on with them.
+    ///
+    /// What fails is logged and passed over, so that the rest goes as well.
+    pub async fn stop_everything(&self) {
+        let running: Vec<_> = {
+            let containers = self.inner.containers.read();
+            containers.by_id.values().map(Arc::clone).collect()
+        };
+        let stopped = running.iter().map(|container| async move {
+            if !matches!(container.record().state.status, Status::Exited | Status::Created)
+                && let Err(error) = self.stop(container, None, None).await
+                && !matches!(error, Error::NotModified { .. })
+            {
+                let name = container.record().name.clone();
+                tracing::warn!(container = name, error = %error.chain(), "cannot stop a container");
+            }
+        });
+        join_all(stopped).await;
+        for sandbox in self.sandboxes() {
+            if let Err(error) = self.remove_sandbox(&sandbox.name).await {
+                tracing::warn!(sandbox = sandbox.name, error = %error.chain(), "cannot remove a sandbox");
+            }
+        }
+        let taken = self.blocking(|engine| engine.inner.networks.take_away()).await;
+        if let Err(error) = taken {
+            tracing::warn!(error = %error.chain(), "cannot take the networks away");
+        }
+    }
+}
+
+impl crate::networks::Networks {
+    /// Deletes the bridges and the packet rules; the records stay.
+    fn take_away(&self) -> Result<()> {
+        for record in self.list().iter().filter(|record| !record.bridge.is_empty()) {
+            let deleted = self.netlink.lock().delete_link(&record.bridge);
+            deleted.trying(format!("delete the bridge {}", record.bridge))?;
+        }
+        dray_network::firewall::delete_leftover(&format!("dray-{}", self.instance))
+            .trying("delete the packet rules")
+    }
+}
