@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// A container engine and a Kubernetes API in one daemon.
+/// A container engine and a Kubernetes cluster in one daemon.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
@@ -17,8 +17,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the daemon in the foreground.
     Up(UpOptions),
-    /// Stop the daemon; containers go on.
+    /// Stop the daemon; containers go on, unless --all is given.
     Down(DownOptions),
+    /// Say what the host offers and what it lacks.
+    Doctor,
 }
 
 /// Options of `dray up`.
@@ -33,9 +35,21 @@ pub(crate) struct UpOptions {
     /// Where the Kubernetes API listens.
     #[arg(long, default_value = "127.0.0.1:6443")]
     pub(crate) api_listen: SocketAddr,
+    /// This machine's name in the cluster; the host's name by default.
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
     /// Where the Docker API listens; RUN_DIR/docker.sock by default.
     #[arg(long)]
     pub(crate) docker_socket: Option<PathBuf>,
+}
+
+impl UpOptions {
+    /// The node's name: what was given, or the host's name in lower case.
+    pub(crate) fn node_name(&self) -> String {
+        self.node_name
+            .clone()
+            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase())
+    }
 }
 
 /// Options of `dray down`.
@@ -44,4 +58,7 @@ pub(crate) struct DownOptions {
     /// The run directory of the daemon to stop.
     #[arg(long, default_value = "/run/dray")]
     pub(crate) run_dir: PathBuf,
+    /// Stop the containers too, and take links and packet rules away.
+    #[arg(long)]
+    pub(crate) all: bool,
 }

@@ -1,37 +1,40 @@
 //! `dray up`: opens the parts, listens, and ends in order.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use dray_apiserver::{ApiServer, Config};
 use dray_engine::{Engine, EngineConfig};
 use dray_image::Digest;
 use dray_runtime::Process;
+use rustix::fs::FlockOperation;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::arguments::UpOptions;
+use crate::cluster::{Choices, Cluster};
 use crate::down::{self, PID_FILE};
-use crate::error::Error;
+use crate::error::{Error, io};
+use crate::{doctor, notify};
 
-/// Addresses of Services.
-const SERVICE_NETWORK: &str = "10.43.0.0/16";
 /// The data directory whose daemon has the plain names.
 const DEFAULT_DATA_DIR: &str = "/var/lib/dray";
-
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Io { action, path, source }
-}
+/// The longest name of a node: it is a label of a pod's node and the name of a host.
+const LONGEST_NODE_NAME: usize = 63;
 
 pub(crate) fn run(options: &UpOptions) -> Result<(), Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    if let Some(missing) = doctor::missing() {
+        return Err(Error::Host { missing });
+    }
+    check_node_name(&options.node_name())?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("DRAY_LOG").unwrap_or_else(|_| "info".into()),
         )
@@ -43,11 +46,36 @@ pub(crate) fn run(options: &UpOptions) -> Result<(), Error> {
     if let Some(process) = down::find(&options.run_dir) {
         return Err(Error::Running { pid: process.pid, run_dir: options.run_dir.clone() });
     }
+    let _lock = lock(&options.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::Runtime { source })?;
     runtime.block_on(serve(options))
+}
+
+fn check_node_name(name: &str) -> Result<(), Error> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if name.len() <= LONGEST_NODE_NAME && name.split('.').all(label) {
+        return Ok(());
+    }
+    Err(Error::NodeName { name: name.to_owned() })
+}
+
+/// Holds the data directory for as long as the file is open.
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).map_err(io("write", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { data_dir: data_dir.to_owned() }),
+        Err(error) => Err(io("lock", &path)(error.into())),
+    }
 }
 
 /// A short word for this data directory that no other daemon of the host has.
@@ -70,57 +98,77 @@ fn bind(path: &Path) -> Result<UnixListener, Error> {
     Ok(listener)
 }
 
+/// What ends the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    all: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(|source| Error::Runtime { source });
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            all: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits for one; whether the containers are to end too.
+    async fn receive(&mut self) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+            _ = self.all.recv() => true,
+        }
+    }
+}
+
 async fn serve(options: &UpOptions) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|source| Error::Runtime { source })?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| Error::Runtime { source })?;
+    let mut signals = Signals::listen()?;
     let instance = instance(&options.data_dir)?;
     let tcp = TcpListener::bind(options.api_listen)
         .await
         .map_err(|source| Error::Listen { address: options.api_listen, source })?;
     let address = tcp.local_addr().map_err(|source| Error::Listen { address: options.api_listen, source })?;
+    let choices = Choices::open(&options.data_dir)?;
     let engine = EngineConfig {
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),
         instance: instance.clone(),
     };
     let engine = Engine::open(engine).await.map_err(|source| Error::Engine { source })?;
-    let config = Config {
-        data_dir: options.data_dir.join("cluster"),
-        service_cidr: SERVICE_NETWORK.to_owned(),
-        advertise_address: address,
-        names: Vec::new(),
-        node_connector: None,
-    };
-    let api_error = |source| Error::Api { source };
-    fs::create_dir_all(&config.data_dir).map_err(io("create", &config.data_dir))?;
-    let api = ApiServer::open(config).await.map_err(api_error)?;
+    let mut cluster = Cluster::start(&engine, options, tcp, choices).await?;
     let kubeconfig = options.data_dir.join("kubeconfig");
-    api.write_kubeconfig(&kubeconfig, &format!("https://{address}")).map_err(api_error)?;
+    cluster
+        .api
+        .write_kubeconfig(&kubeconfig, &format!("https://{address}"))
+        .map_err(|source| Error::Api { source })?;
     let socket = options.docker_socket.clone().unwrap_or_else(|| options.run_dir.join("docker.sock"));
     let docker = bind(&socket)?;
     let pid_file = write_pid_file(&options.run_dir)?;
-    let (stop, stopped) = watch::channel(false);
-    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
+    let (stop, mut stopped) = watch::channel(false);
     let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance);
-    let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, until_stopped(stopped.clone())));
-    let server = api.clone();
-    let cluster = tokio::spawn(async move { server.serve(tcp, until_stopped(stopped)).await });
+    let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }));
     announce(&socket, &kubeconfig);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping; containers go on");
+    notify::ready();
+    let all = signals.receive().await;
+    notify::stopping();
+    tracing::info!(containers = if all { "end too" } else { "go on" }, "stopping");
     stop.send_replace(true);
-    api.shut_down();
     let _ = docker.await;
-    let _ = cluster.await;
+    cluster.stop().await;
+    if all {
+        engine.stop_everything().await;
+        cluster.take_away();
+    }
     let _ = fs::remove_file(&socket);
     let _ = fs::remove_file(&pid_file);
     engine.close().await;
-    api.close().await;
+    cluster.api.close().await;
     Ok(())
 }
 

@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod cluster;
 mod daemon;
+mod doctor;
 mod down;
 mod error;
+mod notify;
 
 use clap::Parser;
 
@@ -16,6 +19,7 @@ fn main() -> std::process::ExitCode {
     let result = match Arguments::parse().command {
         Command::Up(options) => daemon::run(&options),
         Command::Down(options) => down::run(&options),
+        Command::Doctor => return doctor::run(),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

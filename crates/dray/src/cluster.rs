@@ -1,0 +1,180 @@
+//! The cluster half: the API server and those who live by it, each through a client of its own.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use dray_apiserver::{ApiServer, Config, Identity};
+use dray_engine::{Engine, NetworkRecord};
+use dray_network::link::Netlink;
+use dray_network::names::Resolvers;
+use dray_network::{Ipv4Net, pool};
+use dray_proxy::ProxyConfig;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::arguments::UpOptions;
+use crate::error::{Error, io};
+
+/// The network of the node's pods, which `docker network ls` does not show.
+const POD_NETWORK: &str = "pods";
+/// Where the cluster's names end.
+const DOMAIN: &str = "cluster.local";
+/// The name server's place in the range of Services, as everywhere.
+const NAME_SERVER: u32 = 10;
+
+/// What was chosen at the first start and must stay as it is, because objects and pods hold on to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Choices {
+    /// Addresses of Services.
+    pub(crate) service_network: Ipv4Net,
+}
+
+impl Choices {
+    /// Reads what was chosen, or chooses networks that the host does not use.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, Error> {
+        let path = data_dir.join("choices.json");
+        if let Ok(text) = fs::read(&path) {
+            return serde_json::from_slice(&text)
+                .map_err(|source| io("read", &path)(std::io::Error::from(source)));
+        }
+        let network = |source| Error::Network { source };
+        let taken = Netlink::open().and_then(|netlink| netlink.networks_in_use()).map_err(network)?;
+        let service_network = pool::choose_subnet(pool::service_candidates(), &taken).map_err(network)?;
+        let choices = Self { service_network };
+        let text = serde_json::to_vec_pretty(&choices).unwrap_or_default();
+        // A half-written file must not be found at the next start.
+        let new = path.with_extension("new");
+        fs::write(&new, text).map_err(io("write", &new))?;
+        fs::rename(&new, &path).map_err(io("write", &path))?;
+        Ok(choices)
+    }
+
+    fn name_address(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.service_network.network()) + NAME_SERVER)
+    }
+}
+
+/// The running cluster half.
+pub(crate) struct Cluster {
+    pub(crate) api: ApiServer,
+    choices: Choices,
+    instance: String,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+fn service_table(instance: &str) -> String {
+    format!("dray-svc-{instance}")
+}
+
+impl Cluster {
+    /// Opens the store, listens, and starts all parts.
+    pub(crate) async fn start(
+        engine: &Engine,
+        options: &UpOptions,
+        listener: TcpListener,
+        choices: Choices,
+    ) -> Result<Self, Error> {
+        let engine_error = |source| Error::Engine { source };
+        let listens = |source| Error::Listen { address: options.api_listen, source };
+        let address = listener.local_addr().map_err(listens)?;
+        let pods = engine.ensure_hidden_network(POD_NETWORK).await.map_err(engine_error)?;
+        let inside = inside_listener(&pods, address).await?;
+        let advertise_address = match &inside {
+            Some(inside) => inside.local_addr().map_err(listens)?,
+            None => address,
+        };
+        let data_dir = options.data_dir.join("cluster");
+        fs::create_dir_all(&data_dir).map_err(io("create", &data_dir))?;
+        let config = Config {
+            data_dir,
+            service_cidr: choices.service_network.to_string(),
+            advertise_address,
+            names: vec![address.ip().to_string(), options.node_name()],
+            node_connector: None,
+        };
+        let api = ApiServer::open(config).await.map_err(|source| Error::Api { source })?;
+        let instance = engine.config().instance.clone();
+        let mut cluster = Self { api, choices, instance, stop: watch::Sender::new(false), tasks: Vec::new() };
+        for listener in [Some(listener), inside].into_iter().flatten() {
+            let (api, stopped) = (cluster.api.clone(), cluster.stopped());
+            cluster.spawn("API", async move { api.serve(listener, stopped).await });
+        }
+        cluster.start_parts(&pods, options);
+        Ok(cluster)
+    }
+
+    fn start_parts(&mut self, pods: &NetworkRecord, options: &UpOptions) {
+        let proxy = ProxyConfig {
+            table: service_table(&self.instance),
+            node_name: options.node_name(),
+            service_network: self.choices.service_network,
+            pod_network: pods.subnet.unwrap_or_default(),
+            pod_bridge: pods.bridge.clone(),
+            name_address: self.choices.name_address(),
+            domain: DOMAIN.to_owned(),
+            resolvers: Resolvers::File("/etc/resolv.conf".into()),
+            fallback: None,
+        };
+        let client = self.client("system:kube-proxy");
+        let part = dray_proxy::run(client, proxy, self.stopped());
+        self.spawn("proxy", part);
+    }
+
+    /// A client in this process.
+    fn client(&self, name: &str) -> kube::Client {
+        kube::Client::new(self.api.service(Identity::component(name)), "default")
+    }
+
+    fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopped = self.stop.subscribe();
+        async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }
+    }
+
+    fn spawn<E>(&mut self, name: &'static str, part: impl Future<Output = Result<(), E>> + Send + 'static)
+    where
+        E: std::error::Error + Send + 'static,
+    {
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = part.await {
+                tracing::error!(
+                    part = name,
+                    error = &error as &dyn std::error::Error,
+                    "a part of the cluster ended"
+                );
+            }
+        }));
+    }
+
+    /// Ends the parts and drains connections. The packet rules stay, and traffic goes on.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.send_replace(true);
+        self.api.shut_down();
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
+    }
+
+    /// Takes what Services need on this host away.
+    pub(crate) fn take_away(&self) {
+        if let Err(error) = dray_network::firewall::delete_leftover(&service_table(&self.instance)) {
+            tracing::warn!(%error, "cannot delete the rules of Services");
+        }
+        let network = self.choices.service_network.trunc().into();
+        if let Err(error) = Netlink::open().and_then(|netlink| netlink.remove_route(network)) {
+            tracing::warn!(%error, "cannot delete the route of Services");
+        }
+    }
+}
+
+/// Pods cannot reach the host's loopback address: for them the API answers at their gateway as well.
+async fn inside_listener(pods: &NetworkRecord, outside: SocketAddr) -> Result<Option<TcpListener>, Error> {
+    let Some(gateway) = pods.gateway.filter(|_| outside.ip().is_loopback()) else { return Ok(None) };
+    let address = SocketAddr::new(IpAddr::V4(gateway), outside.port());
+    TcpListener::bind(address).await.map(Some).map_err(|source| Error::Listen { address, source })
+}
