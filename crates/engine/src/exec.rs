@@ -67,17 +67,21 @@ pub struct ExecSnapshot {
 #[derive(Default)]
 pub(crate) struct Execs {
     all: Mutex<HashMap<Id, ExecSnapshot>>,
+    /// Told after every change, for those who wait for an end.
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 impl Execs {
     pub(crate) fn forget(&self, container: &Id) {
         self.all.lock().retain(|_, exec| exec.container != *container);
+        self.changed.send_replace(());
     }
 
     fn update(&self, id: &Id, change: impl FnOnce(&mut ExecSnapshot)) {
         if let Some(exec) = self.all.lock().get_mut(id) {
             change(exec);
         }
+        self.changed.send_replace(());
     }
 }
 
@@ -126,6 +130,23 @@ impl Engine {
         let all = self.inner.execs.all.lock();
         let exec = id.parse::<Id>().ok().and_then(|id| all.get(&id).cloned());
         exec.ok_or_else(|| Error::NotFound { kind: "exec instance", name: id.to_owned() })
+    }
+
+    /// Waits until an exec that was started has ended, and gives its exit code.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there, or no longer.
+    pub async fn wait_exec(&self, id: &str) -> Result<u8> {
+        let mut changed = self.inner.execs.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if let Some(code) = self.exec(id)?.exit_code {
+                return Ok(code);
+            }
+            if changed.changed().await.is_err() {
+                return Err(Error::Interrupted);
+            }
+        }
     }
 
     /// The ids of a container's execs that run.

@@ -4,11 +4,26 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::container::ContainerHandle;
-use crate::error::IoContext;
+use crate::error::{IoContext, Trying};
 use crate::record::Status;
 use crate::{Engine, Error, Result};
 
 impl Engine {
+    /// Removes a control group that containers were told to be below ([`crate::ContainerSpec::cgroup_parent`]) and
+    /// that is empty now. One that is not there is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for example because something is left in it.
+    pub async fn remove_cgroup_parent(&self, parent: &str) -> Result<()> {
+        let mut path = std::path::PathBuf::from(format!("dray-{}", self.inner.config.instance));
+        path.extend(parent.split('/').filter(|part| !matches!(*part, "" | "." | "..")));
+        self.blocking(move |_| {
+            let group = dray_runtime::cgroup::Cgroup::new(&path).trying("find a control group")?;
+            if group.exists() { group.delete().trying("remove a control group") } else { Ok(()) }
+        })
+        .await
+    }
+
     /// Removes a container, with `force` also one that runs, and with `volumes` its anonymous volumes.
     ///
     /// # Errors
