@@ -1,2 +1,18 @@
 //! Dockerfile to image: a parser, a plan and a cache, run on the engine and the image store.
+//!
+//! It knows no HTTP: the context comes as a reader, and what happens goes to a channel. RUN's processes are
+//! containers of the engine like any other.
 #![forbid(unsafe_code)]
+
+mod error;
+mod expand;
+mod glob;
+mod ignore;
+mod instruction;
+mod lines;
+mod parser;
+
+pub use error::{Error, ParseError, Result};
+pub use instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
+pub use lines::Heredoc;
+pub use parser::parse;

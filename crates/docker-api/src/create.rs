@@ -260,6 +260,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         dns: DnsOptions { servers: host.dns, search: host.dns_search, options: host.dns_options },
         extra_hosts: host.extra_hosts,
         auto_remove: host.auto_remove,
+        transient: false,
         log: log_policy(&host.log)?,
         shm_size: host.shm_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
         sysctls: host.sysctls,

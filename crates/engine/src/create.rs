@@ -50,21 +50,32 @@ impl Engine {
     /// [`Error::Image`] when there is no such image, [`Error::Conflict`] when the name is taken, [`Error::Invalid`]
     /// when the request makes no sense. Then nothing is left behind.
     pub async fn create(&self, spec: ContainerSpec) -> Result<Created> {
-        self.blocking(move |engine| engine.create_blocking(spec)).await
+        self.blocking(move |engine| {
+            let image = engine.inner.images.resolve(&spec.image)?;
+            engine.create_blocking(spec, &image)
+        })
+        .await
     }
 
-    fn create_blocking(&self, mut spec: ContainerSpec) -> Result<Created> {
-        let image = self.inner.images.resolve(&spec.image)?;
+    /// Makes a container on layers and defaults that no image of the store has, as a build does between its steps.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub async fn create_on(&self, image: Image, spec: ContainerSpec) -> Result<Created> {
+        self.blocking(move |engine| engine.create_blocking(spec, &image)).await
+    }
+
+    fn create_blocking(&self, mut spec: ContainerSpec, image: &Image) -> Result<Created> {
         let id = Id::random();
         let reserved = self.reserve_name(spec.name.take(), &id)?;
         validate(&spec)?;
         self.check_network(&spec)?;
         if spec.publish_all {
-            publish_exposed(&mut spec, &image);
+            publish_exposed(&mut spec, image);
         }
         let directory = self.container_dir(&id);
         private_directory(&directory)?;
-        let made = self.make(spec, &image, &id, &reserved.name);
+        let made = self.make(spec, image, &id, &reserved.name);
         let record = match made {
             Ok(record) => record,
             Err(error) => {

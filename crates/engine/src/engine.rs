@@ -13,6 +13,7 @@ use crate::container::ContainerHandle;
 use crate::error::{IoContext, Trying};
 use crate::events::{Event, EventFilter, EventKind, Events};
 use crate::exec::Execs;
+use crate::layers;
 use crate::networks::Networks;
 use crate::record::{self, ContainerRecord};
 use crate::sandbox::Sandboxes;
@@ -76,6 +77,7 @@ impl Engine {
             private_directory(&path)?;
         }
         private_directory(&config.data_dir)?;
+        layers::clear_scratch(&config.data_dir)?;
         let images = Arc::new(ImageStore::open(config.data_dir.join("image"))?);
         let executable = Executable::open().trying("open the running binary")?;
         let networks = Networks::open(&config)?;

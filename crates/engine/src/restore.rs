@@ -24,7 +24,11 @@ impl Engine {
         }
         self.blocking(Self::reload_network).await?;
         for container in &found {
-            self.apply_policy(container);
+            if container.record().spec.transient {
+                self.remove_in_background(container);
+            } else {
+                self.apply_policy(container);
+            }
         }
         self.blocking(|engine| {
             engine.clear_orphans();
@@ -116,14 +120,8 @@ impl Engine {
                 RestartPolicy::No | RestartPolicy::OnFailure { .. } => false,
             },
             Status::Removing | Status::Dead => {
-                let engine = self.clone();
-                let container = Arc::clone(container);
                 container.update(|record| record.state.status = Status::Exited);
-                tokio::spawn(async move {
-                    if let Err(error) = engine.remove(&container, true, false).await {
-                        tracing::warn!(container = %container.id, error = %error.chain(), "cannot remove");
-                    }
-                });
+                self.remove_in_background(container);
                 false
             }
             Status::Created | Status::Running => false,
@@ -132,6 +130,17 @@ impl Engine {
             container.update(|record| record.state.status = Status::Restarting);
             self.restart_later(Arc::clone(container), Duration::ZERO);
         }
+    }
+
+    /// Removes a container whatever it does, with its anonymous volumes.
+    pub(crate) fn remove_in_background(&self, container: &Arc<ContainerHandle>) {
+        let engine = self.clone();
+        let container = Arc::clone(container);
+        tokio::spawn(async move {
+            if let Err(error) = engine.remove(&container, true, true).await {
+                tracing::warn!(container = %container.id, error = %error.chain(), "cannot remove a container");
+            }
+        });
     }
 
     /// Removes shim directories and network namespaces that belong to no container.

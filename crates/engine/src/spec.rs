@@ -74,6 +74,8 @@ pub struct ContainerSpec {
     pub extra_hosts: Vec<String>,
     /// Whether the container is removed when its process ends.
     pub auto_remove: bool,
+    /// Whether it belongs to work that does not outlive the daemon: the next start removes it.
+    pub transient: bool,
     /// Where its output is kept.
     pub log: LogPolicy,
     /// Size of `/dev/shm` in bytes.

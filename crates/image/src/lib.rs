@@ -28,3 +28,4 @@ pub use load::Loaded;
 pub use pack::copy_directory;
 pub use reference::Reference;
 pub use store::{Image, ImageStore, Layer, NewImage};
+pub use unpack::extract_archive;

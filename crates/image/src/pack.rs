@@ -18,16 +18,18 @@ use crate::{Error, Result};
 
 /// Writes what stands below `root` as an uncompressed archive, names in order, so that equal trees give equal bytes.
 /// With `overlay` the marks of an overlayfs upper layer become whiteouts of the image specification.
+/// Answers the sum of the sizes of the regular files, in bytes.
 ///
 /// # Errors
 /// [`Error::Io`] when something cannot be read or the writer fails.
-pub(crate) fn pack(root: &Path, overlay: bool, writer: impl Write) -> Result<()> {
+pub(crate) fn pack(root: &Path, overlay: bool, writer: impl Write) -> Result<u64> {
     let fd = openat(CWD, root, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .io("open directory", root)?;
-    let mut packer = Packer { builder: Builder::new(writer), overlay, links: HashMap::new() };
+    let mut packer = Packer { builder: Builder::new(writer), overlay, links: HashMap::new(), size: 0 };
     packer.builder.mode(tar::HeaderMode::Complete);
     packer.directory(fd, Path::new(""))?;
-    packer.builder.finish().io("write archive of", root)
+    packer.builder.finish().io("write archive of", root)?;
+    Ok(packer.size)
 }
 
 /// Copies what stands below the directory `source` into the existing directory `target`, with owners, modes and
@@ -44,12 +46,17 @@ pub fn copy_directory(source: OwnedFd, target: &Path) -> Result<()> {
                 builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
                 overlay: false,
                 links: HashMap::new(),
+                size: 0,
             };
             packer.directory(source, Path::new(""))?;
             packer.builder.finish().io("write archive of", "directory")?;
             packer.builder.get_mut().flush().io("write archive of", "directory")
         });
-        let unpacked = crate::unpack::unpack(io::BufReader::with_capacity(64 * 1024, reader), target);
+        let unpacked = crate::unpack::unpack(
+            io::BufReader::with_capacity(64 * 1024, reader),
+            target,
+            crate::unpack::Form::Plain,
+        );
         let packed = packing.join().unwrap_or_else(|_| {
             Err(Error::InvalidArchive { why: "the directory could not be packed".to_owned() })
         });
@@ -68,6 +75,7 @@ struct Packer<W: Write> {
     overlay: bool,
     /// The first path of each file that has several.
     links: HashMap<(u64, u64), PathBuf>,
+    size: u64,
 }
 
 impl<W: Write> Packer<W> {
@@ -159,6 +167,7 @@ impl<W: Write> Packer<W> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         header.set_entry_type(EntryType::Regular);
         header.set_size(size);
+        self.size += size;
         let mut capability = [0_u8; 64];
         if let Ok(n) = fgetxattr(&file, "security.capability", &mut capability) {
             let extension = [("SCHILY.xattr.security.capability", &capability[..n])];

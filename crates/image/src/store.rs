@@ -266,6 +266,12 @@ impl ImageStore {
         Ok(())
     }
 
+    /// The owners of all leases.
+    #[must_use]
+    pub fn lease_owners(&self) -> Vec<String> {
+        self.state.read().leases.keys().cloned().collect()
+    }
+
     fn lease_path(&self, owner: &str) -> PathBuf {
         let safe: String = owner
             .chars()
@@ -275,16 +281,18 @@ impl ImageStore {
     }
 
     /// Makes the directory `upper` (an overlayfs upper directory that nobody writes to any more) a layer on top of
-    /// `parent`. The directory moves into the store.
+    /// `parent`, and leases it to `owner` before any sweep can take it away. The directory moves into the store.
     ///
     /// # Errors
     /// When it cannot be packed or moved.
-    pub fn commit_directory(&self, parent: Option<&Digest>, upper: &Path) -> Result<Layer> {
+    pub fn commit_directory(&self, parent: Option<&Digest>, upper: &Path, owner: &str) -> Result<Layer> {
         let _adding = self.adding.read();
         let mut writer = Hashing::new(std::io::sink());
-        pack::pack(upper, true, &mut writer)?;
-        let (_, diff_id, size) = writer.finish();
-        self.adopt(parent, diff_id, size, upper)
+        let size = pack::pack(upper, true, &mut writer)?;
+        let (_, diff_id, _) = writer.finish();
+        let layer = self.adopt(parent, diff_id, size, upper)?;
+        self.lease(owner, &layer.chain_id)?;
+        Ok(layer)
     }
 
     /// Packs `upper` as it is now, without moving it, and makes a layer of the archive.
@@ -351,7 +359,7 @@ impl ImageStore {
             let blob_path = self.content.path(blob);
             let plain = unpack::decompress(self.content.open_blob(blob)?).io("read", &blob_path)?;
             let mut hashing = Hashing::new(plain);
-            let size = unpack::unpack(&mut hashing, &diff)?;
+            let size = unpack::unpack(&mut hashing, &diff, unpack::Form::Layer)?;
             // The digest covers also what follows the archive's end mark.
             std::io::copy(&mut hashing, &mut std::io::sink()).io("read", &blob_path)?;
             let (_, actual, _) = hashing.finish();
@@ -395,6 +403,9 @@ impl ImageStore {
     pub fn create(&self, new: NewImage) -> Result<Image> {
         let _adding = self.adding.read();
         let NewImage { mut config, layers } = new;
+        if let Some(gone) = layers.iter().find(|layer| !self.layer_path(&layer.chain_id).exists()) {
+            return Err(Error::NotFound { name: gone.chain_id.to_string() });
+        }
         config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let bytes = serde_json::to_vec(&config)
             .map_err(|source| Error::Record { path: "image configuration".into(), source })?;
@@ -421,7 +432,9 @@ impl ImageStore {
                 let mut plain = unpack::decompress(self.content.open_blob(blob)?).io("read", &path)?;
                 std::io::copy(&mut plain, &mut writer).io("read", &path)?;
             }
-            None => pack::pack(&self.layer_path(&layer.chain_id).join("diff"), true, &mut writer)?,
+            None => {
+                pack::pack(&self.layer_path(&layer.chain_id).join("diff"), true, &mut writer)?;
+            }
         }
         let (_, actual, _) = writer.finish();
         if actual != layer.diff_id {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -45,16 +45,39 @@ pub(crate) fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dy
     Ok(Box::new(reader))
 }
 
-/// Unpacks the uncompressed archive `reader` into the existing, empty directory `root`.
+/// What names that begin with `.wh.` mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A layer: they hide what the layers below have.
+    Layer,
+    /// Any other archive: they are names like others.
+    Plain,
+}
+
+/// Unpacks an archive (plain, or compressed with gzip or zstd) into the existing directory `target`, which may hold
+/// something already: what the archive names replaces it, only directories are joined. No path of the archive leads
+/// out of `target`.
+///
+/// # Errors
+/// [`Error::InvalidEntry`] for an entry that must not be unpacked; [`Error::Io`] when the system refuses or the
+/// archive is damaged.
+pub fn extract_archive(reader: impl Read + Send, target: BorrowedFd<'_>) -> Result<u64> {
+    let path = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    let plain = decompress(reader).io("read", "archive")?;
+    unpack(plain, &path, Form::Plain)
+}
+
+/// Unpacks the uncompressed archive `reader` into the existing directory `root`.
 /// Answers the sum of the sizes of its regular files, in bytes.
 ///
 /// # Errors
 /// [`Error::InvalidEntry`] for an entry that must not be unpacked; [`Error::Io`] when the system refuses or the
 /// archive is damaged.
-pub(crate) fn unpack(reader: impl Read, root: &Path) -> Result<u64> {
+pub(crate) fn unpack(reader: impl Read, root: &Path, form: Form) -> Result<u64> {
     let root_fd = openat(CWD, root, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .io("open", root)?;
     let mut unpacker = Unpacker {
+        form,
         root: root.to_owned(),
         root_fd,
         parent: None,
@@ -70,6 +93,7 @@ pub(crate) fn unpack(reader: impl Read, root: &Path) -> Result<u64> {
 }
 
 struct Unpacker {
+    form: Form,
     root: PathBuf,
     root_fd: OwnedFd,
     /// The directory of the previous entry: archives list a directory's entries one after the other.
@@ -91,7 +115,7 @@ impl Unpacker {
             return self.root_entry(&entry);
         };
         let parent_path = path.parent().unwrap_or(Path::new("")).to_owned();
-        if name.as_bytes().starts_with(WHITEOUT_PREFIX) {
+        if self.form == Form::Layer && name.as_bytes().starts_with(WHITEOUT_PREFIX) {
             return self.whiteout(&parent_path, &name);
         }
         let attributes = extended_attributes(&mut entry);
@@ -394,7 +418,7 @@ fn display(path: &Path) -> String {
 }
 
 /// Removes a directory and all below it, following no symlink.
-fn remove_tree(parent: rustix::fd::BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
+fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<(), Errno> {
     let directory = openat(
         parent,
         name,

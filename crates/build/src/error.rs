@@ -1,0 +1,174 @@
+//! What can go wrong with a build, told in the words of the classic builder where scripts look for them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What is wrong with a Dockerfile, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// How many characters are meant.
+    pub length: usize,
+    /// The line as it was written.
+    pub source_line: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dockerfile parse error on line {}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl ParseError {
+    /// The line with a mark below the place.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        /// Longer lines tell nothing at a glance.
+        const WIDTH: usize = 160;
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let line: String = self
+            .source_line
+            .chars()
+            .take(WIDTH)
+            .map(|c| if c.is_control() || c.is_whitespace() { ' ' } else { c })
+            .collect();
+        if self.column > WIDTH {
+            return format!(" {number} | {line}");
+        }
+        let mark = "^".repeat(self.length.clamp(1, WIDTH - self.column + 1));
+        format!(" {number} | {line}\n {gutter} | {}{mark}", " ".repeat(self.column.saturating_sub(1)))
+    }
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Dockerfile breaks the rules.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// There is no Dockerfile.
+    #[error("Cannot locate specified Dockerfile: {path}")]
+    NoDockerfile {
+        /// Where it was looked for, relative to the context.
+        path: String,
+    },
+    /// The Dockerfile has nothing in it.
+    #[error("the Dockerfile ({path}) cannot be empty")]
+    EmptyDockerfile {
+        /// Its path, relative to the context.
+        path: String,
+    },
+    /// The request or an instruction asks for something that makes no sense or is not supported.
+    #[error("{message}")]
+    Invalid {
+        /// What, and what to do instead.
+        message: String,
+    },
+    /// The context is no archive, or a damaged one.
+    #[error("cannot read the build context")]
+    Context {
+        /// The reason.
+        #[source]
+        source: dray_image::Error,
+    },
+    /// A source of COPY or ADD does not exist.
+    #[error("{instruction} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist")]
+    NoSource {
+        /// `COPY` or `ADD`.
+        instruction: &'static str,
+        /// The source as it was written.
+        path: String,
+    },
+    /// A copy was refused.
+    #[error("{instruction} failed: {why}")]
+    Copy {
+        /// `COPY` or `ADD`.
+        instruction: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// An image that FROM or `--from` names is not here.
+    #[error("pull access denied for {name}, repository does not exist or may require 'docker login': pulling from registries is not supported; use `docker load`")]
+    NoImage {
+        /// The image.
+        name: String,
+    },
+    /// A command of RUN failed.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Run {
+        /// The command.
+        command: String,
+        /// Its exit code.
+        code: u8,
+    },
+    /// There is nothing to make an image of.
+    #[error("No image was generated. Is your Dockerfile empty?")]
+    NoResult,
+    /// Nobody listens any more.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] dray_engine::Error),
+    /// The file system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl From<dray_image::Error> for Error {
+    fn from(error: dray_image::Error) -> Self {
+        Self::Engine(dray_engine::Error::Image(error))
+    }
+}
+
+impl Error {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into() }
+    }
+
+    /// The error and all that lies behind it, and for a Dockerfile the place in it.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        if let Self::Parse(error) = self {
+            return format!("{error}\n{}", error.excerpt());
+        }
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// Adds what was tried, and on which path, to an error of the system.
+pub(crate) trait IoContext<T> {
+    fn io(self, action: &'static str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
+    fn io(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|source| Error::Io { action, path: path.as_ref().to_owned(), source: source.into() })
+    }
+}
