@@ -1,0 +1,126 @@
+//! Pods as controllers need them: of each pod only what some controller reads is decoded and kept. Containers
+//! and volumes, which are most of a pod, stay out of memory.
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{PodCondition, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::{Deserialize, Serialize};
+
+/// A pod.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Pod {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: PodSpec,
+    pub(crate) status: PodStatus,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodSpec {
+    pub(crate) node_name: String,
+    pub(crate) hostname: String,
+    pub(crate) subdomain: String,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
+    pub(crate) tolerations: Vec<Toleration>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Container {
+    /// "Always" for an init container that goes on running.
+    pub(crate) restart_policy: String,
+    pub(crate) ports: Vec<ContainerPort>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ContainerPort {
+    pub(crate) name: String,
+    pub(crate) container_port: i32,
+    pub(crate) protocol: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodStatus {
+    pub(crate) phase: String,
+    pub(crate) conditions: Vec<PodCondition>,
+    #[serde(rename = "podIP")]
+    pub(crate) pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pub(crate) pod_ips: Vec<PodAddress>,
+    pub(crate) container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodAddress {
+    pub(crate) ip: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ContainerStatus {
+    pub(crate) restart_count: i32,
+}
+
+impl k8s_openapi::Resource for Pod {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const KIND: &'static str = "Pod";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "pods";
+    type Scope = NamespaceResourceScope;
+}
+
+impl k8s_openapi::Metadata for Pod {
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Pod {
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it has ended, well or not.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Whether it runs or is going to.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.is_finished() && !self.is_terminating()
+    }
+
+    pub(crate) fn condition(&self, kind: &str) -> Option<&PodCondition> {
+        self.status.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|condition| condition.status == "True")
+    }
+
+    /// Since when it is ready.
+    pub(crate) fn ready_since(&self) -> Option<&Time> {
+        let condition = self.condition("Ready").filter(|condition| condition.status == "True")?;
+        condition.last_transition_time.as_ref()
+    }
+
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> Vec<&str> {
+        if self.status.pod_ips.is_empty() && !self.status.pod_ip.is_empty() {
+            return vec![&self.status.pod_ip];
+        }
+        self.status.pod_ips.iter().map(|address| address.ip.as_str()).collect()
+    }
+}
