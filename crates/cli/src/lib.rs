@@ -1,2 +1,12 @@
 //! The client: commands as docker and kubectl have them, spoken over HTTP to a daemon.
+//!
+//! It knows the two APIs and nothing of the server: whatever it does, a user can do with any other client.
 #![forbid(unsafe_code)]
+
+pub mod docker;
+mod error;
+mod format;
+mod table;
+mod terminal;
+
+pub use error::{Error, Result};

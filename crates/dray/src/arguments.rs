@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use dray_cli::docker::DockerCommand;
 
 /// A container engine and a Kubernetes cluster in one daemon.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
+    /// Where the Docker API listens, for commands that use it.
+    #[arg(short = 'H', long, global = true)]
+    pub(crate) host: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -21,6 +25,8 @@ pub(crate) enum Command {
     Down(DownOptions),
     /// Say what the host offers and what it lacks.
     Doctor,
+    #[command(flatten)]
+    Docker(DockerCommand),
 }
 
 /// Options of `dray up`.

@@ -161,7 +161,7 @@ fn seccomp() -> Outcome {
 }
 
 fn forwarding() -> Outcome {
-    match dray_network::sysctl::get("net.ipv4.ip_forward").as_deref() {
+    match dray_network::sysctl::get("ipv4/ip_forward").as_deref() {
         Some("1") => Ok("on".to_owned()),
         Some(_) => Ok("off; the daemon turns it on".to_owned()),
         None => Err("/proc/sys/net/ipv4/ip_forward cannot be read".to_owned()),
@@ -169,7 +169,8 @@ fn forwarding() -> Outcome {
 }
 
 fn user_namespaces() -> Outcome {
-    match dray_network::sysctl::get("user.max_user_namespaces").and_then(|value| value.parse::<u64>().ok()) {
+    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    match most.ok().and_then(|most| most.trim().parse::<u64>().ok()) {
         Some(0) => Err("off; turn them on with: sysctl user.max_user_namespaces=10000".to_owned()),
         Some(most) => Ok(format!("up to {most}")),
         None => Err("the kernel has none".to_owned()),

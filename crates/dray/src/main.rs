@@ -10,16 +10,24 @@ mod error;
 mod notify;
 
 use clap::Parser;
+use dray_cli::docker::Docker;
 
 use crate::arguments::{Arguments, Command};
 
 fn main() -> std::process::ExitCode {
     // A shim must have one thread from its first instruction on.
     dray_runtime::shim::main_if_requested();
-    let result = match Arguments::parse().command {
+    if called_as("docker") {
+        return dray_cli::docker::main(&Docker::parse());
+    }
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
         Command::Up(options) => daemon::run(&options),
         Command::Down(options) => down::run(&options),
         Command::Doctor => return doctor::run(),
+        Command::Docker(command) => {
+            return dray_cli::docker::main(&Docker { host: arguments.host, command });
+        }
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -28,6 +36,12 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the binary was called by another name, through a link.
+fn called_as(name: &str) -> bool {
+    let called = std::env::args_os().next().unwrap_or_default();
+    std::path::Path::new(&called).file_name().is_some_and(|file| file == name)
 }
 
 /// The error and all that lies behind it, in one line.
