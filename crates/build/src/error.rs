@@ -83,7 +83,9 @@ pub enum Error {
         source: dray_image::Error,
     },
     /// A source of COPY or ADD does not exist.
-    #[error("{instruction} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist")]
+    #[error(
+        "{instruction} failed: file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"
+    )]
     NoSource {
         /// `COPY` or `ADD`.
         instruction: &'static str,
@@ -99,7 +101,9 @@ pub enum Error {
         why: String,
     },
     /// An image that FROM or `--from` names is not here.
-    #[error("pull access denied for {name}, repository does not exist or may require 'docker login': pulling from registries is not supported; use `docker load`")]
+    #[error(
+        "pull access denied for {name}, repository does not exist or may require 'docker login': pulling from registries is not supported; use `docker load`"
+    )]
     NoImage {
         /// The image.
         name: String,

@@ -253,7 +253,9 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_end() {
-        for word in ["${A", "${", "${}", "'a", "\"a", "${A:", "${A:-", "${A:-${B}", "${A^}", "${NO:?}", "${NO?why}"] {
+        for word in
+            ["${A", "${", "${}", "'a", "\"a", "${A:", "${A:-", "${A:-${B}", "${A^}", "${NO:?}", "${NO?why}"]
+        {
             assert!(expand(word).is_err(), "{word}");
         }
         assert!(expand(&"${NO:-".repeat(1000)).is_err());

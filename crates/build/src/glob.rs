@@ -9,7 +9,10 @@ enum Part {
     /// `?`: one character that is no separator.
     One,
     /// `[a-z]`, `[^a-z]`.
-    Class { negated: bool, ranges: Vec<(char, char)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
     /// `*`: any characters but separators.
     Star,
 }

@@ -28,6 +28,8 @@ pub enum Kind {
     Env(Vec<(String, String)>),
     /// `LABEL`.
     Label(Vec<(String, String)>),
+    /// Labels that the caller gives, in which nothing is replaced.
+    GivenLabel(Vec<(String, String)>),
     /// `WORKDIR`.
     Workdir(String),
     /// `USER`.

@@ -4,6 +4,9 @@
 //! containers of the engine like any other.
 #![forbid(unsafe_code)]
 
+mod builder;
+mod cache;
+mod context;
 mod error;
 mod expand;
 mod glob;
@@ -11,7 +14,13 @@ mod ignore;
 mod instruction;
 mod lines;
 mod parser;
+mod run;
+mod state;
+mod steps;
+mod transfer;
+mod tree;
 
+pub use builder::{BuildRequest, Builder, Progress, Pruned};
 pub use error::{Error, ParseError, Result};
 pub use instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 pub use lines::Heredoc;

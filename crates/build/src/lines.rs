@@ -209,7 +209,10 @@ mod tests {
         let lines = read(b"RUN <<A cat <<-'B'\none\nA\n\ttwo\n\tB\nRUN x=$((1<<2)) << Y\n").unwrap().lines;
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].heredocs[0], Heredoc { name: "A".into(), content: "one\n".into(), expand: true });
-        assert_eq!(lines[0].heredocs[1], Heredoc { name: "B".into(), content: "two\n".into(), expand: false });
+        assert_eq!(
+            lines[0].heredocs[1],
+            Heredoc { name: "B".into(), content: "two\n".into(), expand: false }
+        );
         assert!(lines[1].heredocs.is_empty());
         assert_eq!(read(b"COPY <<EOF /x\nno end").unwrap_err().message, "unterminated heredoc");
     }

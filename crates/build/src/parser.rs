@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ParseError;
-use crate::instruction::{
-    Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer,
-};
+use crate::instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 use crate::lines::{self, Line};
 
 type Result<T> = std::result::Result<T, ParseError>;
@@ -13,8 +11,24 @@ type Result<T> = std::result::Result<T, ParseError>;
 /// Most instructions of one Dockerfile.
 const MOST: usize = 10_000;
 const KEYWORDS: &[&str] = &[
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",
-    "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Parses a Dockerfile.
@@ -40,7 +54,7 @@ pub fn parse(bytes: &[u8]) -> Result<Dockerfile> {
     for line in &lines {
         let statement = Statement::split(line, escape)?;
         if statement.keyword == "FROM" {
-            file.stages.push(statement.from_instruction()?);
+            file.stages.push(statement.stage()?);
             continue;
         }
         let instruction = statement.instruction()?;
@@ -93,7 +107,8 @@ impl<'a> Statement<'a> {
         let word = keyword;
         let keyword = keyword.to_uppercase();
         if !KEYWORDS.contains(&keyword.as_str()) {
-            let help = closest(&keyword, KEYWORDS).map_or(String::new(), |near| format!(" (did you mean {near}?)"));
+            let help =
+                closest(&keyword, KEYWORDS).map_or(String::new(), |near| format!(" (did you mean {near}?)"));
             return Err(line.error(word, format!("unknown instruction: {keyword}{help}")));
         }
         let mut flags = Vec::new();
@@ -142,7 +157,7 @@ impl<'a> Statement<'a> {
         }
     }
 
-    fn from_instruction(&self) -> Result<Stage> {
+    fn stage(&self) -> Result<Stage> {
         self.flags(&["platform"])?;
         let words: Vec<&str> = self.rest.split_whitespace().collect();
         let (base, name) = match words.as_slice() {
@@ -152,7 +167,9 @@ impl<'a> Statement<'a> {
                 let valid = lower.starts_with(|c: char| c.is_ascii_lowercase())
                     && lower.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
                 if !valid {
-                    let message = format!("invalid name for build stage: \"{name}\", name can't start with a number or contain symbols");
+                    let message = format!(
+                        "invalid name for build stage: \"{name}\", name can't start with a number or contain symbols"
+                    );
                     return Err(self.line.error(name, message));
                 }
                 (*base, Some(lower))
@@ -258,8 +275,12 @@ impl<'a> Statement<'a> {
 
     fn run(&self) -> Result<Run> {
         self.required()?;
-        if let Some(name) = ["mount", "security"].iter().find(|name| self.flags.iter().any(|(f, _)| f == *name)) {
-            return Err(self.line.error(name, format!("the --{name} option of RUN is not supported by this builder")));
+        if let Some(name) =
+            ["mount", "security"].iter().find(|name| self.flags.iter().any(|(f, _)| f == *name))
+        {
+            return Err(self
+                .line
+                .error(name, format!("the --{name} option of RUN is not supported by this builder")));
         }
         let command = self.command(&["network"])?;
         let network = self.flag("network")?;
@@ -297,7 +318,8 @@ impl<'a> Statement<'a> {
             Some(words) => words,
             None => self.required()?.split_whitespace().map(str::to_owned).collect(),
         };
-        let Some((destination, sources)) = words.split_last().filter(|(_, sources)| !sources.is_empty()) else {
+        let Some((destination, sources)) = words.split_last().filter(|(_, sources)| !sources.is_empty())
+        else {
             return Err(self.error(format!(
                 "{} requires at least two arguments, but only one was provided. Destination could not be determined.",
                 self.keyword

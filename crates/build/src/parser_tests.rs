@@ -20,10 +20,7 @@ fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn stages_have_names_and_arguments_before_them() {
     let file = parse(b"ARG V=1 W\nFROM --platform=linux/amd64 a:$V AS Build\nRUN x\nfrom build\n").unwrap();
-    assert_eq!(
-        file.arguments[0].kind,
-        Kind::Arg(vec![("V".into(), Some("1".into())), ("W".into(), None)])
-    );
+    assert_eq!(file.arguments[0].kind, Kind::Arg(vec![("V".into(), Some("1".into())), ("W".into(), None)]));
     let first = &file.stages[0];
     assert_eq!((first.base.as_str(), first.name.as_deref()), ("a:$V", Some("build")));
     assert_eq!(first.platform.as_deref(), Some("linux/amd64"));
@@ -36,19 +33,20 @@ fn commands_have_two_forms() {
     assert_eq!(one("CMD a 'b c'"), Kind::Cmd(Command::Shell("a 'b c'".into())));
     assert_eq!(one("CMD ['a']"), Kind::Cmd(Command::Shell("['a']".into())));
     assert_eq!(one("ENTRYPOINT []"), Kind::Entrypoint(Command::Exec(vec![])));
-    let run = |command, network: Option<&str>| Kind::Run(Run { command, network: network.map(str::to_owned) });
+    let run =
+        |command, network: Option<&str>| Kind::Run(Run { command, network: network.map(str::to_owned) });
     assert_eq!(one("RUN --network=none a"), run(Command::Shell("a".into()), Some("none")));
     assert_eq!(one("RUN <<EOF\na\nb\nEOF\n"), run(Command::Shell("a\nb\n".into()), None));
-    assert_eq!(
-        one("RUN cat <<EOF >x\na\nEOF\n"),
-        run(Command::Shell("cat <<EOF >x\na\nEOF".into()), None)
-    );
+    assert_eq!(one("RUN cat <<EOF >x\na\nEOF\n"), run(Command::Shell("cat <<EOF >x\na\nEOF".into()), None));
     assert_eq!(one("SHELL [\"/bin/bash\"]"), Kind::Shell(vec!["/bin/bash".into()]));
 }
 
 #[test]
 fn pairs_have_two_forms() {
-    assert_eq!(one("ENV a=1 b=\"x y\" c=x\\ y"), Kind::Env(pairs(&[("a", "1"), ("b", "\"x y\""), ("c", "x\\ y")])));
+    assert_eq!(
+        one("ENV a=1 b=\"x y\" c=x\\ y"),
+        Kind::Env(pairs(&[("a", "1"), ("b", "\"x y\""), ("c", "x\\ y")]))
+    );
     assert_eq!(one("ENV a  b c=d"), Kind::Env(pairs(&[("a", "b c=d")])));
     assert_eq!(one("LABEL a.b='x y'"), Kind::Label(pairs(&[("a.b", "'x y'")])));
 }
@@ -82,24 +80,51 @@ fn health_checks_have_times() {
 #[test]
 fn errors_are_dockers() {
     for (source, expected) in [
-        ("FROM x\n\nFRM y", "dockerfile parse error on line 3: unknown instruction: FRM (did you mean FROM?)"),
+        (
+            "FROM x\n\nFRM y",
+            "dockerfile parse error on line 3: unknown instruction: FRM (did you mean FROM?)",
+        ),
         ("FROM x\nXYZZY", "dockerfile parse error on line 2: unknown instruction: XYZZY"),
         ("RUN x", "dockerfile parse error on line 1: no build stage in current context"),
         ("ARG a", "dockerfile parse error on line 1: no build stage in current context"),
         ("# nothing", "dockerfile parse error on line 1: file with no instructions"),
         ("FROM", "dockerfile parse error on line 1: FROM requires either one or three arguments"),
         ("FROM a b", "dockerfile parse error on line 1: FROM requires either one or three arguments"),
-        ("FROM x\nCOPY a", "dockerfile parse error on line 2: COPY requires at least two arguments, but only one was provided. Destination could not be determined."),
-        ("FROM x\nCOPY --form=a b c", "dockerfile parse error on line 2: unknown flag: --form (did you mean from?)"),
+        (
+            "FROM x\nCOPY a",
+            "dockerfile parse error on line 2: COPY requires at least two arguments, but only one was provided. Destination could not be determined.",
+        ),
+        (
+            "FROM x\nCOPY --form=a b c",
+            "dockerfile parse error on line 2: unknown flag: --form (did you mean from?)",
+        ),
         ("FROM x\nCOPY --from a c", "dockerfile parse error on line 2: missing a value on flag: from"),
         ("FROM x\nENV a", "dockerfile parse error on line 2: ENV must have two arguments"),
-        ("FROM x\nENV a=1 b", "dockerfile parse error on line 2: Syntax error - can't find = in \"b\". Must be of the form: name=value"),
+        (
+            "FROM x\nENV a=1 b",
+            "dockerfile parse error on line 2: Syntax error - can't find = in \"b\". Must be of the form: name=value",
+        ),
         ("FROM x\nRUN", "dockerfile parse error on line 2: RUN requires at least one argument"),
-        ("FROM x\nCMD [1]", "dockerfile parse error on line 2: when using JSON array syntax, arrays must be comprised of strings only"),
-        ("FROM x\nSHELL x", "dockerfile parse error on line 2: SHELL requires the arguments to be in JSON form"),
-        ("FROM x\nONBUILD FROM y", "dockerfile parse error on line 2: FROM isn't allowed as an ONBUILD trigger"),
-        ("FROM x\nADD https://x/y /z", "dockerfile parse error on line 2: ADD of a URL is not supported: fetch https://x/y into the build context, or with RUN"),
-        ("FROM x\nHEALTHCHECK --interval=x CMD y", "dockerfile parse error on line 2: invalid duration for --interval: x"),
+        (
+            "FROM x\nCMD [1]",
+            "dockerfile parse error on line 2: when using JSON array syntax, arrays must be comprised of strings only",
+        ),
+        (
+            "FROM x\nSHELL x",
+            "dockerfile parse error on line 2: SHELL requires the arguments to be in JSON form",
+        ),
+        (
+            "FROM x\nONBUILD FROM y",
+            "dockerfile parse error on line 2: FROM isn't allowed as an ONBUILD trigger",
+        ),
+        (
+            "FROM x\nADD https://x/y /z",
+            "dockerfile parse error on line 2: ADD of a URL is not supported: fetch https://x/y into the build context, or with RUN",
+        ),
+        (
+            "FROM x\nHEALTHCHECK --interval=x CMD y",
+            "dockerfile parse error on line 2: invalid duration for --interval: x",
+        ),
     ] {
         assert_eq!(message(source), expected);
     }

@@ -125,7 +125,21 @@ request! {
 request! { HostPort { address: String = "HostIp", port: String = "HostPort" } }
 request! { RestartRequest { name: String = "Name", maximum: u32 = "MaximumRetryCount" } }
 request! { DeviceRequest { host: String = "PathOnHost", container: String = "PathInContainer", permissions: String = "CgroupPermissions" } }
-request! { UlimitRequest { name: String = "Name", soft: i64 = "Soft", hard: i64 = "Hard" } }
+/// A limit, as create and build take it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct UlimitRequest {
+    name: String,
+    soft: i64,
+    hard: i64,
+}
+
+impl From<UlimitRequest> for Ulimit {
+    fn from(request: UlimitRequest) -> Self {
+        Self { name: request.name, soft: request.soft, hard: request.hard }
+    }
+}
+
 request! { LogRequest { kind: String = "Type", options: BTreeMap<String, String> = "Config" } }
 request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
 request! { EndpointRequest { aliases: Vec<String> = "Aliases", addresses: AddressRequest = "IPAMConfig" } }
@@ -264,11 +278,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         log: log_policy(&host.log)?,
         shm_size: host.shm_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
         sysctls: host.sysctls,
-        ulimits: host
-            .ulimits
-            .into_iter()
-            .map(|u| Ulimit { name: u.name, soft: u.soft, hard: u.hard })
-            .collect(),
+        ulimits: host.ulimits.into_iter().map(Ulimit::from).collect(),
         oom_score_adj: host.oom_score_adj.filter(|n| *n != 0),
         cgroup_parent: None,
         api: kept(raw, &host.volumes_from),
@@ -451,7 +461,7 @@ fn network_name(name: &str) -> String {
     if name == "default" { "bridge".to_owned() } else { name.to_owned() }
 }
 
-fn network_mode(mode: &str) -> NetworkMode {
+pub(crate) fn network_mode(mode: &str) -> NetworkMode {
     match mode {
         "" | "default" | "bridge" => NetworkMode::Default,
         "host" => NetworkMode::Host,

@@ -5,6 +5,7 @@
 #![recursion_limit = "256"]
 
 mod body;
+mod build;
 mod containers;
 mod create;
 mod duration;

@@ -7,8 +7,8 @@ use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::query::{Query, decode};
 use crate::{
-    API_VERSION, Api, MINIMUM_API_VERSION, containers, create, events, exec, images, inspect, list, logs,
-    networks, system, volumes,
+    API_VERSION, Api, MINIMUM_API_VERSION, build, containers, create, events, exec, images, inspect, list,
+    logs, networks, system, volumes,
 };
 
 /// Answers one request.
@@ -75,6 +75,10 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
             StatusCode::INTERNAL_SERVER_ERROR,
             "login to registries is not supported: images come from build, load and import",
         )),
+
+        ("POST", ["build"]) => build::build(api, &query, request.into_body()).await,
+        ("POST", ["build", "prune"]) => build::prune(api).await,
+        ("POST", ["build", "cancel"]) => Ok(body::empty(StatusCode::NO_CONTENT)),
 
         ("GET", ["containers", "json"]) => list::containers(api, &query),
         ("POST", ["containers", "create"]) => create::container(api, &query, request.into_body()).await,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 
+use dray_build::Builder;
 use dray_engine::Engine;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +18,7 @@ use crate::router;
 #[derive(Clone)]
 pub struct Api {
     pub(crate) engine: Engine,
+    pub(crate) builder: Builder,
     pub(crate) about: Arc<About>,
 }
 
@@ -28,11 +30,12 @@ pub(crate) struct About {
 }
 
 impl Api {
-    /// The API over an engine. `id` tells this daemon from others and stays the same.
+    /// The API over an engine, and a builder on it. `id` tells this daemon from others and stays the same.
     #[must_use]
     pub fn new(engine: Engine, version: &'static str, id: String) -> Self {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { engine, about: Arc::new(About { version, name, id }) }
+        let builder = Builder::new(engine.clone());
+        Self { engine, builder, about: Arc::new(About { version, name, id }) }
     }
 }
 

@@ -193,8 +193,5 @@ fn clear_mount_points(upper: &Path, lower: &[PathBuf]) -> Result<()> {
 
 fn same_directory(below: &fs::Metadata, stat: &rustix::fs::Stat) -> bool {
     use std::os::unix::fs::MetadataExt;
-    below.is_dir()
-        && below.mode() == stat.st_mode
-        && below.uid() == stat.st_uid
-        && below.gid() == stat.st_gid
+    below.is_dir() && below.mode() == stat.st_mode && below.uid() == stat.st_uid && below.gid() == stat.st_gid
 }

@@ -35,11 +35,11 @@ mod volumes;
 
 pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
+pub use dray_runtime::rootfs::{Root, lookup_group, lookup_user};
 pub use engine::{Engine, EngineConfig};
 pub use error::{Error, Result};
 pub use events::{Event, EventFilter, EventKind};
 pub use exec::{ExecSnapshot, ExecSpec};
-pub use dray_runtime::rootfs::{Root, lookup_group, lookup_user};
 pub use id::Id;
 pub use layers::{Scratch, WritableLayer};
 pub use logs::{LogLine, LogOptions, LogStream};

@@ -28,4 +28,4 @@ pub use load::Loaded;
 pub use pack::copy_directory;
 pub use reference::Reference;
 pub use store::{Image, ImageStore, Layer, NewImage};
-pub use unpack::extract_archive;
+pub use unpack::{decompressed_head, extract_archive};

@@ -96,6 +96,23 @@ pub struct NewImage {
     pub layers: Vec<Layer>,
 }
 
+impl NewImage {
+    /// The id that the image will have.
+    ///
+    /// # Errors
+    /// When the configuration cannot be encoded.
+    pub fn id(&self) -> Result<Digest> {
+        Ok(Digest::of(&self.encode()?))
+    }
+
+    fn encode(&self) -> Result<Vec<u8>> {
+        let mut config = self.config.clone();
+        config.rootfs.diff_ids = self.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        serde_json::to_vec(&config)
+            .map_err(|source| Error::Record { path: "image configuration".into(), source })
+    }
+}
+
 impl ImageStore {
     /// Opens the store below `root`, making it when it is not there, and clears what a crash left half-done.
     ///
@@ -402,13 +419,11 @@ impl ImageStore {
     /// When a layer is missing or the record cannot be written.
     pub fn create(&self, new: NewImage) -> Result<Image> {
         let _adding = self.adding.read();
-        let NewImage { mut config, layers } = new;
+        let bytes = new.encode()?;
+        let layers = new.layers;
         if let Some(gone) = layers.iter().find(|layer| !self.layer_path(&layer.chain_id).exists()) {
             return Err(Error::NotFound { name: gone.chain_id.to_string() });
         }
-        config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let bytes = serde_json::to_vec(&config)
-            .map_err(|source| Error::Record { path: "image configuration".into(), source })?;
         self.register(&bytes, layers)
     }
 

@@ -54,6 +54,16 @@ pub(crate) enum Form {
     Plain,
 }
 
+/// The first bytes, at most `limit`, of what `reader` gives with its compression (gzip or zstd) taken off.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn decompressed_head(reader: impl Read + Send, limit: usize) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(limit);
+    decompress(reader)?.take(limit as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
 /// Unpacks an archive (plain, or compressed with gzip or zstd) into the existing directory `target`, which may hold
 /// something already: what the archive names replaces it, only directories are joined. No path of the archive leads
 /// out of `target`.

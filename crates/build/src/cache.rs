@@ -1,0 +1,190 @@
+//! What earlier builds made: a step's result by the image it stood on and all that it depended on.
+//!
+//! An entry keeps its layers by a lease of the image store, so that a removal of images does not take them away.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use dray_image::{Digest, ImageConfig, ImageStore, Layer};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::error::IoContext;
+
+/// Entries that are kept; the ones not used for longest go first.
+const MOST: usize = 2000;
+/// How many more there may be before the oldest are looked for.
+const SLACK: usize = 200;
+const LEASE: &str = "build-cache-";
+
+/// The result of a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) config: ImageConfig,
+    pub(crate) layers: Vec<Layer>,
+}
+
+pub(crate) struct Cache {
+    directory: PathBuf,
+    images: Arc<ImageStore>,
+    /// How often each key is in use by a build that runs; those stay.
+    pinned: Mutex<HashMap<String, usize>>,
+    count: Mutex<usize>,
+}
+
+/// Keys that a build uses, until it ends.
+pub(crate) struct Pins {
+    cache: Arc<Cache>,
+    keys: Mutex<Vec<String>>,
+}
+
+impl Pins {
+    pub(crate) fn new(cache: &Arc<Cache>) -> Self {
+        Self { cache: Arc::clone(cache), keys: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn add(&self, key: &str) {
+        *self.cache.pinned.lock().entry(key.to_owned()).or_default() += 1;
+        self.keys.lock().push(key.to_owned());
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let mut pinned = self.cache.pinned.lock();
+        for key in self.keys.lock().drain(..) {
+            if let Some(count) = pinned.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    pinned.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// The key of a step: the image it stands on, and what it does.
+pub(crate) fn key(parent: Option<&Digest>, step: &str) -> String {
+    Digest::of(format!("1\n{}\n{step}", parent.map_or("", Digest::as_str)).as_bytes()).hex().to_owned()
+}
+
+/// Who leases the layers of an entry.
+pub(crate) fn owner(key: &str) -> String {
+    format!("{LEASE}{key}")
+}
+
+impl Cache {
+    /// Opens the cache. Leases without an entry, which a crash leaves, end.
+    pub(crate) fn open(directory: PathBuf, images: Arc<ImageStore>) -> Self {
+        let cache = Self { directory, images, pinned: Mutex::new(HashMap::new()), count: Mutex::new(0) };
+        if let Err(error) = cache.tidy() {
+            // Without its cache a build only takes longer.
+            tracing::warn!(error = %error.chain(), "cannot tidy the build cache");
+        }
+        cache
+    }
+
+    fn tidy(&self) -> Result<()> {
+        fs::create_dir_all(&self.directory).io("create", &self.directory)?;
+        for lease in self.images.lease_owners() {
+            if let Some(key) = lease.strip_prefix(LEASE)
+                && !self.path(key).exists()
+            {
+                self.images.release(&lease)?;
+            }
+        }
+        let mut count = 0;
+        for (name, _) in self.list()? {
+            if name.contains('.') {
+                // Half-written.
+                fs::remove_file(self.path(&name)).io("remove", self.path(&name))?;
+            } else {
+                count += 1;
+            }
+        }
+        *self.count.lock() = count;
+        Ok(())
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.directory.join(key)
+    }
+
+    fn list(&self) -> Result<Vec<(String, SystemTime)>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.directory).io("list", &self.directory)? {
+            let entry = entry.io("list", &self.directory)?;
+            if let Ok(name) = entry.file_name().into_string() {
+                let used = entry.metadata().and_then(|metadata| metadata.modified());
+                entries.push((name, used.unwrap_or(SystemTime::UNIX_EPOCH)));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The result of a step that was made before and still is there. Anything wrong with it only costs the time to
+    /// make it again.
+    pub(crate) fn find(&self, key: &str) -> Option<Entry> {
+        let bytes = fs::read(self.path(key)).ok()?;
+        let entry: Entry = serde_json::from_slice(&bytes).ok()?;
+        let whole =
+            entry.layers.iter().all(|layer| matches!(self.images.layer(&layer.chain_id), Ok(Some(_))));
+        if !whole {
+            return None;
+        }
+        if let Ok(file) = fs::File::open(self.path(key)) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Some(entry)
+    }
+
+    /// Keeps the result of a step.
+    pub(crate) fn put(&self, key: &str, entry: &Entry) -> Result<()> {
+        let path = self.path(key);
+        let fresh = !path.exists();
+        let staged = path.with_extension(format!("{:?}", std::thread::current().id()));
+        let bytes = serde_json::to_vec(entry).map_err(std::io::Error::from).io("encode", &path)?;
+        fs::write(&staged, bytes).io("write", &staged)?;
+        fs::rename(&staged, &path).io("rename", &staged)?;
+        if fresh {
+            let mut count = self.count.lock();
+            *count += 1;
+            if *count > MOST + SLACK {
+                *count = self.shrink(MOST)?.1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all that no build uses now; answers how many entries went and the bytes that freed.
+    pub(crate) fn prune(&self) -> Result<(usize, u64)> {
+        let mut count = self.count.lock();
+        let (gone, left) = self.shrink(0)?;
+        *count = left;
+        drop(count);
+        Ok((gone, self.images.sweep()?))
+    }
+
+    /// Forgets the oldest entries until at most `most` are left; answers how many went and how many are left.
+    fn shrink(&self, most: usize) -> Result<(usize, usize)> {
+        let mut entries = self.list()?;
+        entries.sort_by_key(|(_, used)| *used);
+        let (surplus, mut gone) = (entries.len().saturating_sub(most), 0);
+        for (key, _) in &entries[..surplus] {
+            // Held over the removal, so that no build begins to use it meanwhile.
+            let pinned = self.pinned.lock();
+            if pinned.contains_key(key) {
+                continue;
+            }
+            let path: &Path = &self.path(key);
+            fs::remove_file(path).io("remove", path)?;
+            self.images.release(&owner(key))?;
+            gone += 1;
+        }
+        Ok((gone, entries.len() - gone))
+    }
+}

@@ -1,0 +1,200 @@
+//! `POST /build`: the classic builder's parameters, and its stream of JSON lines.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dray_build::{BuildRequest, Error as BuildError, Progress};
+use dray_engine::{NetworkMode, Resources, Ulimit};
+use dray_image::{Digest, Reference};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::Api;
+use crate::body::{self, Body};
+use crate::create::{self, UlimitRequest};
+use crate::error::{ApiError, Result};
+use crate::query::Query;
+
+/// Messages that a slow client may be behind.
+const AHEAD: usize = 64;
+/// Output that a quiet build keeps in case it fails, in bytes.
+const QUIET_LIMIT: usize = 1 << 20;
+
+/// A parameter that is JSON; absent and `null` are the default.
+fn parameter<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
+    let Some(text) = query.non_empty(name) else { return Ok(T::default()) };
+    let parsed: Option<T> = serde_json::from_str(text)
+        .map_err(|error| ApiError::bad_request(format!("error reading {name}: {error}")))?;
+    Ok(parsed.unwrap_or_default())
+}
+
+fn build_request(query: &Query) -> Result<BuildRequest> {
+    if let Some(remote) = query.non_empty("remote").filter(|remote| *remote != "client-session") {
+        return Err(ApiError::bad_request(format!(
+            "building from {remote} is not supported: send the build context"
+        )));
+    }
+    if query.get("version") == Some("2") || query.get("remote").is_some_and(|remote| !remote.is_empty()) {
+        return Err(ApiError::bad_request(
+            "BuildKit is not supported by this daemon: set DOCKER_BUILDKIT=0 to use the classic builder",
+        ));
+    }
+    if query.flag("squash") {
+        return Err(ApiError::bad_request("squash is not supported"));
+    }
+    let tags = query.all("t").into_iter().filter(|tag| !tag.is_empty());
+    let tags = tags.map(Reference::parse).collect::<Result<Vec<_>, _>>()?;
+    if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
+        return Err(ApiError::bad_request(format!(
+            "refusing to create a tag with a digest reference: {}",
+            tag.familiar()
+        )));
+    }
+    let number =
+        |name| -> Result<Option<i64>> { Ok(query.number(name)?.filter(|number: &i64| *number != 0)) };
+    let limits: Vec<UlimitRequest> = parameter(query, "ulimits")?;
+    let resources = Resources {
+        memory: number("memory")?,
+        memory_swap: number("memswap")?,
+        cpu_shares: query.number("cpushares")?.filter(|number| *number != 0),
+        cpu_period: query.number("cpuperiod")?.filter(|number| *number != 0),
+        cpu_quota: number("cpuquota")?,
+        cpuset_cpus: query.non_empty("cpusetcpus").map(str::to_owned),
+        cpuset_mems: query.non_empty("cpusetmems").map(str::to_owned),
+        ..Resources::default()
+    };
+    Ok(BuildRequest {
+        dockerfile: query.get("dockerfile").unwrap_or_default().to_owned(),
+        tags,
+        build_args: parameter::<BTreeMap<String, Option<String>>>(query, "buildargs")?,
+        labels: parameter(query, "labels")?,
+        target: query.get("target").unwrap_or_default().to_owned(),
+        no_cache: query.flag("nocache"),
+        pull: query.flag("pull"),
+        network: match query.get("networkmode").unwrap_or_default() {
+            "" | "default" | "bridge" => NetworkMode::Default,
+            other => create::network_mode(other),
+        },
+        resources,
+        ulimits: limits.into_iter().map(Ulimit::from).collect(),
+        extra_hosts: query
+            .get("extrahosts")
+            .unwrap_or_default()
+            .split(',')
+            .filter(|entry| !entry.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        shm_size: query.number("shmsize")?.filter(|size| *size != 0),
+    })
+}
+
+fn line(value: &Value) -> Bytes {
+    format!("{value}\r\n").into()
+}
+
+fn text(text: &str) -> Bytes {
+    line(&json!({ "stream": text }))
+}
+
+/// How a failure looks once the answer has begun.
+fn failure(error: &BuildError) -> Bytes {
+    let message = error.chain();
+    let detail = match error {
+        BuildError::Run { code, .. } => json!({ "code": code, "message": message }),
+        _ => json!({ "message": message }),
+    };
+    line(&json!({ "errorDetail": detail, "error": message }))
+}
+
+impl From<BuildError> for ApiError {
+    fn from(error: BuildError) -> Self {
+        let status = match error {
+            BuildError::Engine(error) => return error.into(),
+            BuildError::NoImage { .. } => StatusCode::NOT_FOUND,
+            BuildError::Io { .. } | BuildError::Run { .. } | BuildError::Cancelled => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.chain())
+    }
+}
+
+/// Builds an image. What is wrong before the first step is a status code; what fails later, and all that the build
+/// tells, are lines of the answer.
+pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let request = build_request(query)?;
+    let quiet = query.flag("q");
+    let (progress, mut events) = mpsc::channel(AHEAD);
+    let builder = api.builder.clone();
+    let context = body::reader(incoming);
+    // When the client goes, the events are no longer taken, and that ends the build.
+    let building = tokio::spawn(async move { builder.build(request, context, progress).await });
+    let Some(first) = events.recv().await else {
+        let result = building.await.map_err(|_| ApiError::internal("the build ended unexpectedly"))?;
+        return match result {
+            Ok(_) => Err(ApiError::internal("the build ended without a word")),
+            Err(error) => Err(error.into()),
+        };
+    };
+    let (sender, response) = body::stream("application/json");
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            let bytes = match event {
+                Progress::Text(words) => text(&words),
+                Progress::Image(id) => line(&json!({ "aux": { "ID": id.as_str() } })),
+            };
+            if quiet {
+                // Listened to all the same: a client that goes ends a quiet build, too.
+                if sender.is_closed() {
+                    return;
+                }
+                if kept.len() + bytes.len() <= QUIET_LIMIT {
+                    kept.extend_from_slice(&bytes);
+                }
+            } else if sender.send(bytes).await.is_err() {
+                return;
+            }
+            next = tokio::select! {
+                event = events.recv() => event,
+                () = sender.closed() => return,
+            };
+        }
+        finish(&sender, building, quiet, kept).await;
+    });
+    Ok(response)
+}
+
+async fn finish(
+    sender: &mpsc::Sender<Bytes>,
+    building: tokio::task::JoinHandle<Result<Digest, BuildError>>,
+    quiet: bool,
+    kept: Vec<u8>,
+) {
+    let last = match building.await {
+        Ok(Ok(id)) if quiet => text(&format!("{id}\n")),
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => {
+            if quiet && sender.send(kept.into()).await.is_err() {
+                return;
+            }
+            failure(&error)
+        }
+        Err(_) => line(
+            &json!({ "errorDetail": { "message": "the build ended unexpectedly" }, "error": "the build ended unexpectedly" }),
+        ),
+    };
+    let _ = sender.send(last).await;
+}
+
+pub(crate) async fn prune(api: &Api) -> Result<Response<Body>> {
+    let pruned = api.builder.prune().await?;
+    let gone: Vec<String> = Vec::new();
+    tracing::debug!(entries = pruned.entries, "pruned the build cache");
+    body::json(StatusCode::OK, &json!({ "CachesDeleted": gone, "SpaceReclaimed": pruned.bytes }))
+}
