@@ -45,6 +45,16 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// The API server refused.
+    #[error("Error from server ({reason}): {message}")]
+    Server {
+        /// The HTTP status.
+        status: u16,
+        /// The reason, as `NotFound`.
+        reason: String,
+        /// What it said.
+        message: String,
+    },
     /// The daemon answered something that is not what its API promises.
     #[error("unexpected answer from the daemon")]
     Answer {

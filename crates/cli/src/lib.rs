@@ -6,6 +6,7 @@
 pub mod docker;
 mod error;
 mod format;
+pub mod kubectl;
 mod table;
 mod terminal;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use dray_cli::docker::DockerCommand;
+use dray_cli::kubectl::{GlobalOptions, KubectlCommand};
 
 /// A container engine and a Kubernetes cluster in one daemon.
 #[derive(Debug, Parser)]
@@ -27,6 +28,17 @@ pub(crate) enum Command {
     Doctor,
     #[command(flatten)]
     Docker(DockerCommand),
+    /// Talk to the Kubernetes API: get, apply, logs and the like.
+    Kubectl(KubectlOptions),
+}
+
+/// Options of `dray kubectl`.
+#[derive(Debug, Args)]
+pub(crate) struct KubectlOptions {
+    #[command(flatten)]
+    pub(crate) options: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: KubectlCommand,
 }
 
 /// Options of `dray up`.

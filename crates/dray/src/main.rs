@@ -11,14 +11,18 @@ mod notify;
 
 use clap::Parser;
 use dray_cli::docker::Docker;
+use dray_cli::kubectl::Kubectl;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, KubectlOptions};
 
 fn main() -> std::process::ExitCode {
     // A shim must have one thread from its first instruction on.
     dray_runtime::shim::main_if_requested();
     if called_as("docker") {
         return dray_cli::docker::main(&Docker::parse());
+    }
+    if called_as("kubectl") {
+        return dray_cli::kubectl::main(&Kubectl::parse());
     }
     let arguments = Arguments::parse();
     let result = match arguments.command {
@@ -27,6 +31,9 @@ fn main() -> std::process::ExitCode {
         Command::Doctor => return doctor::run(),
         Command::Docker(command) => {
             return dray_cli::docker::main(&Docker { host: arguments.host, command });
+        }
+        Command::Kubectl(KubectlOptions { options, command }) => {
+            return dray_cli::kubectl::main(&Kubectl { options, command });
         }
     };
     match result {

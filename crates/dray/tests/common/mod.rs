@@ -1,0 +1,203 @@
+//! What the end-to-end tests share: a daemon in namespaces of the test's own, and images made from nothing.
+
+#![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use dray_testkit::{eventually, isolate};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A daemon in namespaces of the test's own.
+pub struct Daemon {
+    directory: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        isolate();
+        let mut daemon = Self { directory: tempfile::tempdir().unwrap(), process: None };
+        daemon.up();
+        daemon
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn up(&mut self) {
+        let _ = fs::remove_file(self.path("out"));
+        let process = Command::new(env!("CARGO_BIN_EXE_dray"))
+            .arg("up")
+            .arg("--data-dir")
+            .arg(self.path("d"))
+            .arg("--run-dir")
+            .arg(self.path("r"))
+            .args(["--api-listen", "127.0.0.1:6443"])
+            .stdout(fs::File::create(self.path("out")).unwrap())
+            .stderr(fs::File::options().create(true).append(true).open(self.path("log")).unwrap())
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+        eventually("the daemon to be ready", PATIENCE, || {
+            let out = fs::read_to_string(self.path("out")).unwrap();
+            out.contains("export KUBECONFIG=").then_some(())
+        });
+    }
+
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", format!("unix://{}", self.path("r/docker.sock").display()));
+        command.env("DOCKER_CONFIG", self.path("config"));
+        command.env("DOCKER_BUILDKIT", "0");
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    pub fn docker(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("cannot run docker: install its command line")
+    }
+
+    /// What a command that succeeds prints.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.docker(arguments);
+        assert!(
+            output.status.success(),
+            "docker {arguments:?}: {}\n{}",
+            String::from_utf8_lossy(&output.stderr),
+            fs::read_to_string(self.path("log")).unwrap_or_default()
+        );
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// What a command that fails says on its error output.
+    pub fn refused(&self, arguments: &[&str], words: &str) -> String {
+        let output = self.docker(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && errors.contains(words), "docker {arguments:?}: {errors}");
+        errors
+    }
+
+    /// Nothing of a container or an exec is left but those that `ps -a` knows.
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.ok(&["ps", "-aq"]), "", "no container is left");
+        for place in ["r/c", "r/e", "r/n", "d/containers", "d/scratch", "d/image/ingest"] {
+            eventually(place, PATIENCE, || {
+                fs::read_dir(self.path(place))
+                    .map_or(true, |mut entries| entries.next().is_none())
+                    .then_some(())
+            });
+        }
+    }
+
+    pub fn code(&self, arguments: &[&str]) -> i32 {
+        self.docker(arguments).status.code().unwrap()
+    }
+
+    pub fn load_busybox(&self) {
+        let archive = self.path("image.tar");
+        busybox_image(&archive);
+        assert_eq!(self.ok(&["load", "-i", archive.to_str().unwrap()]), "Loaded image: box:latest");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.process.is_none() {
+            self.up();
+        }
+        let ids = String::from_utf8(self.docker(&["ps", "-aq"]).stdout).unwrap_or_default();
+        for id in ids.lines() {
+            let _ = self.docker(&["rm", "-f", id]);
+        }
+        let down = Command::new(env!("CARGO_BIN_EXE_dray"))
+            .arg("down")
+            .arg("--run-dir")
+            .arg(self.path("r"))
+            .status();
+        if down.is_ok_and(|status| status.success())
+            && let Some(mut process) = self.process.take()
+        {
+            let _ = process.wait();
+        }
+    }
+}
+
+/// The body that a web server answers, when one does.
+pub fn fetch(address: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let answer = std::io::read_to_string(&mut stream).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
+
+pub fn entry_header() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_mode(0o777);
+    header
+}
+
+/// An archive in Docker's format: one layer with a static busybox.
+pub fn busybox_image(path: &Path) {
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = entry_header();
+    for name in ["bin/", "etc/", "tmp/"] {
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        layer.append_data(&mut header, name, std::io::empty()).unwrap();
+    }
+    let mut file = |name: &str, mode: u32, bytes: &[u8]| {
+        let mut header = entry_header();
+        header.set_mode(mode);
+        header.set_size(bytes.len() as u64);
+        layer.append_data(&mut header, name, bytes).unwrap();
+    };
+    file("bin/busybox", 0o755, &fs::read("/bin/busybox").expect("install busybox-static"));
+    file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n");
+    file("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\n");
+    for applet in
+        "sh echo cat sleep true false id wget httpd touch ls stty mkdir rm chmod chown ln stat find grep \
+         hostname nslookup dd kill ps env sort head tail test printf wc seq trap nc"
+            .split_whitespace()
+    {
+        let mut header = entry_header();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    let layer = layer.into_inner().unwrap();
+    let config = serde_json::json!({
+        "architecture": dray_image::ImageConfig::host_architecture(), "os": "linux",
+        "config": { "Env": ["PATH=/bin", "GREETING=hello"], "Cmd": ["sh"] },
+        "rootfs": { "type": "layers", "diff_ids": [dray_image::Digest::of(&layer)] },
+    })
+    .to_string();
+    let manifest = r#"[{"Config":"config.json","RepoTags":["box:latest"],"Layers":["layer.tar"]}]"#;
+    let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
+    for (name, bytes) in [
+        ("layer.tar", layer.as_slice()),
+        ("config.json", config.as_bytes()),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        let mut header = entry_header();
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        archive.append_data(&mut header, name, bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
