@@ -431,7 +431,7 @@ impl Inner {
         let kind = request.kind;
         if request.subresource == Some(Subresource::Status) {
             prepare_status(kind, new, old);
-        } else if !matches!(request.subresource, Some(Subresource::Finalize)) {
+        } else if !matches!(request.subresource, Some(Subresource::Finalize | Subresource::Binding)) {
             (kind.prepare_update)(new, old);
         }
         metadata::prepare_update(new, old);

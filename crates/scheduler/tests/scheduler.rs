@@ -1,0 +1,289 @@
+//! The scheduler against the real API server, in the same process.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use dray_apiserver::{ApiServer, Config, Identity};
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Cluster {
+    client: Client,
+    _stop: tokio::sync::oneshot::Sender<()>,
+    _directory: tempfile::TempDir,
+}
+
+async fn cluster() -> Cluster {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config {
+        data_dir: directory.path().to_owned(),
+        service_cidr: "10.43.0.0/16".into(),
+        advertise_address: "127.0.0.1:6443".parse().unwrap(),
+        names: Vec::new(),
+        node_connector: None,
+    };
+    let server = ApiServer::open(config).await.unwrap();
+    let client = |name: &str| Client::new(server.service(Identity::component(name)), "default");
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let scheduler = client("system:kube-scheduler");
+    tokio::spawn(async move {
+        dray_scheduler::run(scheduler, async { drop(stopped.await) }).await.unwrap();
+    });
+    Cluster { client: client("test"), _stop: stop, _directory: directory }
+}
+
+impl Cluster {
+    fn pods(&self) -> Api<Pod> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    async fn node(&self, name: &str, spec: Value, allocatable: Value) {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+            "spec": spec, "status": { "capacity": allocatable, "allocatable": allocatable },
+        }))
+        .unwrap();
+        Api::<Node>::all(self.client.clone()).create(&PostParams::default(), &node).await.unwrap();
+    }
+
+    async fn pod(&self, name: &str, spec: Value) -> Pod {
+        let mut spec = spec;
+        if spec["containers"].is_null() {
+            spec["containers"] = json!([{ "name": "c", "image": "web" }]);
+        }
+        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": name }, "spec": spec })).unwrap();
+        self.pods().create(&PostParams::default(), &pod).await.unwrap()
+    }
+
+    /// The pod as it is when it is as it should be.
+    async fn pod_when(&self, name: &str, check: impl Fn(&Pod) -> bool) -> Pod {
+        let what = format!("pod {name}");
+        let found = within(&what, async {
+            let fields = format!("metadata.name={name}");
+            let parameters = WatchParams::default().fields(&fields);
+            let mut events = self.pods().watch(&parameters, "0").await.unwrap().boxed();
+            loop {
+                match events.next().await.unwrap().unwrap() {
+                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) if check(&pod) => return pod,
+                    _ => {}
+                }
+            }
+        });
+        found.await
+    }
+
+    async fn node_of(&self, name: &str) -> String {
+        let pod = self.pod_when(name, |pod| pod.spec.as_ref().unwrap().node_name.is_some()).await;
+        pod.spec.unwrap().node_name.unwrap()
+    }
+
+    async fn refusal_of(&self, name: &str) -> String {
+        let refused = |pod: &Pod| message(pod).is_some();
+        message(&self.pod_when(name, refused).await).unwrap()
+    }
+
+    async fn event(&self, reason: &str, name: &str) -> Event {
+        let events = Api::<Event>::default_namespaced(self.client.clone());
+        let fields = format!("reason={reason},involvedObject.name={name}");
+        within(reason, async {
+            let parameters = WatchParams::default().fields(&fields);
+            let mut stream = events.watch(&parameters, "0").await.unwrap().boxed();
+            loop {
+                if let WatchEvent::Added(event) = stream.next().await.unwrap().unwrap() {
+                    return event;
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn message(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
+    (condition.status == "False").then(|| condition.message.clone().unwrap_or_default())
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"))
+}
+
+fn size(cpu: &str) -> Value {
+    json!({ "cpu": cpu, "memory": "8Gi", "pods": "110" })
+}
+
+fn asking(cpu: &str) -> Value {
+    json!({ "containers": [{ "name": "c", "image": "web", "resources": { "requests": { "cpu": cpu } } }] })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_gets_a_node_and_an_event() {
+    let cluster = cluster().await;
+    cluster.node("one", json!({}), size("2")).await;
+    cluster.pod("a", asking("1")).await;
+    assert_eq!(cluster.node_of("a").await, "one");
+    let event = cluster.event("Scheduled", "a").await;
+    assert_eq!(event.message.as_deref(), Some("Successfully assigned default/a to one"));
+    assert_eq!(event.reporting_component.as_deref(), Some("default-scheduler"));
+    let pod = cluster.pods().get("a").await.unwrap();
+    let condition = &pod.status.unwrap().conditions.unwrap()[0];
+    assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("PodScheduled", "True"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_fits_nowhere_waits_for_what_makes_room() {
+    let cluster = cluster().await;
+    cluster.pod("early", json!({})).await;
+    assert_eq!(cluster.refusal_of("early").await, "no nodes available to schedule pods");
+    cluster.node("one", json!({}), size("2")).await;
+    assert_eq!(cluster.node_of("early").await, "one");
+    cluster.pod("a", asking("2")).await;
+    cluster.node_of("a").await;
+    cluster.pod("b", asking("2")).await;
+    assert_eq!(cluster.refusal_of("b").await, "0/1 nodes are available: 1 Insufficient cpu.");
+    let event = cluster.event("FailedScheduling", "b").await;
+    assert_eq!(event.type_.as_deref(), Some("Warning"));
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    cluster.pods().delete("a", &now).await.unwrap();
+    assert_eq!(cluster.node_of("b").await, "one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taints_and_cordons_hold_until_they_are_taken_away() {
+    let cluster = cluster().await;
+    let taint = json!({ "taints": [{ "key": "k", "value": "v", "effect": "NoSchedule" }] });
+    cluster.node("tainted", taint, size("2")).await;
+    cluster.node("cordoned", json!({ "unschedulable": true }), size("2")).await;
+    cluster.pod("a", json!({})).await;
+    assert_eq!(
+        cluster.refusal_of("a").await,
+        "0/2 nodes are available: 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."
+    );
+    cluster.pod("b", json!({ "tolerations": [{ "key": "k", "operator": "Exists" }] })).await;
+    assert_eq!(cluster.node_of("b").await, "tainted");
+    let nodes = Api::<Node>::all(cluster.client.clone());
+    let patch = Patch::Merge(json!({ "spec": { "unschedulable": null } }));
+    nodes.patch("cordoned", &PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(cluster.node_of("a").await, "cordoned");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_never_filled_beyond_what_they_have() {
+    let cluster = cluster().await;
+    for name in ["one", "two", "three"] {
+        cluster.node(name, json!({}), size("4")).await;
+    }
+    let names: Vec<String> = (0..15).map(|number| format!("p{number}")).collect();
+    futures_util::future::join_all(names.iter().map(|name| cluster.pod(name, asking("1")))).await;
+    let pods = cluster.pods();
+    within("twelve pods with nodes", async {
+        let mut events = pods.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+        while pods
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .iter()
+            .filter(|pod| pod.spec.as_ref().unwrap().node_name.is_some())
+            .count()
+            < 12
+        {
+            events.next().await;
+        }
+    })
+    .await;
+    let mut left = 0;
+    let mut counts = std::collections::HashMap::<String, usize>::new();
+    for pod in pods.list(&ListParams::default()).await.unwrap() {
+        match pod.spec.unwrap().node_name {
+            Some(node) => *counts.entry(node).or_default() += 1,
+            None => left += 1,
+        }
+    }
+    assert_eq!((left, counts.len()), (3, 3));
+    assert!(counts.values().all(|count| *count == 4), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_and_gated_pods_are_left_alone() {
+    let cluster = cluster().await;
+    cluster.node("one", json!({}), size("4")).await;
+    cluster.pod("other", json!({ "schedulerName": "mine" })).await;
+    cluster.pod("gated", json!({ "schedulingGates": [{ "name": "example.com/wait" }] })).await;
+    let said = cluster.refusal_of("gated").await;
+    assert_eq!(said, "Scheduling is blocked due to non-empty scheduling gates");
+    cluster.pod("a", json!({})).await;
+    cluster.node_of("a").await;
+    let other = cluster.pods().get("other").await.unwrap();
+    assert_eq!(other.spec.unwrap().node_name, None);
+}
+
+/// How long it takes; run with `--ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn measure() {
+    let cluster = cluster().await;
+    for number in 0..100 {
+        cluster.node(&format!("n{number}"), json!({}), size("64")).await;
+    }
+    let mut times = Vec::new();
+    for number in 0..40 {
+        let name = format!("single{number}");
+        let pods = cluster.pods();
+        let fields = format!("metadata.name={name}");
+        let parameters = WatchParams::default().fields(&fields);
+        let mut events = pods.watch(&parameters, "0").await.unwrap().boxed();
+        cluster.pod(&name, asking("10m")).await;
+        let created = Instant::now();
+        loop {
+            if let WatchEvent::Modified(pod) = events.next().await.unwrap().unwrap()
+                && pod.spec.unwrap().node_name.is_some()
+            {
+                break;
+            }
+        }
+        times.push(created.elapsed());
+    }
+    times.sort();
+    println!("created to bound: median {:?}, p90 {:?}", times[20], times[36]);
+    let client = cluster.client.clone();
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    let count = 3000;
+    let mut events = pods.watch(&WatchParams::default().labels("backlog=yes"), "0").await.unwrap().boxed();
+    let start = Instant::now();
+    let creator = tokio::spawn({
+        let pods = pods.clone();
+        async move {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": { "generateName": "p-", "labels": { "backlog": "yes" } },
+                "spec": asking("10m"),
+            }))
+            .unwrap();
+            futures_util::stream::iter(0..count)
+                .for_each_concurrent(16, |_| async {
+                    pods.create(&PostParams::default(), &pod).await.unwrap();
+                })
+                .await;
+            start.elapsed()
+        }
+    });
+    let mut bound = 0;
+    while bound < count {
+        if let WatchEvent::Modified(pod) = events.next().await.unwrap().unwrap()
+            && pod.spec.unwrap().node_name.is_some()
+        {
+            bound += 1;
+        }
+    }
+    let took = start.elapsed();
+    println!(
+        "{count} pods created in {:?}, bound in {took:?}: {:.0}/s",
+        creator.await.unwrap(),
+        f64::from(count) / took.as_secs_f64()
+    );
+}
