@@ -4,12 +4,16 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]
 
+mod bench;
 mod check;
+mod daemon;
+mod demo;
 mod schemas;
 mod tools;
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
 };
@@ -18,6 +22,10 @@ const USAGE: &str = "\
 Usage: cargo xtask <TASK>
 
 Tasks:
+  demo  Build for release, start a daemon in namespaces of its own, build an image, run it as a container and as
+        a Deployment, and clean up. Needs root on Debian or Ubuntu.
+  bench Build for release, and measure what docs/SPECIFICATION.md promises beside runc and dockerd, which are
+        installed for it.
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
@@ -37,8 +45,12 @@ enum Error {
     File { path: PathBuf, source: io::Error },
     /// The schemas could not be generated.
     Schemas { source: schemas::Failure },
-    /// A download does not hold the file it is for.
+    /// A download or a build does not hold the file it is for.
     Missing { path: PathBuf },
+    /// Nobody answers at an address.
+    Connection { address: SocketAddr, source: io::Error },
+    /// Something that was run does not do what it is for.
+    Unexpected { what: String },
 }
 
 impl fmt::Display for Error {
@@ -48,7 +60,9 @@ impl fmt::Display for Error {
             Self::Failed { command, status } => write!(formatter, "`{command}` failed: {status}"),
             Self::File { path, .. } => write!(formatter, "cannot use {}", path.display()),
             Self::Schemas { .. } => write!(formatter, "cannot generate the schemas"),
-            Self::Missing { path } => write!(formatter, "{} is not in the download", path.display()),
+            Self::Missing { path } => write!(formatter, "{} was not brought or built", path.display()),
+            Self::Connection { address, .. } => write!(formatter, "cannot fetch from {address}"),
+            Self::Unexpected { what } => write!(formatter, "{what}"),
         }
     }
 }
@@ -56,9 +70,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Start { source, .. } | Self::File { source, .. } => Some(source),
+            Self::Start { source, .. } | Self::File { source, .. } | Self::Connection { source, .. } => {
+                Some(source)
+            }
             Self::Schemas { source } => Some(source.as_ref()),
-            Self::Failed { .. } | Self::Missing { .. } => None,
+            Self::Failed { .. } | Self::Missing { .. } | Self::Unexpected { .. } => None,
         }
     }
 }
@@ -96,6 +112,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["bench"] => bench::run(repository()),
+        ["demo"] => demo::run(repository()),
         ["test"] => check::everything(repository()),
         ["schemas", openapi, messages, output] => {
             schemas::generate(Path::new(openapi), Path::new(messages), Path::new(output))

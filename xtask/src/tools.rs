@@ -15,10 +15,22 @@ const PACKAGES: [&str; 4] = ["iproute2", "nftables", "procps", "busybox-static"]
 /// The kubectl of the tests, which need 1.33 or later.
 const KUBECTL_VERSION: &str = "1.36.4";
 
+/// What benchmarks are measured beside.
+const PEERS: [&str; 4] = ["runc", "containerd", "docker.io", "iptables"];
+
 /// Installs the Debian packages that are missing; asks nothing of the network when none is.
 pub(crate) fn install_packages() -> Result<(), Error> {
+    install(&PACKAGES)
+}
+
+/// Installs the peers of the benchmarks.
+pub(crate) fn install_peers() -> Result<(), Error> {
+    install(&PEERS)
+}
+
+fn install(packages: &[&'static str]) -> Result<(), Error> {
     let mut missing = Vec::new();
-    for package in PACKAGES {
+    for &package in packages {
         if !is_installed(package)? {
             missing.push(package);
         }
