@@ -119,9 +119,14 @@ impl Cluster {
             resolvers: Resolvers::File("/etc/resolv.conf".into()),
             fallback: None,
         };
-        let client = self.client("system:kube-proxy");
-        let part = dray_proxy::run(client, proxy, self.stopped());
+        let part = dray_proxy::run(self.client("system:kube-proxy"), proxy, self.stopped());
         self.spawn("proxy", part);
+        let part = dray_scheduler::run(self.client("system:kube-scheduler"), self.stopped());
+        self.spawn("scheduler", part);
+        let config = dray_controllers::Config { authority: Some(self.api.authority().to_owned()) };
+        let client = self.client("system:kube-controller-manager");
+        let part = dray_controllers::run(client, config, self.stopped());
+        self.spawn("controllers", part);
     }
 
     /// A client in this process.
