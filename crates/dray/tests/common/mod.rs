@@ -55,6 +55,14 @@ impl Daemon {
         process.wait().unwrap();
     }
 
+    /// Stops it as its user would, and waits for its end.
+    pub fn down(&mut self, options: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
+        command.arg("down").args(options).arg("--run-dir").arg(self.path("r"));
+        assert!(command.status().unwrap().success());
+        self.process.take().unwrap().wait().unwrap();
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.env("DOCKER_HOST", format!("unix://{}", self.path("r/docker.sock").display()));
