@@ -1,27 +1,36 @@
 //! The cluster half: the API server and those who live by it, each through a client of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use dray_apiserver::{ApiServer, Config, Identity};
+use dray_apiserver::{ApiServer, Config, Identity, NodeConnector, NodeStream};
 use dray_engine::{Engine, NetworkRecord};
 use dray_network::link::Netlink;
 use dray_network::names::Resolvers;
 use dray_network::{Ipv4Net, pool};
+use dray_node::{Agent, NodeConfig};
 use dray_proxy::ProxyConfig;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::arguments::UpOptions;
-use crate::error::{Error, io};
+use crate::error::{self, Error};
 
 /// The network of the node's pods, which `docker network ls` does not show.
 const POD_NETWORK: &str = "pods";
 /// Where the cluster's names end.
 const DOMAIN: &str = "cluster.local";
+/// The port of the Service `kubernetes`.
+const API_PORT: u16 = 443;
+/// Bytes on the way between the API server and the agent.
+const STREAM_BUFFER: usize = 64 * 1024;
 /// The name server's place in the range of Services, as everywhere.
 const NAME_SERVER: u32 = 10;
 
@@ -38,7 +47,7 @@ impl Choices {
         let path = data_dir.join("choices.json");
         if let Ok(text) = fs::read(&path) {
             return serde_json::from_slice(&text)
-                .map_err(|source| io("read", &path)(std::io::Error::from(source)));
+                .map_err(|source| error::io("read", &path)(io::Error::from(source)));
         }
         let network = |source| Error::Network { source };
         let taken = Netlink::open().and_then(|netlink| netlink.networks_in_use()).map_err(network)?;
@@ -47,8 +56,8 @@ impl Choices {
         let text = serde_json::to_vec_pretty(&choices).unwrap_or_default();
         // A half-written file must not be found at the next start.
         let new = path.with_extension("new");
-        fs::write(&new, text).map_err(io("write", &new))?;
-        fs::rename(&new, &path).map_err(io("write", &path))?;
+        fs::write(&new, text).map_err(error::io("write", &new))?;
+        fs::rename(&new, &path).map_err(error::io("write", &path))?;
         Ok(choices)
     }
 
@@ -87,14 +96,15 @@ impl Cluster {
             Some(inside) => inside.local_addr().map_err(listens)?,
             None => address,
         };
+        let local = Arc::new(LocalNode { name: options.node_name(), agent: OnceLock::new() });
         let data_dir = options.data_dir.join("cluster");
-        fs::create_dir_all(&data_dir).map_err(io("create", &data_dir))?;
+        fs::create_dir_all(&data_dir).map_err(error::io("create", &data_dir))?;
         let config = Config {
             data_dir,
             service_cidr: choices.service_network.to_string(),
             advertise_address,
             names: vec![address.ip().to_string(), options.node_name()],
-            node_connector: None,
+            node_connector: Some(local.clone()),
         };
         let api = ApiServer::open(config).await.map_err(|source| Error::Api { source })?;
         let instance = engine.config().instance.clone();
@@ -104,6 +114,9 @@ impl Cluster {
             cluster.spawn("API", async move { api.serve(listener, stopped).await });
         }
         cluster.start_parts(&pods, options);
+        let agent = cluster.start_node(engine, &pods, options)?;
+        // It is empty: nobody else has this cell.
+        let _ = local.agent.set(agent);
         Ok(cluster)
     }
 
@@ -127,6 +140,33 @@ impl Cluster {
         let client = self.client("system:kube-controller-manager");
         let part = dray_controllers::run(client, config, self.stopped());
         self.spawn("controllers", part);
+    }
+
+    /// Starts the agent that keeps pods on this machine.
+    fn start_node(
+        &mut self,
+        engine: &Engine,
+        pods: &NetworkRecord,
+        options: &UpOptions,
+    ) -> Result<Arc<Agent>, Error> {
+        let name = options.node_name();
+        let client = self.client(&format!("system:node:{name}"));
+        let config = NodeConfig {
+            name,
+            state_dir: options.data_dir.join("node"),
+            pod_network: POD_NETWORK.to_owned(),
+            cluster_dns: self.choices.name_address(),
+            cluster_domain: DOMAIN.to_owned(),
+            kubernetes_service: SocketAddr::from((self.api.kubernetes_address(), API_PORT)),
+            node_address: host_address()
+                .unwrap_or_else(|| pods.gateway.unwrap_or(Ipv4Addr::LOCALHOST).into()),
+            labels: BTreeMap::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let agent = Agent::new(engine.clone(), client, config).map_err(|source| Error::Node { source })?;
+        let (running, stopped) = (agent.clone(), self.stopped());
+        self.tasks.push(tokio::spawn(async move { running.run(stopped).await }));
+        Ok(agent)
     }
 
     /// A client in this process.
@@ -175,6 +215,37 @@ impl Cluster {
             tracing::warn!(%error, "cannot delete the route of Services");
         }
     }
+}
+
+/// The way to the agent in this process.
+struct LocalNode {
+    name: String,
+    agent: OnceLock<Arc<Agent>>,
+}
+
+impl NodeConnector for LocalNode {
+    fn connect<'a>(&'a self, node: &'a str) -> BoxFuture<'a, io::Result<Box<dyn NodeStream>>> {
+        Box::pin(async move {
+            let agent = self.agent.get().filter(|_| node == self.name);
+            let Some(agent) = agent.cloned() else {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("no agent of the node {node:?} is here"),
+                ));
+            };
+            let (ours, its) = tokio::io::duplex(STREAM_BUFFER);
+            tokio::spawn(agent.serve_connection(its));
+            Ok(Box::new(ours) as Box<dyn NodeStream>)
+        })
+    }
+}
+
+/// The address by which this host reaches others; none without a default route.
+fn host_address() -> Option<IpAddr> {
+    // Connecting such a socket sends nothing: the kernel only chooses a route. The address is one for documentation.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Pods cannot reach the host's loopback address: for them the API answers at their gateway as well.

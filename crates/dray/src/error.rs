@@ -34,6 +34,8 @@ pub(crate) enum Error {
     Engine { source: dray_engine::Error },
     #[error("cannot open the Kubernetes API")]
     Api { source: dray_apiserver::Error },
+    #[error("cannot start the node agent")]
+    Node { source: dray_node::Error },
     #[error("the host lacks what dray needs: {missing}; see: dray doctor")]
     Host { missing: String },
 }
