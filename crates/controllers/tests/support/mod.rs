@@ -1,0 +1,247 @@
+//! A cluster without nodes' agents: the API server, the scheduler's place taken by nobody, the controllers, and a
+//! node that says of each pod what an agent would say.
+#![allow(clippy::unwrap_used, dead_code, reason = "helpers of tests are tests, and not every test needs all")]
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use dray_apiserver::{ApiServer, Config, Identity};
+use futures_util::StreamExt as _;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+pub const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\ntest\n-----END CERTIFICATE-----\n";
+
+pub struct Cluster {
+    pub client: Client,
+    _stop: tokio::sync::oneshot::Sender<()>,
+    _directory: tempfile::TempDir,
+}
+
+pub async fn cluster() -> Cluster {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config {
+        data_dir: directory.path().to_owned(),
+        service_cidr: "10.43.0.0/16".into(),
+        advertise_address: "127.0.0.1:6443".parse().unwrap(),
+        names: Vec::new(),
+        node_connector: None,
+    };
+    let server = ApiServer::open(config).await.unwrap();
+    let client = |name: &str| Client::new(server.service(Identity::component(name)), "default");
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let controllers = client("system:kube-controller-manager");
+    let config = dray_controllers::Config { authority: Some(AUTHORITY.to_owned()) };
+    tokio::spawn(async move {
+        dray_controllers::run(controllers, config, async { drop(stopped.await) }).await.unwrap();
+    });
+    Cluster { client: client("test"), _stop: stop, _directory: directory }
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"))
+}
+
+/// The form of an object when it is as it should be.
+pub async fn when<K>(api: &Api<K>, name: &str, what: &str, check: impl Fn(&K) -> bool) -> K
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let last = std::sync::Mutex::new(None);
+    let waiting = async {
+        let fields = format!("metadata.name={name}");
+        let parameters = WatchParams::default().fields(&fields);
+        let mut events = api.watch(&parameters, "0").await.unwrap().boxed();
+        loop {
+            match events.next().await.unwrap().unwrap() {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    if check(&object) {
+                        return object;
+                    }
+                    *last.lock().unwrap() = Some(object);
+                }
+                _ => {}
+            }
+        }
+    };
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(object) => object,
+        Err(_) => panic!("gave up waiting for {what} of {name}: {:?}", last.lock().unwrap()),
+    }
+}
+
+/// All objects when they are as they should be.
+pub async fn when_all<K>(api: &Api<K>, what: &str, check: impl Fn(&[K]) -> bool) -> Vec<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let last = std::sync::Mutex::new(Vec::new());
+    let waiting = async {
+        let mut events = None;
+        loop {
+            let list = api.list(&ListParams::default()).await.unwrap();
+            if check(&list.items) {
+                return list.items;
+            }
+            *last.lock().unwrap() = list.items;
+            let version = list.metadata.resource_version.unwrap();
+            if events.is_none() {
+                events = Some(api.watch(&WatchParams::default(), &version).await.unwrap().boxed());
+            }
+            events.as_mut().unwrap().next().await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, waiting).await {
+        Ok(objects) => objects,
+        Err(_) => panic!("gave up waiting for {what}: {:?}", last.lock().unwrap()),
+    }
+}
+
+/// An object is gone.
+pub async fn gone<K>(api: &Api<K>, name: &str)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    when_all(api, &format!("the end of {name}"), |all| {
+        all.iter().all(|object| object.meta().name.as_deref() != Some(name))
+    })
+    .await;
+}
+
+impl Cluster {
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        self.api()
+    }
+
+    pub fn sets(&self) -> Api<ReplicaSet> {
+        self.api()
+    }
+
+    pub fn deployments(&self) -> Api<Deployment> {
+        self.api()
+    }
+
+    pub async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    pub async fn deployment(&self, name: &str, change: Value) -> Deployment {
+        let mut deployment = json!({
+            "metadata": { "name": name },
+            "spec": {
+                "replicas": 3, "selector": { "matchLabels": { "app": name } }, "template": template(name, "web:1"),
+            },
+        });
+        merge(&mut deployment["spec"], change);
+        self.create(deployment).await
+    }
+
+    pub async fn patch(&self, name: &str, patch: Value) -> Deployment {
+        self.deployments().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
+    }
+
+    pub async fn set_image(&self, name: &str, image: &str) {
+        let template = template(name, image);
+        self.patch(name, json!({ "spec": { "template": template } })).await;
+    }
+
+    /// From now on says of every pod what a node's agent would: it runs, and then it is gone.
+    pub fn run_pods(&self) {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let all = Api::<Pod>::all(client.clone());
+            let mut events = all.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+            let mut address = 1_u32;
+            while let Some(event) = events.next().await {
+                let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event.unwrap() else { continue };
+                let pods = Api::<Pod>::namespaced(client.clone(), &pod.namespace().unwrap());
+                if pod.metadata.deletion_timestamp.is_some() {
+                    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+                    let _ = pods.delete(&pod.name_any(), &now).await;
+                } else if pod.status.as_ref().unwrap().phase.as_deref() == Some("Pending") {
+                    address += 1;
+                    let ip = std::net::Ipv4Addr::from(0x0a2a_0000 + address).to_string();
+                    let _ = make_ready(&pods, &pod.name_any(), &ip, true).await;
+                }
+            }
+        });
+    }
+
+    /// The newest event of a reason, about anything.
+    pub async fn event(&self, reason: &str, message: &str) -> Event {
+        let events = self.api::<Event>();
+        let found =
+            when_all(&events, message, |all| all.iter().any(|event| is_about(event, reason, message)));
+        found.await.into_iter().find(|event| is_about(event, reason, message)).unwrap()
+    }
+}
+
+fn is_about(event: &Event, reason: &str, message: &str) -> bool {
+    event.reason.as_deref() == Some(reason) && event.message.as_deref().unwrap_or_default().contains(message)
+}
+
+/// Says of a pod that it runs, and whether it is ready.
+pub async fn make_ready(pods: &Api<Pod>, name: &str, ip: &str, ready: bool) -> kube::Result<Pod> {
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::now());
+    let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }], "conditions": [
+        { "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": now }] } });
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await
+}
+
+pub fn template(app: &str, image: &str) -> Value {
+    json!({
+        "metadata": { "labels": { "app": app } },
+        "spec": { "containers": [{ "name": "c", "image": image, "ports": [{ "name": "http", "containerPort": 8080 }] }] },
+    })
+}
+
+/// Merges what is given into a value.
+pub fn merge(value: &mut Value, change: Value) {
+    match change {
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                merge(&mut value[&key], field);
+            }
+        }
+        other => *value = other,
+    }
+}
+
+/// Reason and status of a Deployment's condition.
+pub fn condition(deployment: &Deployment, kind: &str) -> Option<(String, String)> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|condition| condition.type_ == kind)?;
+    Some((found.status.clone(), found.reason.clone().unwrap_or_default()))
+}
+
+/// Whether all pods are new and available.
+pub fn is_rolled_out(deployment: &Deployment) -> bool {
+    let wanted = deployment.spec.as_ref().unwrap().replicas.unwrap();
+    let Some(status) = &deployment.status else { return false };
+    status.observed_generation == deployment.metadata.generation
+        && status.updated_replicas.unwrap_or(0) == wanted
+        && status.replicas.unwrap_or(0) == wanted
+        && status.available_replicas.unwrap_or(0) == wanted
+        && condition(deployment, "Progressing").is_none_or(|(_, reason)| reason == "NewReplicaSetAvailable")
+}
