@@ -102,9 +102,9 @@ fn builds_from_scratch_and_from_an_image_and_uses_its_cache() {
     let listing = run(
         &daemon,
         "app",
-        "cat files/one.txt files/two.txt files/deep/three.txt unpacked/one.txt; echo; pwd; readlink link 2>/dev/null; id -un; stat -c %U:%G files/one.txt; echo $C",
+        "cat files/one.txt files/two.txt files/deep/three.txt unpacked/one.txt; echo; pwd; readlink link; id -un; stat -c %U:%G files/one.txt; echo $C",
     );
-    assert_eq!(listing, "onetwothreeone\n/srv/app\nuser\nuser:user\n1-x y");
+    assert_eq!(listing, "onetwothreeone\n/srv/app\ncolor\nuser\nuser:user\n1-x y");
     let config = daemon.ok(&["inspect", "-f", "{{.Config.Labels.kind}} {{.Config.StopSignal}} {{len .Config.ExposedPorts}} {{.Config.WorkingDir}} {{.Config.User}}", "app"]);
     assert_eq!(config, "test SIGINT 2 /srv/app user");
     // The daemon's own mount points are no part of the image.
@@ -243,7 +243,6 @@ fn says_what_is_wrong_and_leaves_nothing() {
     );
     errors("FROM box\nCOPY ../there /\n", "forbidden path outside the build context: ../there ()");
     errors("FROM box\nCOPY no* /\n", "no source files were specified");
-    errors("FROM box\nCOPY there secret* /x\n", "");
     errors(
         "FROM box\nCOPY there Dockerfile /x\n",
         "When using COPY with more than one source file, the destination must be a directory and end with a /",

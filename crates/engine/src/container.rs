@@ -51,6 +51,8 @@ pub struct ContainerHandle {
     /// Held while the container is started, stopped or removed: one at a time.
     pub(crate) operation: tokio::sync::Mutex<()>,
     pub(crate) observed: watch::Sender<Observed>,
+    /// Whether its directory is there; held while that is written to or removed.
+    pub(crate) on_disk: Mutex<bool>,
     pub(crate) pending_attaches: Mutex<Vec<PendingAttach>>,
     /// Counts the starts, so that a late restart can tell that it is no longer wanted.
     pub(crate) generation: std::sync::atomic::AtomicU64,
@@ -68,6 +70,7 @@ impl ContainerHandle {
             record: Mutex::new(Arc::new(record)),
             operation: tokio::sync::Mutex::new(()),
             observed: watch::channel(observed).0,
+            on_disk: Mutex::new(true),
             pending_attaches: Mutex::new(Vec::new()),
             generation: std::sync::atomic::AtomicU64::new(0),
         })

@@ -149,7 +149,7 @@ impl Engine {
             fs::create_dir(&path).io("create", &path)?;
         }
         set_mode(&directory.join("upper"), 0o755)?;
-        self.save(&record)?;
+        self.write_record(&record)?;
         Ok(record)
     }
 

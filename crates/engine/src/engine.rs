@@ -195,8 +195,25 @@ impl Engine {
         self.inner.config.run_dir.join("c").join(&id.as_str()[..32])
     }
 
-    pub(crate) fn save(&self, record: &ContainerRecord) -> Result<()> {
+    /// Writes the record as it is now to disk, unless the container has been removed meanwhile.
+    pub(crate) fn save(&self, container: &ContainerHandle) -> Result<()> {
+        let on_disk = container.on_disk.lock();
+        if !*on_disk {
+            return Ok(());
+        }
+        self.write_record(&container.record())
+    }
+
+    pub(crate) fn write_record(&self, record: &ContainerRecord) -> Result<()> {
         record::write(&self.container_dir(&record.id).join("container.json"), record)
+    }
+
+    /// Does `work` to its end, also when whoever asked for it has gone: a start or a removal that is left in the
+    /// middle would leave what nobody looks after.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        tokio::spawn(work).await.map_err(|_| Error::Interrupted)?
     }
 
     /// Runs `work` where it may block.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dray_runtime::launch::{Kind, LaunchSpec, Stdio, TerminalSize};
@@ -58,6 +58,8 @@ pub struct ExecSnapshot {
     pub spec: ExecSpec,
     /// The process; none before the start.
     pub process: Option<Process>,
+    /// Whether somebody has begun to start it.
+    pub(crate) claimed: bool,
     /// Whether it runs.
     pub running: bool,
     /// The exit code, once it has ended.
@@ -75,6 +77,16 @@ impl Execs {
     pub(crate) fn forget(&self, container: &Id) {
         self.all.lock().retain(|_, exec| exec.container != *container);
         self.changed.send_replace(());
+    }
+
+    /// Takes an exec that was not started before for a start; false when another was faster.
+    fn claim(&self, id: &Id) -> bool {
+        let mut all = self.all.lock();
+        let Some(exec) = all.get_mut(id).filter(|exec| !exec.claimed && exec.exit_code.is_none()) else {
+            return false;
+        };
+        exec.claimed = true;
+        true
     }
 
     fn update(&self, id: &Id, change: impl FnOnce(&mut ExecSnapshot)) {
@@ -103,6 +115,7 @@ impl Engine {
             container: container.id.clone(),
             spec,
             process: None,
+            claimed: false,
             running: false,
             exit_code: None,
         };
@@ -169,54 +182,79 @@ impl Engine {
         detach: bool,
         size: Option<TerminalSize>,
     ) -> Result<Option<UnixStream>> {
+        let (engine, id) = (self.clone(), id.to_owned());
+        Self::to_the_end(async move { engine.start_exec_whole(&id, detach, size).await }).await
+    }
+
+    async fn start_exec_whole(
+        &self,
+        id: &str,
+        detach: bool,
+        size: Option<TerminalSize>,
+    ) -> Result<Option<UnixStream>> {
         let exec = self.exec(id)?;
-        if exec.running || exec.exit_code.is_some() {
-            return Err(Error::conflict(format!("exec {id} has already run")));
-        }
         let container = self.container(exec.container.as_str())?;
         let target = match container.record().state.process {
             Some(process) if container.is_running() => process,
             _ => return Err(Error::conflict(format!("container {} is not running", container.id))),
         };
+        if !self.inner.execs.claim(&exec.id) {
+            return Err(Error::conflict(format!("exec {id} has already run")));
+        }
         let directory = self.exec_dir(&exec.id);
-        let prepared = {
-            let (exec, container, directory) = (exec.clone(), Arc::clone(&container), directory.clone());
+        let started = self.start_claimed(&exec, &container, target, &directory, detach, size).await;
+        if let Err(error) = &started {
+            self.exec_failed(&exec.id, error, &directory);
+            return started;
+        }
+        let command = exec.spec.args.join(" ");
+        let more = [("execID", exec.id.to_string())];
+        self.publish(&container.record(), format!("exec_start: {command}"), &more);
+        self.watch_exec(exec.id, container, directory);
+        started
+    }
+
+    async fn start_claimed(
+        &self,
+        exec: &ExecSnapshot,
+        container: &Arc<ContainerHandle>,
+        target: Process,
+        directory: &Path,
+        detach: bool,
+        size: Option<TerminalSize>,
+    ) -> Result<Option<UnixStream>> {
+        let process = {
+            let (exec, container, directory) = (exec.clone(), Arc::clone(container), directory.to_owned());
             self.blocking(move |engine| engine.prepare_exec(&exec, &container, target, &directory, size))
-                .await
-        };
-        let process = match prepared {
-            Ok(process) => process,
-            Err(error) => {
-                self.exec_failed(&exec.id, &error, &directory);
-                return Err(error);
-            }
+                .await?
         };
         let options = AttachOptions {
             stdin: exec.spec.stdin,
             stdout: exec.spec.stdout || exec.spec.tty,
             stderr: exec.spec.stderr && !exec.spec.tty,
         };
-        let stream = if detach { None } else { Some(shim_client::attach(&directory, options).await?) };
-        self.inner.execs.update(&exec.id, |exec| {
-            exec.process = Some(process);
-            exec.running = true;
-        });
-        if let Err(error) = shim_client::start(&directory).await {
-            self.exec_failed(&exec.id, &error, &directory);
-            return Err(error);
+        let joined = async {
+            let stream = if detach { None } else { Some(shim_client::attach(directory, options).await?) };
+            self.inner.execs.update(&exec.id, |exec| {
+                exec.process = Some(process);
+                exec.running = true;
+            });
+            shim_client::start(directory).await?;
+            Ok(stream)
+        };
+        let joined = joined.await;
+        if joined.is_err() {
+            // It waits for a start that nobody will give; one that has ended needs no signal.
+            let _ = process.signal(9);
         }
-        let record = container.record();
-        let command = exec.spec.args.join(" ");
-        self.publish(&record, format!("exec_start: {command}"), &[("execID", exec.id.to_string())]);
-        self.watch_exec(exec.id, container, directory);
-        Ok(stream)
+        joined
     }
 
     fn exec_dir(&self, id: &Id) -> PathBuf {
         self.inner.config.run_dir.join("e").join(&id.as_str()[..32])
     }
 
-    fn exec_failed(&self, id: &Id, error: &Error, directory: &std::path::Path) {
+    fn exec_failed(&self, id: &Id, error: &Error, directory: &Path) {
         let code = match error {
             Error::Start { kind, .. } => kind.exit_code(),
             _ => 128,
@@ -233,7 +271,7 @@ impl Engine {
         exec: &ExecSnapshot,
         container: &ContainerHandle,
         target: Process,
-        directory: &std::path::Path,
+        directory: &Path,
         size: Option<TerminalSize>,
     ) -> Result<Process> {
         let record = container.record();

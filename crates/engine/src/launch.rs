@@ -38,6 +38,11 @@ impl Engine {
     /// [`Error::Start`] when the program is missing or cannot be run; then the container is `exited` with Docker's
     /// exit code for it, and nothing of the start is left.
     pub async fn start(&self, container: &Arc<ContainerHandle>) -> Result<()> {
+        let (engine, container) = (self.clone(), Arc::clone(container));
+        Self::to_the_end(async move { engine.start_or_remove(&container).await }).await
+    }
+
+    async fn start_or_remove(&self, container: &Arc<ContainerHandle>) -> Result<()> {
         let started = self.start_once(container).await;
         let failed = !matches!(started, Ok(()) | Err(Error::NotModified { .. }));
         if failed && container.record().spec.auto_remove {
@@ -101,7 +106,7 @@ impl Engine {
             record.state.oom_killed = false;
             record.state.error.clear();
         });
-        self.save(&record)?;
+        self.save(container)?;
         self.publish(&record, "start", &[]);
         self.supervise(container, process);
         Ok(())
@@ -117,7 +122,7 @@ impl Engine {
         let cleaned = self
             .blocking(move |engine| {
                 engine.take_down(&handle);
-                let record = handle.update(|record| {
+                handle.update(|record| {
                     record.state.status = match record.state.status {
                         Status::Created => Status::Created,
                         _ => Status::Exited,
@@ -127,7 +132,7 @@ impl Engine {
                     record.state.error = message;
                     record.state.finished = Some(Timestamp::now());
                 });
-                engine.save(&record)
+                engine.save(&handle)
             })
             .await;
         if let Err(error) = cleaned {

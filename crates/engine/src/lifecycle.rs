@@ -28,8 +28,13 @@ impl Engine {
         signal: Option<&str>,
         timeout: Option<Duration>,
     ) -> Result<()> {
-        let _operation = container.operation.lock().await;
-        self.stop_locked(container, signal, timeout).await
+        let (engine, container) = (self.clone(), Arc::clone(container));
+        let signal = signal.map(str::to_owned);
+        Self::to_the_end(async move {
+            let _operation = container.operation.lock().await;
+            engine.stop_locked(&container, signal.as_deref(), timeout).await
+        })
+        .await
     }
 
     pub(crate) async fn stop_locked(
@@ -42,18 +47,18 @@ impl Engine {
         match record.state.status {
             Status::Running => {}
             Status::Restarting => {
-                let record = container.update(|record| {
+                container.update(|record| {
                     record.state.status = Status::Exited;
                     record.stopped_by_hand = true;
                 });
-                return self.save(&record);
+                return self.save(container);
             }
             _ => return Err(Error::NotModified { what: record.name.clone() }),
         }
         let signal = signal.map_or(Ok(record.stop_signal), parse_signal)?;
         let timeout = timeout.or(record.spec.stop_timeout).unwrap_or(STOP_TIMEOUT);
-        let record = container.update(|record| record.stopped_by_hand = true);
-        self.save(&record)?;
+        container.update(|record| record.stopped_by_hand = true);
+        self.save(container)?;
         self.signal(container, signal)?;
         let ended = container.wait(WaitCondition::NotRunning);
         if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -107,6 +112,18 @@ impl Engine {
         signal: Option<&str>,
         timeout: Option<Duration>,
     ) -> Result<()> {
+        let (engine, container) = (self.clone(), Arc::clone(container));
+        let signal = signal.map(str::to_owned);
+        Self::to_the_end(async move { engine.restart_whole(&container, signal.as_deref(), timeout).await })
+            .await
+    }
+
+    async fn restart_whole(
+        &self,
+        container: &Arc<ContainerHandle>,
+        signal: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
         let _operation = container.operation.lock().await;
         match self.stop_locked(container, signal, timeout).await {
             Ok(()) | Err(Error::NotModified { .. }) => {}
@@ -134,7 +151,7 @@ impl Engine {
         let new = reserved.name().to_owned();
         let old = container.record().name.clone();
         let record = container.update(|record| record.name.clone_from(&new));
-        self.save(&record)?;
+        self.save(container)?;
         {
             let mut containers = self.inner.containers.write();
             containers.by_name.remove(&old);

@@ -29,6 +29,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Conflict`] when it runs and `force` is not set, or when it is being removed already.
     pub async fn remove(&self, container: &Arc<ContainerHandle>, force: bool, volumes: bool) -> Result<()> {
+        let (engine, container) = (self.clone(), Arc::clone(container));
+        Self::to_the_end(async move { engine.remove_whole(&container, force, volumes).await }).await
+    }
+
+    async fn remove_whole(&self, container: &Arc<ContainerHandle>, force: bool, volumes: bool) -> Result<()> {
         if container.record().state.status == Status::Removing {
             return Err(Error::conflict(format!(
                 "removal of container {} is already in progress",
@@ -61,6 +66,8 @@ impl Engine {
     fn remove_blocking(&self, container: &ContainerHandle, volumes: bool) -> Result<()> {
         let record = container.record();
         let directory = self.container_dir(&record.id);
+        let mut on_disk = container.on_disk.lock();
+        *on_disk = false;
         // The record goes first: after a crash in the middle the rest is an orphan that the next start clears.
         let file = directory.join("container.json");
         match fs::remove_file(&file) {
@@ -70,6 +77,7 @@ impl Engine {
             _ => {}
         }
         fs::remove_dir_all(&directory).io("remove", &directory)?;
+        drop(on_disk);
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
         self.inner.images.release(record.id.as_str())?;
         {

@@ -117,7 +117,7 @@ impl Engine {
             }
             record.state.status = if again { Status::Restarting } else { Status::Exited };
         });
-        self.save(&record)?;
+        self.save(container)?;
         if record.state.oom_killed {
             self.publish(&record, "oom", &[]);
         }
