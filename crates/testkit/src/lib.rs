@@ -1,8 +1,11 @@
-//! What tests stand on: isolation from the host. Used by tests only; knows no other crate of ours.
+//! What tests stand on: isolation from the host, and images made from nothing. Used by tests only; knows no other
+//! crate of ours.
 #![forbid(unsafe_code)]
 
+mod image;
 mod isolate;
 mod wait;
 
+pub use image::busybox_archive;
 pub use isolate::isolate;
 pub use wait::eventually;

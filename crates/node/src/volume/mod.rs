@@ -310,7 +310,7 @@ pub(crate) fn release(path: &Path) -> Result<()> {
 
 /// The mount points at or below a path, in the order they were mounted (proc_pid_mountinfo(5)).
 fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
-    const TABLE: &str = "/proc/self/mountinfo";
+    const TABLE: &str = "/proc/thread-self/mountinfo";
     let path = std::fs::canonicalize(path).io("resolve", path)?;
     let table = std::fs::read_to_string(TABLE).io("read", TABLE)?;
     Ok(table

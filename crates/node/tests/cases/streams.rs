@@ -1,0 +1,199 @@
+//! logs, exec, attach and port-forward with the real kubectl.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, Stdio};
+
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::trial;
+use crate::world::World;
+
+pub fn all() -> Vec<Trial> {
+    vec![
+        trial("logs_are_read_and_followed", logs),
+        trial("exec_carries_streams_and_exit_codes", exec),
+        trial("attach_joins_a_running_program", attach),
+        trial("port_forward_reaches_the_pods_loopback", port_forward),
+    ]
+}
+
+async fn logs(world: World) -> World {
+    let script = "for i in $(seq 5); do echo line $i; done; echo wrong >&2; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo last";
+    let spec =
+        json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "command": ["sh", "-c", script] }] });
+    world.pod("talks", spec).await;
+    world.wait_ready("talks").await;
+    let written = async {
+        while !world.logs("talks").await.contains("wrong") {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), written).await.unwrap();
+    assert_eq!(world.kubectl_ok(&["logs", "talks", "--tail=2"]).await, "line 5\nwrong\n");
+    let stamped = world.kubectl_ok(&["logs", "talks", "--tail=1", "--timestamps"]).await;
+    let (time, rest) = stamped.split_once(' ').unwrap();
+    assert!(time.ends_with('Z') && time.len() == 30, "{time}");
+    assert_eq!(rest, "wrong\n");
+    assert_eq!(world.kubectl_ok(&["logs", "talks", "--limit-bytes=4"]).await, "line");
+    let mut following = world.command(&["logs", "-f", "talks"]).stdout(Stdio::piped()).spawn().unwrap();
+    world.kubectl_ok(&["exec", "talks", "--", "touch", "/tmp/go"]).await;
+    let mut text = String::new();
+    let mut out = following.stdout.take().unwrap();
+    let text = tokio::task::spawn_blocking(move || {
+        out.read_to_string(&mut text).unwrap();
+        following.wait().unwrap();
+        text
+    })
+    .await
+    .unwrap();
+    assert!(text.ends_with("last\n"), "{text}");
+
+    world
+        .pod("again", json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo run; exit 1"] }] }))
+        .await;
+    world.wait_event("again", "BackOff").await;
+    assert_eq!(world.kubectl_ok(&["logs", "again", "--previous"]).await, "run\n");
+    let wrong = world.kubectl(&["logs", "talks", "--previous"]).await;
+    let error = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(error.contains("previous terminated container \"c\" in pod \"talks\" not found"), "{error}");
+    world
+}
+
+async fn exec(world: World) -> World {
+    world.pod("box", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("box").await;
+    assert_eq!(world.kubectl_ok(&["exec", "box", "--", "echo", "a b"]).await, "a b\n");
+    let failed = world.kubectl(&["exec", "box", "--", "sh", "-c", "echo oops >&2; exit 7"]).await;
+    assert_eq!(failed.status.code(), Some(7));
+    let error = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(error, "oops\ncommand terminated with exit code 7\n");
+    let missing = world.kubectl(&["exec", "box", "--", "nosuch"]).await;
+    let error = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(!missing.status.success() && error.contains("nosuch"), "{error}");
+
+    // Half a mebibyte goes in and comes out, and the end of input is seen.
+    let mut child = world
+        .command(&["exec", "-i", "box", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let sent: Vec<u8> = (0..512 * 1024_u32).map(|number| (number % 251) as u8).collect();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let expected = sent.clone();
+    std::thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let received = tokio::task::spawn_blocking(move || {
+        let mut received = Vec::new();
+        stdout.read_to_end(&mut received).unwrap();
+        assert!(child.wait().unwrap().success());
+        received
+    })
+    .await
+    .unwrap();
+    assert!(received == expected, "{} of {} bytes came back", received.len(), expected.len());
+    world
+}
+
+async fn attach(world: World) -> World {
+    let spec = json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "stdin": true, "stdinOnce": true,
+        "command": ["sh", "-c", "while read line; do echo got $line; done; echo end"] }] });
+    world.pod("reads", spec).await;
+    world.wait_ready("reads").await;
+    let mut child = world
+        .command(&["attach", "-i", "reads", "-q"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let text = tokio::task::spawn_blocking(move || {
+        child.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
+        let mut text = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        child.wait().unwrap();
+        text
+    })
+    .await
+    .unwrap();
+    assert_eq!(text, "got one\ngot two\nend\n");
+    world.wait_phase("reads", "Succeeded").await;
+    world
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn port_forward(world: World) -> World {
+    let script = "mkdir /www; echo hello > /www/index.html; dd if=/dev/zero of=/www/big bs=1M count=3 2>/dev/null; \
+                  exec httpd -f -p 127.0.0.1:8080 -h /www";
+    world.pod("web", json!({ "containers": [{ "name": "c", "command": ["sh", "-c", script] }] })).await;
+    world.wait_ready("web").await;
+    let child = world
+        .command(&["port-forward", "pod/web", ":8080", ":9"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Killed(child);
+    let (stdout, stderr) = (child.0.stdout.take().unwrap(), child.0.stderr.take().unwrap());
+    let checked = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        let mut port = || {
+            let line = lines.next().unwrap().unwrap();
+            let line = if line.contains("[::1]") { lines.next().unwrap().unwrap() } else { line };
+            // Forwarding from 127.0.0.1:40001 -> 8080
+            line.split(' ').nth(2).unwrap().to_owned()
+        };
+        let address = port();
+        let closed = loop {
+            let other = port();
+            if other != address.replace("127.0.0.1", "[::1]") && !other.contains("[::1]") {
+                break other;
+            }
+        };
+        let fetch = |address: &str, path: &str| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            answer
+        };
+        for _ in 0..3 {
+            let answer = fetch(&address, "/index.html");
+            assert!(answer.ends_with(b"hello\n"), "{}", String::from_utf8_lossy(&answer));
+        }
+        let handles: Vec<_> = (0..4)
+            .map(|_| {
+                let address = address.clone();
+                std::thread::spawn(move || {
+                    let mut stream = std::net::TcpStream::connect(address).unwrap();
+                    stream.write_all(b"GET /big HTTP/1.0\r\n\r\n").unwrap();
+                    let mut answer = Vec::new();
+                    stream.read_to_end(&mut answer).unwrap();
+                    answer.len()
+                })
+            })
+            .collect();
+        for handle in handles {
+            assert!(handle.join().unwrap() > 3 << 20);
+        }
+        assert!(fetch(&closed, "/").is_empty());
+        let mut line = String::new();
+        BufReader::new(stderr).read_line(&mut line).unwrap();
+        line
+    })
+    .await
+    .unwrap();
+    assert!(
+        checked.contains("an error occurred forwarding") && checked.contains("Connection refused"),
+        "{checked}"
+    );
+    world
+}
