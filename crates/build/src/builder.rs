@@ -119,8 +119,8 @@ impl Builder {
         };
         let engine = self.engine.clone();
         let (context, mut file) = blocking(move || {
-            let context = Context::unpack(&engine, context)?;
-            let file = parser::parse(&context.dockerfile(&path)?)?;
+            let (context, dockerfile) = Context::unpack(&engine, context, &path)?;
+            let file = parser::parse(&dockerfile)?;
             Ok((Arc::new(context), file))
         })
         .await?;

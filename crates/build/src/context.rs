@@ -21,14 +21,20 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Unpacks the archive and takes out what its `.dockerignore` names.
-    pub(crate) fn unpack(engine: &Engine, archive: impl Read + Send) -> Result<Self> {
+    /// Unpacks the archive, reads the Dockerfile at `dockerfile`, and then takes out what `.dockerignore` names: that
+    /// may be the Dockerfile itself.
+    pub(crate) fn unpack(
+        engine: &Engine,
+        archive: impl Read + Send,
+        dockerfile: &str,
+    ) -> Result<(Self, Vec<u8>)> {
         let scratch = engine.scratch()?;
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let directory = openat(CWD, scratch.path(), flags, Mode::empty()).io("open", scratch.path())?;
         dray_image::extract_archive(archive, directory.as_fd())
             .map_err(|source| Error::Context { source })?;
         let context = Self { root: Root::from_descriptor(directory), _scratch: scratch };
+        let dockerfile = context.dockerfile(dockerfile)?;
         if context.root.lstat(".dockerignore").is_ok() {
             let bytes = context.root.read(".dockerignore", LONGEST_IGNORE);
             let bytes =
@@ -38,7 +44,7 @@ impl Context {
                 leave_out(context.root.as_fd(), "", &ignore)?;
             }
         }
-        Ok(context)
+        Ok((context, dockerfile))
     }
 
     /// Where sources are looked for.
@@ -46,8 +52,7 @@ impl Context {
         &self.root
     }
 
-    /// The Dockerfile at `path`, which `.dockerignore` may name all the same: the client leaves it in then.
-    pub(crate) fn dockerfile(&self, path: &str) -> Result<Vec<u8>> {
+    fn dockerfile(&self, path: &str) -> Result<Vec<u8>> {
         let missing = || Error::NoDockerfile { path: path.to_owned() };
         let found = self.root.stat(path).map_err(|_| missing())?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
@@ -75,7 +80,7 @@ fn leave_out(directory: BorrowedFd<'_>, path: &str, ignore: &Ignore) -> Result<(
             let opened = tree::open_directory(directory, &name).io("open", &inner)?;
             leave_out(opened.as_fd(), &inner, ignore)?;
         }
-        if ignore.excludes(&inner) && !KEPT.contains(&inner.as_str()) {
+        if ignore.excludes(&inner) {
             let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             match unlinkat(directory, &name, flags) {
                 Ok(()) | Err(rustix::io::Errno::NOTEMPTY) => {}
@@ -85,6 +90,3 @@ fn leave_out(directory: BorrowedFd<'_>, path: &str, ignore: &Ignore) -> Result<(
     }
     Ok(())
 }
-
-/// Needed to build, whatever the patterns say.
-const KEPT: &[&str] = &["Dockerfile", ".dockerignore"];

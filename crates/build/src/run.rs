@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dray_engine::{
-    AttachOptions, ContainerHandle, ContainerSpec, Engine, LogPolicy, NetworkMode, WaitCondition,
+    AttachOptions, ContainerHandle, ContainerSpec, Engine, Id, LogPolicy, NetworkMode, WaitCondition,
 };
 use dray_image::{Image, Layer};
 use tokio::io::AsyncReadExt;
@@ -81,8 +81,8 @@ impl RunJob<'_> {
             image: self.state.short_id().to_owned(),
             entrypoint: Some(Vec::new()),
             cmd: Some(self.args.clone()),
-            env: self.env,
-            network: self.network.unwrap_or_else(|| request.network.clone()),
+            env: self.env.clone(),
+            network: self.network.clone().unwrap_or_else(|| request.network.clone()),
             resources: request.resources.clone(),
             ulimits: request.ulimits.clone(),
             extra_hosts: request.extra_hosts.clone(),
@@ -99,25 +99,34 @@ impl RunJob<'_> {
             added: String::new(),
         };
         let temporary = Temporary::create(self.engine, image, spec).await?;
-        let container = temporary.container()?;
+        let ran = self.run_in(temporary.container()?, output, owner).await;
+        // Gone before the build goes on or fails; dropped instead, it goes in the background.
+        temporary.remove().await?;
+        let (id, layer) = ran?;
+        output.text(format!(" ---> Removed intermediate container {}\n", id.short())).await?;
+        Ok(layer)
+    }
+
+    async fn run_in(
+        &self,
+        container: &Arc<ContainerHandle>,
+        output: &Output,
+        owner: &str,
+    ) -> Result<(Id, Option<Layer>)> {
         let id = container.record().id.clone();
         output.text(format!(" ---> Running in {}\n", id.short())).await?;
         let streams = AttachOptions { stdin: false, stdout: true, stderr: true };
         let joined = self.engine.attach(container, streams).await?;
         self.engine.start(container).await?;
-        // Subscribed to by now: the process cannot end unseen.
         if let Ok(Ok(stream)) = joined.await {
             forward(stream, output).await?;
         }
         let code = container.wait(WaitCondition::NotRunning).await.exit_code;
         if code != 0 {
-            temporary.remove().await?;
             return Err(Error::Run { command: self.args.join(" "), code });
         }
         let layer = self.engine.take_layer(container, owner).await?;
-        temporary.remove().await?;
-        output.text(format!(" ---> Removed intermediate container {}\n", id.short())).await?;
-        Ok(layer)
+        Ok((id, layer))
     }
 }
 

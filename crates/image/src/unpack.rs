@@ -3,6 +3,7 @@
 //! Every path is resolved inside the directory by the kernel (`openat2` with `RESOLVE_IN_ROOT`), so neither a
 //! symlink nor `..` nor an absolute name of the archive reaches anything outside it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,6 +27,8 @@ const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 const AUFS_METADATA_PREFIX: &[u8] = b".wh..wh.";
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
+/// Archives are made of blocks of so many bytes.
+const BLOCK: u64 = 512;
 /// The kernel's limit of a path; longer names in an archive are refused.
 const PATH_LIMIT: usize = 4096;
 
@@ -93,13 +96,38 @@ pub(crate) fn unpack(reader: impl Read, root: &Path, form: Form) -> Result<u64> 
         parent: None,
         directory_times: Vec::new(),
         size: 0,
+        whole: false,
+        block_end: 0,
         buffer: vec![0; 128 * 1024].into_boxed_slice(),
     };
-    let mut archive = Archive::new(reader);
+    let position = Cell::new(0);
+    let mut archive = Archive::new(Counting { inner: reader, position: &position });
     for entry in archive.entries().io("read", root)? {
-        unpacker.entry(entry.io("read archive for", root)?)?;
+        match entry {
+            Ok(entry) => {
+                unpacker.entry(entry)?;
+                unpacker.block_end = position.get().next_multiple_of(BLOCK);
+            }
+            // Docker's client leaves out what follows the last file's bytes, which have all come.
+            Err(_) if form == Form::Plain && unpacker.whole && position.get() < unpacker.block_end => break,
+            Err(error) => return Err(error).io("read archive for", root),
+        }
     }
     unpacker.finish()
+}
+
+/// Counts the bytes that pass.
+struct Counting<'a, R> {
+    inner: R,
+    position: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counting<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.position.set(self.position.get() + n as u64);
+        Ok(n)
+    }
 }
 
 struct Unpacker {
@@ -111,12 +139,17 @@ struct Unpacker {
     /// Writing into a directory changes its times, so they are set at the end.
     directory_times: Vec<(PathBuf, u64)>,
     size: u64,
+    /// Whether the last entry was a file that came whole.
+    whole: bool,
+    /// Where its last block ends in the archive.
+    block_end: u64,
     buffer: Box<[u8]>,
 }
 
 impl Unpacker {
     fn entry<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<()> {
         let kind = entry.header().entry_type();
+        self.whole = false;
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(());
         }
@@ -246,14 +279,21 @@ impl Unpacker {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file =
             File::from(openat(self.parent_fd(), name, flags, Mode::from_raw_mode(0o600)).io("create", path)?);
+        let mut left = entry.size();
         loop {
             let n = entry.read(&mut self.buffer).io("read archive for", path)?;
             if n == 0 {
-                return Ok(());
+                break;
             }
             io::Write::write_all(&mut file, &self.buffer[..n]).io("write", path)?;
             self.size += n as u64;
+            left = left.saturating_sub(n as u64);
         }
+        if left > 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).io("read archive for", path);
+        }
+        self.whole = true;
+        Ok(())
     }
 
     fn hard_link<R: Read>(

@@ -136,3 +136,21 @@ fn content_that_fails_its_digest_is_never_used() {
     }
     assert!(matches!(store.load(&b"no archive"[..]), Err(Error::InvalidArchive { .. })));
 }
+
+#[test]
+fn an_archive_may_lack_its_end_but_no_byte_of_a_file() {
+    let whole = layer(&[(EntryType::Regular, "a", "", b"first"), (EntryType::Regular, "b", "", b"second")]);
+    let end_of_content = 3 * 512 + 6;
+    let extract = |bytes: &[u8]| {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = std::fs::File::open(directory.path()).unwrap();
+        let result = dray_image::extract_archive(bytes, std::os::fd::AsFd::as_fd(&opened));
+        result.map(|size| (size, std::fs::read(directory.path().join("b")).unwrap()))
+    };
+    for length in [end_of_content, end_of_content + 100, 4 * 512, whole.len()] {
+        assert_eq!(extract(&whole[..length]).unwrap(), (11, b"second".to_vec()), "{length}");
+    }
+    for length in [end_of_content - 1, 3 * 512, 2 * 512 + 100] {
+        assert!(extract(&whole[..length]).is_err(), "{length}");
+    }
+}
