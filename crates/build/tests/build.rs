@@ -1,0 +1,206 @@
+//! Builds on a real engine: what COPY, ADD and WORKDIR leave in an image. RUN is tested with the whole daemon.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on must stop here")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use dray_build::{BuildRequest, Builder, Error, Progress};
+use dray_engine::{Engine, EngineConfig};
+use dray_image::{Digest, Reference};
+use dray_testkit::isolate;
+use tokio::sync::mpsc;
+
+struct World {
+    directory: tempfile::TempDir,
+    engine: Engine,
+    builder: Builder,
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = EngineConfig {
+            data_dir: directory.path().join("d"),
+            run_dir: directory.path().join("r"),
+            instance: format!("bt{}", std::process::id()),
+        };
+        let engine = Engine::open(config).await.unwrap();
+        let builder = Builder::new(engine.clone());
+        Self { directory, engine, builder }
+    }
+
+    /// Builds from the files below a directory; answers the image and what was told.
+    async fn build(&self, context: &Path, dockerfile: &str) -> (Result<Digest, Error>, String) {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.follow_symlinks(false);
+        archive.append_dir_all(".", context).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(dockerfile.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        archive.append_data(&mut header, "Dockerfile", dockerfile.as_bytes()).unwrap();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_mode(0o4750);
+        header.set_size(0);
+        archive.append_link(&mut header, "sub/same", "sub/c").unwrap();
+        let archive = std::io::Cursor::new(archive.into_inner().unwrap());
+        let (sender, mut receiver) = mpsc::channel(8);
+        let told = tokio::spawn(async move {
+            let mut told = String::new();
+            while let Some(event) = receiver.recv().await {
+                if let Progress::Text(text) = event {
+                    told.push_str(&text);
+                }
+            }
+            told
+        });
+        let request =
+            BuildRequest { tags: vec![Reference::parse("made").unwrap()], ..BuildRequest::default() };
+        let result = self.builder.build(request, archive, sender).await;
+        (result, told.await.unwrap())
+    }
+
+    /// The topmost directory that has a path of the image.
+    fn find(&self, id: &Digest, path: &str) -> PathBuf {
+        let image = self.engine.images().resolve(id.as_str()).unwrap();
+        let lower = self.engine.images().lower_directories(&image.layers).unwrap();
+        let mut found = lower.iter().map(|layer| layer.join(path));
+        found.find(|path| path.symlink_metadata().is_ok()).unwrap_or_else(|| panic!("no {path}"))
+    }
+
+    fn read(&self, id: &Digest, path: &str) -> String {
+        fs::read_to_string(self.find(id, path)).unwrap()
+    }
+
+    fn scratch_is_empty(&self) -> bool {
+        fs::read_dir(self.directory.path().join("d/scratch")).unwrap().next().is_none()
+    }
+}
+
+fn context(directory: &Path) -> PathBuf {
+    let context = directory.join("context");
+    fs::create_dir_all(context.join("sub/deep")).unwrap();
+    for (name, content) in [("a.txt", "a"), ("b.txt", "b"), ("sub/c", "c"), ("sub/deep/d", "d")] {
+        fs::write(context.join(name), content).unwrap();
+    }
+    fs::set_permissions(context.join("sub/c"), fs::Permissions::from_mode(0o4750)).unwrap();
+    std::os::unix::fs::symlink("sub/c", context.join("link")).unwrap();
+    std::os::unix::fs::symlink("/etc/shadow", context.join("sub/outside")).unwrap();
+    std::os::unix::fs::chown(context.join("a.txt"), Some(12), Some(13)).unwrap();
+    context
+}
+
+#[test]
+fn copies_what_docker_copies() {
+    isolate();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        let context = context(world.directory.path());
+        let dockerfile = "FROM scratch AS first\n\
+            COPY a.txt /one/name\nCOPY *.txt /all/\nCOPY sub /dir\nCOPY link /followed\n\
+            COPY --chown=3:4 --chmod=711 sub/deep /owned/new\nWORKDIR /work\nCOPY b.txt .\nADD sub/[c] ./\n\
+            FROM scratch\nCOPY --from=first / /\nCOPY --from=first /owned/new/d /flat\n";
+        let (result, told) = world.build(&context, dockerfile).await;
+        let id = result.unwrap();
+        for (path, content) in [
+            ("one/name", "a"),
+            ("all/a.txt", "a"),
+            ("all/b.txt", "b"),
+            ("dir/deep/d", "d"),
+            ("followed", "c"),
+            ("owned/new/d", "d"),
+            ("work/b.txt", "b"),
+            ("work/c", "c"),
+            ("flat", "d"),
+        ] {
+            assert_eq!(world.read(&id, path), content, "{path}");
+        }
+        let owned = fs::metadata(world.find(&id, "owned/new/d")).unwrap();
+        assert_eq!((owned.uid(), owned.gid(), owned.mode() & 0o7777), (3, 4, 0o711));
+        let parent = fs::metadata(world.find(&id, "owned")).unwrap();
+        assert_eq!((parent.uid(), parent.gid()), (3, 4), "directories made for a copy are its owner's");
+        assert_eq!(fs::metadata(world.find(&id, "one/name")).unwrap().uid(), 0, "the context has no owners");
+        let first = fs::metadata(world.find(&id, "dir/c")).unwrap();
+        let second = fs::metadata(world.find(&id, "dir/same")).unwrap();
+        assert_eq!((first.ino(), first.mode() & 0o7777), (second.ino(), 0o4750), "hard links stay");
+        let link = fs::read_link(world.find(&id, "dir/outside")).unwrap();
+        assert_eq!(link, Path::new("/etc/shadow"), "links are copied, not followed");
+        assert!(told.contains("Successfully tagged made:latest"), "{told}");
+        assert!(world.scratch_is_empty());
+
+        let (again, told) = world.build(&context, dockerfile).await;
+        assert_eq!((again.unwrap(), told.matches("Using cache").count()), (id, 10));
+        fs::set_permissions(context.join("a.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+        let (changed, told) = world.build(&context, dockerfile).await;
+        assert_eq!((changed.is_ok(), told.matches("Using cache").count()), (true, 0), "modes count");
+        world.engine.close().await;
+    });
+}
+
+#[test]
+fn links_of_an_image_lead_nowhere_else() {
+    isolate();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        let context = context(world.directory.path());
+        let victim = world.directory.path().join("victim");
+        fs::create_dir(&victim).unwrap();
+        std::os::unix::fs::symlink(&victim, context.join("escape")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", context.join("lib")).unwrap();
+        // The context's own links do not lead out of it either.
+        let (result, _) = world.build(&context, "FROM scratch\nCOPY escape /x\n").await;
+        assert!(matches!(result, Err(Error::NoSource { .. })), "{result:?}");
+        fs::create_dir(context.join("links")).unwrap();
+        fs::rename(context.join("escape"), context.join("links/escape")).unwrap();
+        fs::rename(context.join("lib"), context.join("links/lib")).unwrap();
+        let (result, _) = world
+            .build(&context, "FROM scratch\nCOPY links /\nCOPY a.txt /escape/a\nCOPY b.txt /lib/b\n")
+            .await;
+        let id = result.unwrap();
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0, "nothing was written outside");
+        assert_eq!(world.read(&id, "usr/lib/b"), "b", "links inside are followed");
+        let inside = victim.strip_prefix("/").unwrap().join("a");
+        assert_eq!(world.read(&id, inside.to_str().unwrap()), "a");
+
+        let (result, _) = world
+            .build(
+                &context,
+                "FROM scratch\nCOPY sub /a.txt\nCOPY a.txt /a.txt/deep/\nCOPY a.txt /a.txt/deep\n",
+            )
+            .await;
+        assert!(result.is_ok(), "{result:?}");
+        let (result, _) = world.build(&context, "FROM scratch\nCOPY a.txt /f\nCOPY sub /f\n").await;
+        assert!(matches!(result, Err(Error::Copy { .. })), "{result:?}");
+        assert!(world.scratch_is_empty());
+        world.engine.close().await;
+    });
+}
+
+#[test]
+fn damaged_contexts_are_refused() {
+    isolate();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        let refused = |bytes: Vec<u8>| {
+            let builder = world.builder.clone();
+            async move {
+                let (sender, receiver) = mpsc::channel(8);
+                let result =
+                    builder.build(BuildRequest::default(), std::io::Cursor::new(bytes), sender).await;
+                drop(receiver);
+                result.unwrap_err()
+            }
+        };
+        assert!(matches!(refused(Vec::new()).await, Error::NoDockerfile { .. }));
+        assert!(matches!(refused(vec![7; 3000]).await, Error::Context { .. }));
+        assert!(matches!(refused(vec![0x1f, 0x8b, 8, 0, 0]).await, Error::Context { .. }));
+        assert!(world.scratch_is_empty());
+        world.engine.close().await;
+    });
+}
