@@ -212,6 +212,8 @@ impl Packer {
             packed.extend_from_slice(&(!length).to_le_bytes());
             packed.extend_from_slice(part);
         }
+        // An empty block, as a flush makes it: by it Go's reader sees that it need not wait for more.
+        packed.extend_from_slice(&[0, 0, 0, 0xff, 0xff]);
         packed
     }
 }

@@ -133,7 +133,13 @@ impl Drop for Killed {
 async fn port_forward(world: World) -> World {
     let script = "mkdir /www; echo hello > /www/index.html; dd if=/dev/zero of=/www/big bs=1M count=3 2>/dev/null; \
                   exec httpd -f -p 127.0.0.1:8080 -h /www";
-    world.pod("web", json!({ "containers": [{ "name": "c", "command": ["sh", "-c", script] }] })).await;
+    world.pod(
+            "web",
+            json!({ "containers": [{ "name": "c", "command": ["sh", "-c", script],
+                "readinessProbe": { "periodSeconds": 1, "failureThreshold": 1,
+                    "exec": { "command": ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/index.html"] } } }] }),
+        )
+        .await;
     world.wait_ready("web").await;
     let child = world
         .command(&["port-forward", "pod/web", ":8080", ":9"])
