@@ -172,9 +172,9 @@ impl<K: Object> Informer<K> {
     }
 
     /// Follows the watch; returns only when it has ended for good.
-    pub(crate) async fn run(self: Arc<Self>, api: Api<K>, fields: Option<&str>) -> Result<()> {
+    pub(crate) async fn run(self: Arc<Self>, api: Api<K>, fields: Option<String>) -> Result<()> {
         let mut config = watcher::Config::default().streaming_lists().timeout(WATCH_TIMEOUT.as_secs() as u32);
-        config.field_selector = fields.map(str::to_owned);
+        config.field_selector = fields;
         let kind = K::kind(&()).into_owned();
         let mut events = pin!(watch(api, config).default_backoff());
         // The names that a list under way has brought.

@@ -3,29 +3,35 @@
 //! store or the node agent.
 #![forbid(unsafe_code)]
 
+mod defaults;
 mod deployment;
+mod endpoints;
 mod error;
 mod events;
 mod expectations;
+mod garbage;
 mod informer;
 mod key;
+mod kinds;
 mod labels;
 mod model;
+mod namespace;
+mod node;
 mod owner;
 mod queue;
 mod replica_set;
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 pub use error::{Error, Result};
 
 use crate::informer::Informer;
-use crate::model::Pod;
 
 /// What the controllers have to know of the cluster.
 #[derive(Debug, Clone, Default)]
@@ -35,36 +41,48 @@ pub struct Config {
     pub authority: Option<String>,
 }
 
+/// How long nodes are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long a node may say nothing before it counts as unreachable: 40 s unless something else is said.
+    pub silent_node: Duration,
+    /// How long a node may be gone before its pods are deleted: 40 s unless something else is said.
+    pub gone_node: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        let usual = Duration::from_secs(40);
+        Patience { silent_node: usual, gone_node: usual }
+    }
+}
+
 /// Runs all controllers until `shutdown`.
 ///
 /// # Errors
 /// `Discovery` when the API does not tell its kinds; `WatchEnded`. What fails for one object is logged and tried
 /// again.
 pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-    let _ = config;
-    let (recorder, writer) = events::channel(client.clone());
-    let deployments = Informer::<Deployment>::new();
-    let sets = Informer::<ReplicaSet>::new();
-    let pods = Informer::<Pod>::new();
-    let mut tasks = JoinSet::new();
-    let deployment_controller = deployment::Deployments::new(
-        client.clone(),
-        deployments.clone(),
-        sets.clone(),
-        pods.clone(),
-        &recorder,
-    );
-    let set_controller = replica_set::ReplicaSets::new(client.clone(), sets.clone(), pods.clone(), &recorder);
-    tasks.spawn(deployment_controller.run());
-    tasks.spawn(set_controller.run());
-    tasks.spawn(deployments.run(Api::all(client.clone()), None));
-    tasks.spawn(sets.run(Api::all(client.clone()), None));
-    tasks.spawn(pods.run(Api::all(client.clone()), None));
-    tasks.spawn(async move {
-        writer.run().await;
-        Ok(())
-    });
+    run_with(client, config, Patience::default(), shutdown).await
+}
+
+/// Like [`run`], with other times.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_with(
+    client: Client,
+    config: Config,
+    patience: Patience,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<()> {
     let mut shutdown = pin!(shutdown);
+    let kinds = tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        kinds = kinds::discover(&client) => Arc::new(kinds?),
+    };
+    // Ends with this function: a set aborts its tasks when it is dropped.
+    let mut tasks = start(&client, config, patience, kinds);
     tokio::select! {
         () = &mut shutdown => Ok(()),
         Some(ended) = tasks.join_next() => match ended {
@@ -75,4 +93,74 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
             },
         },
     }
+}
+
+fn start(
+    client: &Client,
+    config: Config,
+    patience: Patience,
+    kinds: Arc<Vec<kinds::Kind>>,
+) -> JoinSet<Result<()>> {
+    let (recorder, writer) = events::channel(client.clone());
+    let deployments = Informer::new();
+    let sets = Informer::new();
+    let pods = Informer::new();
+    let nodes = Informer::new();
+    let leases = Informer::new();
+    let namespaces = Informer::new();
+    let accounts = Informer::new();
+    let maps = Informer::new();
+    let sources = endpoints::Sources {
+        services: Informer::new(),
+        pods: pods.clone(),
+        slices: Informer::new(),
+        endpoints: Informer::new(),
+        nodes: nodes.clone(),
+    };
+    let objects = garbage::Objects::new(kinds.clone());
+    let mut tasks = JoinSet::new();
+    let one = || client.clone();
+    // Every controller subscribes before any watch begins.
+    let deployment_controller =
+        deployment::Deployments::new(one(), deployments.clone(), sets.clone(), pods.clone(), &recorder);
+    let set_controller = replica_set::ReplicaSets::new(one(), sets.clone(), pods.clone(), &recorder);
+    let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
+    let defaults =
+        defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
+    let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
+    let lifecycle = node::lifecycle::Lifecycle::new(
+        one(),
+        nodes.clone(),
+        leases.clone(),
+        pods.clone(),
+        patience.silent_node,
+        &recorder,
+    );
+    let eviction = node::eviction::Eviction::new(one(), nodes.clone(), pods.clone(), &recorder);
+    let remains = node::remains::Remains::new(one(), nodes.clone(), pods.clone(), patience.gone_node);
+    tasks.spawn(deployment_controller.run());
+    tasks.spawn(set_controller.run());
+    tasks.spawn(endpoint_controller.run());
+    tasks.spawn(defaults.run());
+    tasks.spawn(namespace_controller.run());
+    tasks.spawn(lifecycle.run());
+    tasks.spawn(eviction.run());
+    tasks.spawn(remains.run());
+    tasks.spawn(garbage::Collector::new(one(), objects).run());
+    tasks.spawn(async move {
+        writer.run().await;
+        Ok(())
+    });
+    tasks.spawn(deployments.run(Api::all(one()), None));
+    tasks.spawn(sets.run(Api::all(one()), None));
+    tasks.spawn(pods.run(Api::all(one()), None));
+    tasks.spawn(nodes.run(Api::all(one()), None));
+    tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));
+    tasks.spawn(namespaces.run(Api::all(one()), None));
+    tasks.spawn(accounts.run(Api::all(one()), Some(format!("metadata.name={}", defaults::ACCOUNT))));
+    tasks.spawn(maps.run(Api::all(one()), Some(format!("metadata.name={}", defaults::AUTHORITY))));
+    tasks.spawn(sources.services.run(Api::all(one()), None));
+    tasks.spawn(sources.slices.run(Api::all(one()), None));
+    tasks.spawn(sources.endpoints.run(Api::all(one()), None));
+    tasks
 }

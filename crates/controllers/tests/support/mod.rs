@@ -7,24 +7,30 @@ use std::future::Future;
 use std::time::Duration;
 
 use dray_apiserver::{ApiServer, Config, Identity};
+use dray_controllers::Patience;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-pub const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\ntest\n-----END CERTIFICATE-----\n";
+pub(crate) const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\ntest\n-----END CERTIFICATE-----\n";
 
-pub struct Cluster {
-    pub client: Client,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
     _stop: tokio::sync::oneshot::Sender<()>,
     _directory: tempfile::TempDir,
 }
 
-pub async fn cluster() -> Cluster {
+pub(crate) async fn cluster() -> Cluster {
+    cluster_with(Patience::default()).await
+}
+
+pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
     let directory = tempfile::tempdir().unwrap();
     let config = Config {
         data_dir: directory.path().to_owned(),
@@ -39,17 +45,18 @@ pub async fn cluster() -> Cluster {
     let controllers = client("system:kube-controller-manager");
     let config = dray_controllers::Config { authority: Some(AUTHORITY.to_owned()) };
     tokio::spawn(async move {
-        dray_controllers::run(controllers, config, async { drop(stopped.await) }).await.unwrap();
+        let stopped = async { drop(stopped.await) };
+        dray_controllers::run_with(controllers, config, patience, stopped).await.unwrap();
     });
     Cluster { client: client("test"), _stop: stop, _directory: directory }
 }
 
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("gave up waiting for {what}"))
 }
 
 /// The form of an object when it is as it should be.
-pub async fn when<K>(api: &Api<K>, name: &str, what: &str, check: impl Fn(&K) -> bool) -> K
+pub(crate) async fn when<K>(api: &Api<K>, name: &str, what: &str, check: impl Fn(&K) -> bool) -> K
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -77,7 +84,7 @@ where
 }
 
 /// All objects when they are as they should be.
-pub async fn when_all<K>(api: &Api<K>, what: &str, check: impl Fn(&[K]) -> bool) -> Vec<K>
+pub(crate) async fn when_all<K>(api: &Api<K>, what: &str, check: impl Fn(&[K]) -> bool) -> Vec<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -104,7 +111,7 @@ where
 }
 
 /// An object is gone.
-pub async fn gone<K>(api: &Api<K>, name: &str)
+pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -115,26 +122,26 @@ where
 }
 
 impl Cluster {
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::default_namespaced(self.client.clone())
     }
 
-    pub fn pods(&self) -> Api<Pod> {
+    pub(crate) fn pods(&self) -> Api<Pod> {
         self.api()
     }
 
-    pub fn sets(&self) -> Api<ReplicaSet> {
+    pub(crate) fn sets(&self) -> Api<ReplicaSet> {
         self.api()
     }
 
-    pub fn deployments(&self) -> Api<Deployment> {
+    pub(crate) fn deployments(&self) -> Api<Deployment> {
         self.api()
     }
 
-    pub async fn create<K>(&self, object: Value) -> K
+    pub(crate) async fn create<K>(&self, object: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -146,7 +153,7 @@ impl Cluster {
         self.api().create(&PostParams::default(), &object).await.unwrap()
     }
 
-    pub async fn deployment(&self, name: &str, change: Value) -> Deployment {
+    pub(crate) async fn deployment(&self, name: &str, change: Value) -> Deployment {
         let mut deployment = json!({
             "metadata": { "name": name },
             "spec": {
@@ -157,17 +164,17 @@ impl Cluster {
         self.create(deployment).await
     }
 
-    pub async fn patch(&self, name: &str, patch: Value) -> Deployment {
+    pub(crate) async fn patch(&self, name: &str, patch: Value) -> Deployment {
         self.deployments().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
     }
 
-    pub async fn set_image(&self, name: &str, image: &str) {
+    pub(crate) async fn set_image(&self, name: &str, image: &str) {
         let template = template(name, image);
         self.patch(name, json!({ "spec": { "template": template } })).await;
     }
 
     /// From now on says of every pod what a node's agent would: it runs, and then it is gone.
-    pub fn run_pods(&self) {
+    pub(crate) fn run_pods(&self) {
         let client = self.client.clone();
         tokio::spawn(async move {
             let all = Api::<Pod>::all(client.clone());
@@ -189,7 +196,7 @@ impl Cluster {
     }
 
     /// The newest event of a reason, about anything.
-    pub async fn event(&self, reason: &str, message: &str) -> Event {
+    pub(crate) async fn event(&self, reason: &str, message: &str) -> Event {
         let events = self.api::<Event>();
         let found =
             when_all(&events, message, |all| all.iter().any(|event| is_about(event, reason, message)));
@@ -202,14 +209,14 @@ fn is_about(event: &Event, reason: &str, message: &str) -> bool {
 }
 
 /// Says of a pod that it runs, and whether it is ready.
-pub async fn make_ready(pods: &Api<Pod>, name: &str, ip: &str, ready: bool) -> kube::Result<Pod> {
-    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::now());
+pub(crate) async fn make_ready(pods: &Api<Pod>, name: &str, ip: &str, ready: bool) -> kube::Result<Pod> {
+    let now = Time(jiff::Timestamp::now());
     let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }], "conditions": [
         { "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": now }] } });
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await
 }
 
-pub fn template(app: &str, image: &str) -> Value {
+pub(crate) fn template(app: &str, image: &str) -> Value {
     json!({
         "metadata": { "labels": { "app": app } },
         "spec": { "containers": [{ "name": "c", "image": image, "ports": [{ "name": "http", "containerPort": 8080 }] }] },
@@ -217,7 +224,7 @@ pub fn template(app: &str, image: &str) -> Value {
 }
 
 /// Merges what is given into a value.
-pub fn merge(value: &mut Value, change: Value) {
+pub(crate) fn merge(value: &mut Value, change: Value) {
     match change {
         Value::Object(fields) => {
             for (key, field) in fields {
@@ -229,14 +236,14 @@ pub fn merge(value: &mut Value, change: Value) {
 }
 
 /// Reason and status of a Deployment's condition.
-pub fn condition(deployment: &Deployment, kind: &str) -> Option<(String, String)> {
+pub(crate) fn condition(deployment: &Deployment, kind: &str) -> Option<(String, String)> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let found = conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((found.status.clone(), found.reason.clone().unwrap_or_default()))
 }
 
 /// Whether all pods are new and available.
-pub fn is_rolled_out(deployment: &Deployment) -> bool {
+pub(crate) fn is_rolled_out(deployment: &Deployment) -> bool {
     let wanted = deployment.spec.as_ref().unwrap().replicas.unwrap();
     let Some(status) = &deployment.status else { return false };
     status.observed_generation == deployment.metadata.generation
