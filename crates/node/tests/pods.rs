@@ -3,7 +3,8 @@
     missing_docs,
     unreachable_pub,
     clippy::unwrap_used,
-    reason = "a test that cannot go on must stop here"
+    clippy::print_stderr,
+    reason = "a test that cannot go on must stop here, and tells how long things took"
 )]
 
 mod cases;

@@ -177,8 +177,11 @@ impl Worker {
             if self.finished {
                 // What its containers did is written down; they stay for their logs.
             } else {
+                tracing::debug!(pod = self.identity.full_name(), "looking at a pod");
                 self.sync(&mut next).await;
+                tracing::debug!(pod = self.identity.full_name(), "did what was missing");
                 self.publish().await;
+                tracing::debug!(pod = self.identity.full_name(), "told how the pod is");
                 if self.watches.is_empty() && !self.finished {
                     self.watch_configuration();
                 }

@@ -86,6 +86,7 @@ impl Worker {
         };
         self.sandbox = Some(sandbox);
         self.set_address(address);
+        tracing::debug!(pod = self.identity.full_name(), "made namespaces and a place in the network");
         let failed = |error| ("FailedMount", error);
         let hosts = self.directory.join("etc-hosts");
         let (pod, config) = (Arc::clone(&self.pod), self.context.config.clone());

@@ -125,6 +125,7 @@ impl Worker {
             tell(Severity::Warning, "Failed", format!("Error: {}", failure.waiting.message));
         })?;
         tell(Severity::Normal, "Created", format!("Container created: {}", slot.name));
+        tracing::debug!(pod = self.identity.full_name(), container = slot.name, "made a container");
         if let Err(error) = self.context.engine.start(&handle).await {
             let message = error.chain();
             tell(Severity::Warning, "Failed", format!("Error: {message}"));
@@ -132,6 +133,7 @@ impl Worker {
             failure.container = Some(handle);
             return Err(failure);
         }
+        tracing::debug!(pod = self.identity.full_name(), container = slot.name, "started a container");
         tell(Severity::Normal, "Started", format!("Container started: {}", slot.name));
         self.post_start(container, &handle, slot.role.list()).await;
         Ok(handle)

@@ -65,7 +65,7 @@ async fn pod_runs(world: World) -> World {
         )
         .await;
     let pod = world.wait_ready("web").await;
-    println!("a bound pod was ready after {:?}", begin.elapsed());
+    eprintln!("a bound pod was ready after {:?}", begin.elapsed());
     let uid = made.metadata.uid.unwrap();
     let status = pod.status.clone().unwrap();
     assert_eq!(status.phase.as_deref(), Some("Running"));
@@ -87,7 +87,7 @@ async fn pod_runs(world: World) -> World {
     let begin = Instant::now();
     world.delete("web").await;
     world.wait_gone("web").await;
-    println!("a pod whose program ignores SIGTERM was gone after {:?}", begin.elapsed());
+    eprintln!("a pod whose program ignores SIGTERM was gone after {:?}", begin.elapsed());
     assert!(world.engine().container(&name).is_err());
     assert!(world.engine().sandboxes().is_empty());
     world.wait_event("web", "Killing Stopping container c").await;
@@ -205,7 +205,7 @@ async fn probes(world: World) -> World {
     let begin = Instant::now();
     world.pod("probed", spec).await;
     world.wait_ready("probed").await;
-    println!("a pod with a readiness probe was ready after {:?}", begin.elapsed());
+    eprintln!("a pod with a readiness probe was ready after {:?}", begin.elapsed());
 
     world.kubectl_ok(&["exec", "probed", "--", "rm", "/www/index.html"]).await;
     world.wait("probed", "unready", |pod: Option<&Pod>| !is_ready(pod)).await;
@@ -274,7 +274,7 @@ async fn adoption(mut world: World) -> World {
     world.pod("goes", spec).await;
     let before = container(&world.wait_ready("stays").await);
     world.wait_ready("goes").await;
-    world.stop_agent().await;
+    world.kill_agent().await;
     // While nobody looks, one is killed.
     world.pods().delete("goes", &DeleteParams::default()).await.unwrap();
     world.start_agent().await;
@@ -289,7 +289,7 @@ async fn adoption(mut world: World) -> World {
 async fn orphans(mut world: World) -> World {
     world.pod("lost", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
     world.wait_ready("lost").await;
-    world.stop_agent().await;
+    world.kill_agent().await;
     world.pods().delete("lost", &DeleteParams::default().grace_period(0)).await.unwrap();
     world.wait_gone("lost").await;
     world.start_agent().await;
@@ -349,7 +349,7 @@ async fn many(world: World) -> World {
     for name in &names {
         addresses.insert(world.wait_ready(name).await.status.unwrap().pod_ip.unwrap());
     }
-    println!("ten pods were ready after {:?}", begin.elapsed());
+    eprintln!("ten pods were ready after {:?}", begin.elapsed());
     assert_eq!(addresses.len(), names.len());
     world
 }

@@ -2,7 +2,7 @@
 //! of the test's own.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,8 +16,6 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 pub const NODE: &str = "node-1";
 pub const IMAGE: &str = "box:1";
@@ -45,9 +43,9 @@ impl NodeConnector for Pipe {
     }
 }
 
+/// An agent and its engine, on a runtime that can be killed as a daemon can.
 struct RunningAgent {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    runtime: tokio::runtime::Runtime,
     engine: Engine,
 }
 
@@ -57,6 +55,35 @@ pub struct World {
     server: ApiServer,
     agent: Option<RunningAgent>,
     place: Arc<parking_lot::Mutex<Option<Arc<Agent>>>>,
+}
+
+async fn open_engine(path: &Path) -> Engine {
+    let config = EngineConfig { data_dir: path.join("d"), run_dir: path.join("r"), instance: instance() };
+    let engine = Engine::open(config).await.unwrap();
+    engine.ensure_hidden_network("pods").await.unwrap();
+    let images = Arc::clone(engine.images());
+    if images.resolve(IMAGE).is_err() {
+        tokio::task::spawn_blocking(move || {
+            images.load(dray_testkit::busybox_archive(IMAGE).as_slice()).unwrap();
+        })
+        .await
+        .unwrap();
+    }
+    engine
+}
+
+fn node_config(path: &Path) -> NodeConfig {
+    NodeConfig {
+        name: NODE.into(),
+        state_dir: path.join("node"),
+        pod_network: "pods".into(),
+        cluster_dns: "10.43.0.10".parse().unwrap(),
+        cluster_domain: "cluster.local".into(),
+        kubernetes_service: "10.43.0.1:443".parse().unwrap(),
+        node_address: "127.0.0.1".parse().unwrap(),
+        labels: [("tier".to_owned(), "test".to_owned())].into(),
+        version: "0.1.0".into(),
+    }
 }
 
 static INSTANCE: OnceLock<String> = OnceLock::new();
@@ -94,52 +121,28 @@ impl World {
     }
 
     pub async fn start_agent(&mut self) {
-        let config = EngineConfig {
-            data_dir: self.directory.path().join("d"),
-            run_dir: self.directory.path().join("r"),
-            instance: instance(),
-        };
-        let engine = Engine::open(config).await.unwrap();
-        engine.ensure_hidden_network("pods").await.unwrap();
-        let images = Arc::clone(engine.images());
-        if images.resolve(IMAGE).is_err() {
-            tokio::task::spawn_blocking(move || {
-                images.load(dray_testkit::busybox_archive(IMAGE).as_slice()).unwrap();
-            })
-            .await
-            .unwrap();
-        }
-        let client = Client::new(self.server.service(Identity::component("kubelet")), "default");
-        let agent = Agent::new(
-            engine.clone(),
-            client,
-            NodeConfig {
-                name: NODE.into(),
-                state_dir: self.directory.path().join("node"),
-                pod_network: "pods".into(),
-                cluster_dns: "10.43.0.10".parse().unwrap(),
-                cluster_domain: "cluster.local".into(),
-                kubernetes_service: "10.43.0.1:443".parse().unwrap(),
-                node_address: "127.0.0.1".parse().unwrap(),
-                labels: [("tier".to_owned(), "test".to_owned())].into(),
-                version: "0.1.0".into(),
-            },
-        )
-        .unwrap();
-        *self.place.lock() = Some(Arc::clone(&agent));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(agent.run(async move {
-            let _ = stopped.await;
-        }));
-        self.agent = Some(RunningAgent { stop, task, engine });
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let path = self.directory.path().to_owned();
+        let service = self.server.service(Identity::component("kubelet"));
+        let started = runtime.spawn(async move {
+            let engine = open_engine(&path).await;
+            let client = Client::new(service, "default");
+            let agent = Agent::new(engine.clone(), client, node_config(&path)).unwrap();
+            tokio::spawn(Arc::clone(&agent).run(std::future::pending()));
+            (engine, agent)
+        });
+        let (engine, agent) = started.await.unwrap();
+        *self.place.lock() = Some(agent);
+        self.agent = Some(RunningAgent { runtime, engine });
     }
 
-    /// Ends agent and engine; the containers go on.
-    pub async fn stop_agent(&mut self) {
+    /// Ends agent and engine without a word, as `kill -9` does; the containers go on.
+    pub async fn kill_agent(&mut self) {
         let Some(agent) = self.agent.take() else { return };
         *self.place.lock() = None;
-        let _ = agent.stop.send(());
-        agent.task.await.unwrap();
+        drop(agent.engine);
+        tokio::task::spawn_blocking(move || agent.runtime.shutdown_timeout(PATIENCE)).await.unwrap();
     }
 
     pub fn engine(&self) -> &Engine {
@@ -278,9 +281,9 @@ impl World {
             }
         };
         tokio::time::timeout(PATIENCE, files_gone).await.expect("files of pods are left");
-        self.stop_agent().await;
         engine.stop_everything().await;
         engine.close().await;
+        self.kill_agent().await;
     }
 }
 
