@@ -14,6 +14,7 @@ use crate::{
     query::Query,
     request::{self, Identity, ResourceRequest},
     respond::{self, Answer},
+    review,
     server::Inner,
     write::Change,
 };
@@ -51,6 +52,8 @@ impl Inner {
             return Ok(answer);
         }
         let identity = identity.ok_or_else(Status::unauthorized)?;
+        let acted = request::impersonated(identity, &parts.headers)?;
+        let identity = acted.as_ref().unwrap_or(identity);
         let get = matches!(parts.method, Method::GET | Method::HEAD);
         if get {
             let address = self.config.advertise_address.to_string();
@@ -70,7 +73,7 @@ impl Inner {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let request = request::resource(&path, query)?;
         request::authorize(identity, request::verb(&parts.method, &request), &request)?;
-        self.resource(&request, parts, body).await
+        self.resource(identity, &request, parts, body).await
     }
 
     /// The paths that need no identity.
@@ -102,6 +105,7 @@ impl Inner {
 
     async fn resource(
         self: &Arc<Self>,
+        identity: &Identity,
         request: &ResourceRequest,
         parts: &mut Parts,
         body: Bytes,
@@ -118,6 +122,9 @@ impl Inner {
         let accept = negotiate::accept(headers)?;
         let manager = request::manager(&request.query, headers);
         let change = Change::new(request, headers, &body, accept, manager);
+        if request.kind.question {
+            return review::answer(&parts.method, identity, &change);
+        }
         if let Some(subresource) = request.subresource
             && !matches!(
                 subresource,
@@ -170,7 +177,9 @@ impl Inner {
             "# HELP apiserver_resource_objects Number of stored objects at the time of last check split by kind.\n\
              # TYPE apiserver_resource_objects gauge\n",
         );
-        for kind in dray_machinery::kinds::all().iter().filter(|kind| kind.stored_as.is_none()) {
+        for kind in
+            dray_machinery::kinds::all().iter().filter(|kind| kind.stored_as.is_none() && !kind.question)
+        {
             let count = snapshot.count(&kind.storage());
             let _ = writeln!(
                 text,

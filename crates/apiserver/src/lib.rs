@@ -24,6 +24,7 @@ mod read;
 mod remove;
 mod request;
 mod respond;
+mod review;
 mod server;
 mod service;
 mod subresources;

@@ -130,6 +130,9 @@ fn definitions(members: &[&'static Kind], prefix: &str) -> Value {
         let kinds = json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
         shown[kind.schema]["x-kubernetes-group-version-kind"] = kinds;
         let reference = |name: &str| json!({ "$ref": format!("{prefix}{name}") });
+        if kind.question {
+            continue;
+        }
         let mut list = json!({
             "description": format!("{} is a list of {} objects.", kind.list_kind(), kind.kind),
             "type": "object", "required": ["items"],
@@ -295,10 +298,18 @@ fn paths(members: &[&'static Kind], prefix: &str) -> Value {
     let mut paths = Map::new();
     for kind in members {
         let base = format!("/{}", group_path(kind));
-        let list = list_name(kind);
         let place = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
         let collection = format!("{base}{place}/{}", kind.plural);
         let mut shared = Vec::new();
+        if kind.question {
+            if kind.namespaced {
+                shared.push(parameter("namespace", "string", "path", prefix));
+            }
+            let post = operation(kind, "post", "post", Some(kind.schema), kind.schema, prefix);
+            paths.insert(collection, json!({ "post": post, "parameters": shared }));
+            continue;
+        }
+        let list = list_name(kind);
         if kind.namespaced {
             shared.push(parameter("namespace", "string", "path", prefix));
             paths.insert(

@@ -24,6 +24,37 @@ impl Identity {
     }
 }
 
+/// The identity in whose place someone acts, which only those may who may do everything.
+pub(crate) fn impersonated(identity: &Identity, headers: &HeaderMap) -> Result<Option<Identity>, Status> {
+    const USER: &str = "impersonate-user";
+    const GROUP: &str = "impersonate-group";
+    let named = |name: &http::HeaderName| {
+        matches!(name.as_str(), USER | GROUP | "impersonate-uid")
+            || name.as_str().starts_with("impersonate-extra-")
+    };
+    if !headers.keys().any(named) {
+        return Ok(None);
+    }
+    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    let user = headers.get(USER).map(text).unwrap_or_default();
+    if user.is_empty() {
+        return Err(Status::bad_request("requested [impersonation] without impersonating a user"));
+    }
+    if !is_master(&identity.groups) {
+        let why = format!(
+            "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            identity.user
+        );
+        return Err(Status::forbidden("", "users", &user, why));
+    }
+    let mut groups: Vec<String> = headers.get_all(GROUP).iter().map(text).collect();
+    let known = if user == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
+    if !groups.iter().any(|group| group == known) {
+        groups.push(known.to_owned());
+    }
+    Ok(Some(Identity { user, groups }))
+}
+
 /// A request for a resource.
 #[derive(Debug, Clone)]
 pub(crate) struct ResourceRequest {
@@ -122,12 +153,19 @@ pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
     }
 }
 
+/// Whether the members of groups may do everything.
+pub(crate) fn is_master(groups: &[impl AsRef<str>]) -> bool {
+    groups.iter().any(|group| group.as_ref() == MASTERS)
+}
+
 /// Whether someone may do something, and if not, in words.
 pub(crate) fn authorize(identity: &Identity, verb: &str, request: &ResourceRequest) -> Result<(), Status> {
-    if identity.groups.iter().any(|group| group == MASTERS) {
+    let kind = request.kind;
+    // Anybody may ask about himself.
+    let about_oneself = kind.question && kind.kind.starts_with("Self");
+    if is_master(&identity.groups) || about_oneself {
         return Ok(());
     }
-    let kind = request.kind;
     let resource = match request.subresource {
         Some(subresource) => format!("{}/{}", kind.plural, subresource.as_str()),
         None => kind.plural.to_owned(),

@@ -208,7 +208,7 @@ impl ReplicaSets {
         let uids = ranked.iter().map(|pod| owner::uid(&**pod).to_owned()).collect();
         self.expectations.expect(uid, 0, uids);
         let deletions = ranked.iter().map(|pod| async {
-            let result = delete(&pods, &**pod).await;
+            let result = delete(&pods, pod).await;
             match result {
                 Ok(()) => {
                     let message = format!("Deleted pod: {}", pod.name_any());

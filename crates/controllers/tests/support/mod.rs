@@ -22,8 +22,9 @@ pub(crate) const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\ntest\n-----END 
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    server: ApiServer,
     _stop: tokio::sync::oneshot::Sender<()>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 pub(crate) async fn cluster() -> Cluster {
@@ -48,7 +49,8 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
         let stopped = async { drop(stopped.await) };
         dray_controllers::run_with(controllers, config, patience, stopped).await.unwrap();
     });
-    Cluster { client: client("test"), _stop: stop, _directory: directory }
+    let client = client("test");
+    Cluster { client, server, _stop: stop, directory }
 }
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -122,6 +124,19 @@ where
 }
 
 impl Cluster {
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Serves the API over TLS and writes a kubeconfig for it.
+    pub(crate) async fn serve(&self) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        self.server.write_kubeconfig(&self.directory().join("kubeconfig"), &url).unwrap();
+        let server = self.server.clone();
+        tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
+    }
+
     pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,

@@ -129,6 +129,8 @@ pub struct Kind {
     pub short_names: &'static [&'static str],
     /// Categories ("all") that it belongs to.
     pub categories: &'static [&'static str],
+    /// Whether its objects are questions: they are answered and not kept.
+    pub question: bool,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// The name of its schema.
@@ -186,6 +188,7 @@ impl Kind {
         singular: "",
         short_names: &[],
         categories: &[],
+        question: false,
         namespaced: true,
         schema: "",
         subresources: &[],
@@ -273,6 +276,9 @@ impl Kind {
 
     /// The verbs of the resource itself.
     pub fn verbs(&self) -> &'static [&'static str] {
+        if self.question {
+            return &["create"];
+        }
         if self.kind == "Namespace" {
             return &["create", "delete", "get", "list", "patch", "update", "watch"];
         }

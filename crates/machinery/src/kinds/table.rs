@@ -202,6 +202,56 @@ static KINDS: &[Kind] = &[
         ..Kind::BASE
     },
     Kind {
+        group: "authentication.k8s.io",
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        singular: "selfsubjectreview",
+        question: true,
+        namespaced: false,
+        schema: "io.k8s.api.authentication.v1.SelfSubjectReview",
+        ..Kind::BASE
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews",
+        singular: "localsubjectaccessreview",
+        question: true,
+
+        schema: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        ..Kind::BASE
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+        question: true,
+        namespaced: false,
+        schema: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        ..Kind::BASE
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+        question: true,
+        namespaced: false,
+        schema: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        ..Kind::BASE
+    },
+    Kind {
+        group: "authorization.k8s.io",
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        singular: "subjectaccessreview",
+        question: true,
+        namespaced: false,
+        schema: "io.k8s.api.authorization.v1.SubjectAccessReview",
+        ..Kind::BASE
+    },
+    Kind {
         group: "coordination.k8s.io",
         kind: "Lease",
         plural: "leases",
