@@ -102,7 +102,7 @@ pub(crate) async fn remove(api: &Api, id: &str, query: &Query) -> Result<Respons
 
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["label", "label!", "until"])?;
-    let mut deleted = Vec::new();
+    let (mut deleted, mut freed) = (Vec::new(), 0);
     for record in api.engine.containers() {
         let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
         if !ended || !filters.labels(&record.spec.labels) {
@@ -110,11 +110,16 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
         }
         let Ok(container) = api.engine.container(record.id.as_str()) else { continue };
         // One that was started or removed meanwhile stays or is gone.
+        let written = {
+            let (engine, record) = (api.engine.clone(), record.clone());
+            tokio::task::spawn_blocking(move || engine.written_size(&record)).await.unwrap_or(0)
+        };
         if api.engine.remove(&container, false, false).await.is_ok() {
             deleted.push(record.id.to_string());
+            freed += written;
         }
     }
-    body::json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 }))
+    body::json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": freed }))
 }
 
 pub(crate) async fn attach(
@@ -140,7 +145,7 @@ pub(crate) async fn attach(
     }
     let receiver = api.engine.attach(&container, options).await?;
     let keys = (options.stdin && record.spec.tty).then_some(keys);
-    Ok(hijack::answer(request, record.spec.tty, keys, async move {
+    let connect = async move {
         match receiver.await {
             Ok(Ok(stream)) => Some(stream),
             Ok(Err(error)) => {
@@ -150,5 +155,6 @@ pub(crate) async fn attach(
             // The container was not started after all.
             Err(_) => None,
         }
-    }))
+    };
+    Ok(hijack::answer(request, record.spec.tty, keys, connect, std::future::ready(())))
 }

@@ -181,6 +181,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
     if request.image.is_empty() {
         return Err(ApiError::bad_request("no image specified"));
     }
+    let resources = limits(&host);
     let mut mounts = Vec::new();
     for bind in &host.binds {
         mounts.push(parse_bind(bind)?);
@@ -236,19 +237,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         ports,
         publish_all: host.publish_all,
         restart,
-        resources: Resources {
-            memory: host.memory,
-            memory_swap: host.memory_swap,
-            memory_reservation: host.memory_reservation,
-            nano_cpus: host.nano_cpus,
-            cpu_shares: host.cpu_shares,
-            cpu_period: host.cpu_period,
-            cpu_quota: host.cpu_quota,
-            cpuset_cpus: host.cpuset_cpus,
-            cpuset_mems: host.cpuset_mems,
-            pids: host.pids,
-            blkio_weight: host.blkio_weight,
-        },
+        resources,
         security: Security {
             privileged: host.privileged,
             capabilities_add: host.cap_add,
@@ -283,6 +272,48 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         cgroup_parent: None,
         api: kept(raw, &host.volumes_from),
     })
+}
+
+fn limits(host: &HostConfig) -> Resources {
+    Resources {
+        memory: host.memory,
+        memory_swap: host.memory_swap,
+        memory_reservation: host.memory_reservation,
+        nano_cpus: host.nano_cpus,
+        cpu_shares: host.cpu_shares,
+        cpu_period: host.cpu_period,
+        cpu_quota: host.cpu_quota,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        pids: host.pids,
+        blkio_weight: host.blkio_weight,
+    }
+}
+
+/// `docker update`: a body like that of create's `HostConfig`, where nothing, nought and empty change nothing.
+pub(crate) async fn update(api: &Api, id: &str, incoming: Incoming) -> Result<Response<Body>> {
+    let request: HostConfig = body::read_json(incoming).await?;
+    let given = limits(&request);
+    let resources = Resources {
+        memory: given.memory.filter(|n| *n != 0),
+        memory_swap: given.memory_swap.filter(|n| *n != 0),
+        memory_reservation: given.memory_reservation.filter(|n| *n != 0),
+        nano_cpus: given.nano_cpus.filter(|n| *n != 0),
+        cpu_shares: given.cpu_shares.filter(|n| *n != 0),
+        cpu_period: given.cpu_period.filter(|n| *n != 0),
+        cpu_quota: given.cpu_quota.filter(|n| *n != 0),
+        cpuset_cpus: given.cpuset_cpus.filter(|text| !text.is_empty()),
+        cpuset_mems: given.cpuset_mems.filter(|text| !text.is_empty()),
+        pids: given.pids.filter(|n| *n != 0),
+        blkio_weight: given.blkio_weight.filter(|n| *n != 0),
+    };
+    let restart = match request.restart.name.as_str() {
+        "" => None,
+        _ => Some(restart_policy(&request.restart)?),
+    };
+    let container = api.engine.container(id)?;
+    api.engine.update(&container, resources, restart).await?;
+    body::json(StatusCode::OK, &json!({ "Warnings": [] }))
 }
 
 /// The request as it came, for `inspect`.
@@ -430,6 +461,11 @@ fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<V
 }
 
 fn restart_policy(request: &RestartRequest) -> Result<RestartPolicy> {
+    if request.maximum != 0 && request.name != "on-failure" {
+        return Err(ApiError::bad_request(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
     match request.name.as_str() {
         "" | "no" => Ok(RestartPolicy::No),
         "always" => Ok(RestartPolicy::Always),

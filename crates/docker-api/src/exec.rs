@@ -66,7 +66,12 @@ pub(crate) async fn start(api: &Api, id: &str, request: Request<Incoming>) -> Re
     let Some(stream) = stream else { return Ok(body::empty(StatusCode::OK)) };
     let keys = DetachKeys::parse(exec.spec.detach_keys.as_deref())?;
     let keys = (exec.spec.stdin && exec.spec.tty).then_some(keys);
-    Ok(hijack::answer(request, exec.spec.tty, keys, std::future::ready(Some(stream))))
+    let (engine, id) = (api.engine.clone(), id.to_owned());
+    let ended = async move {
+        // The client asks for the exit code as soon as the stream ends.
+        let _ = engine.wait_exec(&id).await;
+    };
+    Ok(hijack::answer(request, exec.spec.tty, keys, std::future::ready(Some(stream)), ended))
 }
 
 pub(crate) async fn resize(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {

@@ -39,12 +39,14 @@ impl DetachKeys {
 }
 
 /// Answers with an upgrade, or with an ordinary body when the client did not ask for one, and then joins the client
-/// with the stream that `connect` gives.
+/// with the stream that `connect` gives. A stream that has ended is closed when `ended` is done: what the client asks
+/// next must see the end, too.
 pub(crate) fn answer<B>(
     mut request: Request<B>,
     tty: bool,
     keys: Option<DetachKeys>,
     connect: impl Future<Output = Option<UnixStream>> + Send + 'static,
+    ended: impl Future<Output = ()> + Send + 'static,
 ) -> Response<Body> {
     let content_type = if tty { RAW } else { MULTIPLEXED };
     if !request.headers().contains_key(header::UPGRADE) {
@@ -57,6 +59,7 @@ pub(crate) fn answer<B>(
                     return;
                 }
             }
+            ended.await;
         });
         return response;
     }
@@ -65,7 +68,7 @@ pub(crate) fn answer<B>(
         match upgrade.await {
             Ok(upgraded) => {
                 if let Some(stream) = connect.await {
-                    join(TokioIo::new(upgraded), stream, keys).await;
+                    join(TokioIo::new(upgraded), stream, keys, ended).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
@@ -80,7 +83,12 @@ pub(crate) fn answer<B>(
 }
 
 /// Copies both ways until the process has closed its output, or the client has gone or typed the keys.
-async fn join(client: impl AsyncRead + AsyncWrite, process: UnixStream, keys: Option<DetachKeys>) {
+async fn join(
+    client: impl AsyncRead + AsyncWrite,
+    process: UnixStream,
+    keys: Option<DetachKeys>,
+    ended: impl Future<Output = ()>,
+) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_process, mut to_process) = process.into_split();
     let input = async {
@@ -99,6 +107,7 @@ async fn join(client: impl AsyncRead + AsyncWrite, process: UnixStream, keys: Op
     };
     let output = async {
         let _ = tokio::io::copy(&mut from_process, &mut to_client).await;
+        ended.await;
         let _ = to_client.shutdown().await;
     };
     tokio::select! {

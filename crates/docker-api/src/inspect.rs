@@ -17,8 +17,9 @@ pub(crate) fn container(api: &Api, id: &str, query: &Query) -> Result<Response<B
     let record = api.engine.container(id)?.record();
     let mut value = document(&api.engine, &record);
     if query.flag("size") {
-        value["SizeRw"] = json!(0);
-        value["SizeRootFs"] = json!(record.layers.iter().map(|layer| layer.size).sum::<u64>());
+        let written = api.engine.written_size(&record);
+        value["SizeRw"] = json!(written);
+        value["SizeRootFs"] = json!(written + record.layers.iter().map(|layer| layer.size).sum::<u64>());
     }
     body::json(StatusCode::OK, &value)
 }
@@ -62,9 +63,9 @@ fn document(engine: &Engine, record: &ContainerRecord) -> Value {
 fn state(record: &ContainerRecord) -> Value {
     let state = &record.state;
     json!({
-        "Status": state.status.as_str(),
+        "Status": state.as_str(),
         "Running": matches!(state.status, Status::Running | Status::Restarting),
-        "Paused": false,
+        "Paused": state.paused,
         "Restarting": state.status == Status::Restarting,
         "OOMKilled": state.oom_killed,
         "Dead": state.status == Status::Dead,
@@ -142,6 +143,22 @@ fn host_config(record: &ContainerRecord) -> Value {
     };
     config["RestartPolicy"] = json!({ "Name": name, "MaximumRetryCount": maximum });
     config["NetworkMode"] = json!(network_mode(record));
+    // As they are now: an update changes them.
+    let limits = &record.spec.resources;
+    for (name, value) in [
+        ("Memory", limits.memory),
+        ("MemorySwap", limits.memory_swap),
+        ("MemoryReservation", limits.memory_reservation),
+        ("NanoCpus", limits.nano_cpus),
+        ("CpuQuota", limits.cpu_quota),
+        ("PidsLimit", limits.pids),
+        ("CpuShares", limits.cpu_shares.and_then(|n| i64::try_from(n).ok())),
+        ("CpuPeriod", limits.cpu_period.and_then(|n| i64::try_from(n).ok())),
+    ] {
+        if let Some(value) = value {
+            config[name] = json!(value);
+        }
+    }
     if config["ShmSize"] == json!(0) {
         config["ShmSize"] = json!(67_108_864);
     }

@@ -19,6 +19,7 @@ mod inspect;
 mod list;
 mod logs;
 mod networks;
+mod observe;
 mod query;
 mod router;
 mod server;

@@ -79,7 +79,7 @@ fn suits(engine: &Engine, record: &ContainerRecord, filters: &Filters) -> bool {
             }
         })
         && filters.labels(&record.spec.labels)
-        && filters.any("status", |status| record.state.status.as_str() == status)
+        && filters.any("status", |status| record.state.as_str() == status)
         && filters.any("exited", |code| {
             record.state.status == Status::Exited && code == record.state.exit_code.to_string()
         })
@@ -117,14 +117,16 @@ fn summary(engine: &Engine, record: &ContainerRecord, size: bool) -> Value {
         "Created": record.created.as_second(),
         "Ports": ports(record),
         "Labels": record.spec.labels,
-        "State": record.state.status.as_str(),
+        "State": record.state.as_str(),
         "Status": status(record),
         "HostConfig": { "NetworkMode": inspect::network_mode(record) },
         "NetworkSettings": { "Networks": networks },
         "Mounts": inspect::mounts(engine, record),
     });
     if size {
-        value["SizeRootFs"] = json!(record.layers.iter().map(|layer| layer.size).sum::<u64>());
+        let written = engine.written_size(record);
+        value["SizeRw"] = json!(written);
+        value["SizeRootFs"] = json!(written + record.layers.iter().map(|layer| layer.size).sum::<u64>());
     }
     value
 }
@@ -153,6 +155,7 @@ fn status(record: &ContainerRecord) -> String {
     let since = |time: Option<jiff::Timestamp>| time.map(duration::since).unwrap_or_default();
     match state.status {
         Status::Created => "Created".to_owned(),
+        Status::Running if state.paused => format!("Up {} (Paused)", since(state.started)),
         Status::Running => format!("Up {}", since(state.started)),
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished)),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished)),

@@ -145,3 +145,25 @@ pub(crate) async fn remove(api: &Api, name: &str) -> Result<Response<Body>> {
         result => Ok(result.map(|()| body::empty(StatusCode::NO_CONTENT))?),
     }
 }
+
+/// Networks that no container is in, but for those that are always there.
+pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let filters = Filters::parse(query, &["label", "label!", "until"])?;
+    let mut deleted = Vec::new();
+    for network in api.engine.networks() {
+        let wanted = !network.is_predefined() && filters.labels(&network.labels) && !is_named(api, &network);
+        // One that is used answers with a conflict and stays.
+        if wanted && api.engine.remove_network(network.id.as_str()).await.is_ok() {
+            deleted.push(network.name);
+        }
+    }
+    body::json(StatusCode::OK, &json!({ "NetworksDeleted": deleted }))
+}
+
+/// Whether a container that does not run would need the network at its next start.
+fn is_named(api: &Api, network: &NetworkRecord) -> bool {
+    api.engine.containers().iter().any(|record| {
+        crate::inspect::network_mode(record) == network.name
+            || record.spec.endpoints.contains_key(&network.name)
+    })
+}

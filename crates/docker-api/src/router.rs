@@ -8,7 +8,7 @@ use crate::error::{ApiError, Result};
 use crate::query::{Query, decode};
 use crate::{
     API_VERSION, Api, MINIMUM_API_VERSION, build, containers, create, events, exec, images, inspect, list,
-    logs, networks, system, volumes,
+    logs, networks, observe, system, volumes,
 };
 
 /// Answers one request.
@@ -93,6 +93,15 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("POST", ["containers", id, "rename"]) => containers::rename(api, id, &query).await,
         ("POST", ["containers", id, "resize"]) => containers::resize(api, id, &query).await,
         ("POST", ["containers", id, "attach"]) => containers::attach(api, id, &query, request).await,
+        ("POST", ["containers", id, "pause"]) => observe::pause(api, id).await,
+        ("POST", ["containers", id, "unpause"]) => observe::unpause(api, id).await,
+        ("POST", ["containers", id, "update"]) => create::update(api, id, request.into_body()).await,
+        ("GET", ["containers", id, "top"]) => observe::top(api, id, &query).await,
+        ("GET", ["containers", id, "stats"]) => observe::stats(api, id, &query).await,
+        ("GET" | "HEAD" | "PUT", ["containers", _, "archive"]) => Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "copying from and to containers is not supported: use exec with a pipe, or a volume",
+        )),
         ("DELETE", ["containers", id]) => containers::remove(api, id, &query).await,
         ("POST", ["containers", id, "exec"]) => exec::create(api, id, request.into_body()).await,
 
@@ -115,6 +124,7 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         }
 
         ("GET", ["networks"]) => networks::list(api, &query),
+        ("POST", ["networks", "prune"]) => networks::prune(api, &query).await,
         ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
         ("GET", ["networks", name]) => networks::inspect(api, name),
         ("DELETE", ["networks", name]) => networks::remove(api, name).await,

@@ -55,7 +55,7 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "ID": api.about.id,
             "Containers": containers.len(),
             "ContainersRunning": running,
-            "ContainersPaused": 0,
+            "ContainersPaused": containers.iter().filter(|container| container.state.paused).count(),
             "ContainersStopped": containers.len() - running,
             "Images": images,
             "Driver": "overlay2",

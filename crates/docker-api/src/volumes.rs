@@ -88,15 +88,20 @@ pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Respo
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["all", "label", "label!"])?;
     let all = filters.flag("all").unwrap_or(false);
-    let mut deleted = Vec::new();
+    let (mut deleted, mut freed) = (Vec::new(), 0);
     for volume in api.engine.volumes() {
         let wanted = (all || volume.anonymous) && filters.labels(&volume.labels);
-        if wanted
-            && !is_used(api, &volume.name)
-            && api.engine.remove_volume(&volume.name, false).await.is_ok()
-        {
+        if !wanted || is_used(api, &volume.name) {
+            continue;
+        }
+        let size = {
+            let (engine, name) = (api.engine.clone(), volume.name.clone());
+            tokio::task::spawn_blocking(move || engine.volume_size(&name).unwrap_or(0)).await.unwrap_or(0)
+        };
+        if api.engine.remove_volume(&volume.name, false).await.is_ok() {
             deleted.push(volume.name);
+            freed += size;
         }
     }
-    body::json(StatusCode::OK, &json!({ "VolumesDeleted": deleted, "SpaceReclaimed": 0 }))
+    body::json(StatusCode::OK, &json!({ "VolumesDeleted": deleted, "SpaceReclaimed": freed }))
 }

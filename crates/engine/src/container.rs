@@ -96,6 +96,12 @@ impl ContainerHandle {
         updated
     }
 
+    /// Whether it has been removed.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.observed.borrow().removed
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.record().state.status == Status::Running
     }

@@ -240,7 +240,7 @@ impl Engine {
     }
 }
 
-fn validate(spec: &ContainerSpec) -> Result<()> {
+pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
     const LEAST_MEMORY: i64 = 6 << 20;
     let resources = &spec.resources;
     if let Some(memory) = resources.memory.filter(|memory| *memory != 0) {

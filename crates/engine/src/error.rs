@@ -50,6 +50,14 @@ pub enum Error {
         /// The runtime's words.
         message: String,
     },
+    /// A port of the host that a container publishes cannot be had.
+    #[error("driver failed programming external connectivity on endpoint {name}: {why}")]
+    Port {
+        /// The container's name.
+        name: String,
+        /// Which port, and who has it.
+        why: String,
+    },
     /// The image store refused or failed.
     #[error(transparent)]
     Image(#[from] dray_image::Error),

@@ -106,6 +106,12 @@ impl Engine {
         if !container.is_running() {
             return Err(Error::conflict(format!("container {} is not running", container.id)));
         }
+        if container.record().state.paused {
+            return Err(Error::conflict(format!(
+                "Container {} is paused, unpause the container before exec",
+                container.id
+            )));
+        }
         if spec.args.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
@@ -316,6 +322,10 @@ impl Engine {
         let engine = self.clone();
         tokio::spawn(async move {
             let exit = shim_client::wait(&directory).await.ok().flatten();
+            let process = engine.exec(id.as_str()).ok().and_then(|exec| exec.process);
+            if let (None, Some(process)) = (&exit, process) {
+                engine.end_abandoned(&id, process).await;
+            }
             let code = exit.map_or_else(
                 || {
                     crate::record::read::<dray_runtime::protocol::Exit>(&directory.join("exit.json"))

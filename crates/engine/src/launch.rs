@@ -330,7 +330,8 @@ impl Engine {
             made.endpoints.push(self.inner.networks.connect(name, &place)?);
         }
         if let Some(address) = made.endpoints.first().and_then(|endpoint| endpoint.address) {
-            made.ports = self.inner.networks.publish(&record.id, &record.spec.ports, address)?;
+            made.ports =
+                self.inner.networks.publish(&record.id, &record.name, &record.spec.ports, address)?;
         }
         self.inner.networks.names.serve(&record.id, namespace, &made.endpoints);
         Ok(())

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod control;
 mod create;
 mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod lifecycle;
 mod logs;
 mod name_service;
 mod networks;
+mod observe;
 mod oci;
 mod readiness;
 mod record;
@@ -35,6 +37,7 @@ mod volumes;
 
 pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
+pub use dray_runtime::cgroup::Statistics;
 pub use dray_runtime::rootfs::{Root, lookup_group, lookup_user};
 pub use engine::{Engine, EngineConfig};
 pub use error::{Error, Result};
@@ -44,6 +47,7 @@ pub use id::Id;
 pub use layers::{Scratch, WritableLayer};
 pub use logs::{LogLine, LogOptions, LogStream};
 pub use networks::{NetworkRecord, NetworkSpec};
+pub use observe::{InterfaceCounters, ProcessEntry, Usage};
 pub use record::{ContainerRecord, EndpointRecord, State, Status};
 pub use sandbox::{SandboxRecord, SandboxSpec};
 pub use shim_client::AttachOptions;

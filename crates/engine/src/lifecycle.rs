@@ -97,9 +97,16 @@ impl Engine {
         let Some(process) = container.record().state.process else { return Ok(()) };
         match process.signal(signal) {
             // It ended by itself meanwhile.
-            Ok(()) | Err(dray_runtime::Error::NoSuchProcess { .. }) => Ok(()),
-            Err(error) => Err(error).trying(format!("send signal {signal} to {}", container.id)),
+            Ok(()) | Err(dray_runtime::Error::NoSuchProcess { .. }) => {}
+            Err(error) => return Err(error).trying(format!("send signal {signal} to {}", container.id)),
         }
+        let record = container.record();
+        if record.state.paused {
+            // What stands still does not see its signal.
+            self.group_of(&record)?.thaw().trying("thaw the container")?;
+            container.update(|record| record.state.paused = false);
+        }
+        Ok(())
     }
 
     /// Stops the process when it runs, and starts it.

@@ -369,6 +369,7 @@ impl Networks {
     pub(crate) fn publish(
         &self,
         owner: &Id,
+        name: &str,
         ports: &[PortBinding],
         address: Ipv4Addr,
     ) -> Result<Vec<PortBinding>> {
@@ -376,7 +377,7 @@ impl Networks {
         let mut bound = Vec::with_capacity(ports.len());
         for port in ports {
             let reservation = PortReservation::reserve(port.protocol, port.host_address, port.host_port)
-                .map_err(|source| Error::conflict(source.to_string()))?;
+                .map_err(|source| self.port_error(name, port, &source))?;
             bound.push(PortBinding { host_port: reservation.port(), ..port.clone() });
             reservations.push(reservation);
         }
@@ -388,6 +389,24 @@ impl Networks {
             self.state.lock().reservations.insert(owner.clone(), reservations);
         }
         Ok(bound)
+    }
+
+    /// Docker's words for a port that cannot be had: one of our own containers has it, or somebody else.
+    fn port_error(&self, name: &str, port: &PortBinding, source: &dray_network::Error) -> Error {
+        let state = self.state.lock();
+        let overlaps = |other: &PortReservation| {
+            let (ours, theirs) = (port.host_address, other.address().ip());
+            other.protocol() == port.protocol
+                && other.port() == port.host_port
+                && (ours == theirs || ours.is_unspecified() || theirs.is_unspecified())
+        };
+        let why = if state.reservations.values().flatten().any(overlaps) {
+            let address = std::net::SocketAddr::new(port.host_address, port.host_port);
+            format!("Bind for {address} failed: port is already allocated")
+        } else {
+            source.to_string()
+        };
+        Error::Port { name: name.to_owned(), why }
     }
 
     /// Holds again the ports of a container that was found running; its rules come with [`Self::sync_rules`].

@@ -299,7 +299,7 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
     Ok(mounts)
 }
 
-fn resources(limits: &Resources, security: &Security) -> Result<LinuxResources> {
+pub(crate) fn resources(limits: &Resources, security: &Security) -> Result<LinuxResources> {
     let mut resources = LinuxResources::default();
     let mut memory = LinuxMemory::default();
     memory.set_limit(limits.memory.filter(|n| *n > 0));

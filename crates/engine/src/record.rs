@@ -126,6 +126,9 @@ impl Status {
 pub struct State {
     /// How far it has come.
     pub status: Status,
+    /// Whether its processes stand still.
+    #[serde(default)]
+    pub paused: bool,
     /// The process while it runs.
     pub process: Option<Process>,
     /// The last exit code.
@@ -138,6 +141,14 @@ pub struct State {
     pub started: Option<Timestamp>,
     /// When it last ended.
     pub finished: Option<Timestamp>,
+}
+
+impl State {
+    /// Docker's word for it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        if self.paused { "paused" } else { self.status.as_str() }
+    }
 }
 
 /// Reads a record.

@@ -197,7 +197,7 @@ impl Engine {
         let address = endpoint.address;
         sandbox.endpoint = Some(endpoint);
         if let Some(address) = address {
-            sandbox.ports = self.inner.networks.publish(&sandbox.id, &spec.ports, address)?;
+            sandbox.ports = self.inner.networks.publish(&sandbox.id, &sandbox.name, &spec.ports, address)?;
         }
         Ok(())
     }

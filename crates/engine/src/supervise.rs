@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::container::ContainerHandle;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
-use crate::{Engine, Result, record, shim_client};
+use crate::{Engine, Id, Result, record, shim_client};
 
 /// First pause before a restart; it doubles with each one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +21,8 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const STEADY: Duration = Duration::from_secs(10);
 /// What Docker reports when nobody saw the process end.
 const UNKNOWN_EXIT: u8 = 255;
+/// The exit code of a process that SIGKILL ended.
+const KILLED_EXIT: u8 = 137;
 
 impl Engine {
     /// Waits in the background for the end of a process that runs.
@@ -42,13 +44,15 @@ impl Engine {
                 tracing::warn!(container = %container.id, error = %error.chain(), "the shim answers badly");
             }
         }
-        // The shim has gone. If it was killed alone, the process is still there and has nobody else to look after it.
-        if process.is_alive()
-            && let Ok(pidfd) = process.pidfd()
-            && let Ok(pidfd) = crate::readiness::watch(pidfd)
-        {
-            tracing::warn!(container = %container.id, "the shim has gone; its container still runs");
-            let _ = pidfd.readable().await;
+        // The shim has gone. If it was killed alone, its process has nobody who reads what it writes or learns its
+        // exit code, so it goes, too.
+        if self.end_abandoned(&container.id, process).await {
+            return Exit {
+                code: KILLED_EXIT,
+                signal: Some(9),
+                oom_killed: false,
+                finished_at: Timestamp::now().to_string(),
+            };
         }
         record::read(&directory.join("exit.json")).unwrap_or_else(|_| Exit {
             code: UNKNOWN_EXIT,
@@ -56,6 +60,22 @@ impl Engine {
             oom_killed: false,
             finished_at: Timestamp::now().to_string(),
         })
+    }
+
+    /// Kills a process whose shim has gone, and waits for its end; false when it has ended already.
+    pub(crate) async fn end_abandoned(&self, owner: &Id, process: Process) -> bool {
+        if !process.is_alive() {
+            return false;
+        }
+        tracing::warn!(container = %owner, pid = process.pid, "a shim has gone without its process, which is killed");
+        let pidfd = process.pidfd();
+        let _ = process.signal(9);
+        if let Ok(pidfd) = pidfd
+            && let Ok(pidfd) = crate::readiness::watch(pidfd)
+        {
+            let _ = pidfd.readable().await;
+        }
+        true
     }
 
     /// Writes down how a process ended, takes away what it had, and starts it again when its policy says so.
@@ -97,6 +117,7 @@ impl Engine {
         let record = container.update(|record| {
             let ran = record.state.started.map(|started| Timestamp::now().duration_since(started));
             record.state.process = None;
+            record.state.paused = false;
             record.state.exit_code = exit.code;
             record.state.oom_killed = exit.oom_killed;
             record.state.finished = Some(exit.finished_at.parse().unwrap_or_else(|_| Timestamp::now()));
