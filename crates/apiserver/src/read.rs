@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use base64::Engine as _;
 use bytes::Bytes;
 use dray_machinery::{
-    FieldErrors, Kind, Status, object,
+    FieldErrors, Kind, Status, object, pick,
     selector::{FieldSelector, LabelSelector},
 };
 use dray_store::{Entry, Snapshot};
@@ -78,6 +78,9 @@ impl Selection {
         let only_names = self.fields.fields().all(|field| field.starts_with("metadata."));
         let parsed = if only_names {
             Value::Null
+        } else if kind.stored_as.is_none() {
+            let paths: Vec<&[&str]> = self.fields.fields().map(|field| kind.field_path(field)).collect();
+            pick::pick(json, &paths)
         } else {
             match respond::parse_as(kind, json) {
                 Ok(parsed) => parsed,
@@ -295,6 +298,17 @@ impl Inner {
                 kind.api_version()
             );
             let parts = page.into_iter().map(|entry| entry.json().clone()).collect();
+            let body = body::joined(head.into(), parts, Bytes::from_static(b"]}"));
+            return Ok(respond::with_type(StatusCode::OK, "application/json", body));
+        }
+        let partial = accept == (Accept { shape: Shape::Partial, encoding: Encoding::Json });
+        if partial {
+            let head = format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\
+                 \"items\":["
+            );
+            let parts =
+                page.iter().map(|entry| respond::partial_text(entry.json())).collect::<Result<_, _>>()?;
             let body = body::joined(head.into(), parts, Bytes::from_static(b"]}"));
             return Ok(respond::with_type(StatusCode::OK, "application/json", body));
         }

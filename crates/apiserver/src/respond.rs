@@ -1,7 +1,7 @@
 //! Answers: stored bytes as they are, or the table, the metadata or the YAML that was asked for.
 
 use bytes::Bytes;
-use dray_machinery::{Kind, Status, object};
+use dray_machinery::{Kind, Status, object, pick};
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -80,6 +80,9 @@ pub(crate) fn stored(
     if accept == (Accept { shape: Shape::Full, encoding: Encoding::Json }) && kind.stored_as.is_none() {
         return Ok(json_bytes(code, json.clone()));
     }
+    if accept == (Accept { shape: Shape::Partial, encoding: Encoding::Json }) {
+        return Ok(json_bytes(code, partial_text(json)?));
+    }
     one(code, request, accept, parse_as(kind, json)?)
 }
 
@@ -100,6 +103,13 @@ pub(crate) fn one(
         }
     };
     Ok(value(code, accept.encoding, &shown))
+}
+
+/// Only the metadata of a stored text, as it stands there: all forms of a kind have the same.
+pub(crate) fn partial_text(json: &[u8]) -> Result<Bytes, Status> {
+    let metadata = pick::metadata(json).ok_or_else(|| Status::internal("stored object is damaged"))?;
+    let head = r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
+    Ok([head, metadata, "}"].concat().into())
 }
 
 /// Only the metadata of an object.

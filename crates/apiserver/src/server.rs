@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use dray_store::{Limits, Store};
-use futures_util::future::BoxFuture;
+use dray_store::{EventKind, Limits, Store, Watcher};
+use futures_util::{StreamExt as _, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -89,7 +89,46 @@ impl ApiServer {
         });
         let server = ApiServer { inner };
         server.bootstrap(range.at(1)).await?;
+        server.keep_bootstrapped(range.at(1));
         Ok(server)
+    }
+
+    /// Makes the cluster's own objects again when somebody deletes them, until the server shuts down.
+    fn keep_bootstrapped(&self, service_address: Ipv4Addr) {
+        let inner = Arc::downgrade(&self.inner);
+        let mut shutdown = self.inner.shutdown.subscribe();
+        let revision = self.inner.store.snapshot().revision();
+        let watchers = ["core/services", "core/endpoints", "discovery.k8s.io/endpointslices"]
+            .map(|resource| self.inner.store.watch(resource, "default/kubernetes", revision));
+        let watchers: Vec<Watcher> = watchers.into_iter().flatten().collect();
+        tokio::spawn(async move {
+            let gone = async {
+                let following = watchers.into_iter().map(|watcher| {
+                    futures_util::stream::unfold(watcher, |mut watcher| async {
+                        let events = watcher.next().await.ok()?;
+                        let gone = events.iter().any(|event| {
+                            event.kind == EventKind::Deleted && &*event.name == "default/kubernetes"
+                        });
+                        Some((gone, watcher))
+                    })
+                    .boxed()
+                });
+                let mut changes = futures_util::stream::select_all(following);
+                while let Some(gone) = changes.next().await {
+                    let Some(inner) = inner.upgrade().filter(|_| gone) else { continue };
+                    if let Err(error) = (ApiServer { inner }).bootstrap(service_address).await {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "the cluster lacks its own objects"
+                        );
+                    }
+                }
+            };
+            tokio::select! {
+                () = gone => {}
+                _ = shutdown.wait_for(|down| *down) => {}
+            }
+        });
     }
 
     /// The API for someone in the same process: give it to `kube::Client::new`.

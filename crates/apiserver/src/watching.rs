@@ -289,6 +289,14 @@ impl Watch {
             out.extend_from_slice(b"\",\"object\":");
             out.extend_from_slice(json);
             out.extend_from_slice(b"}\n");
+        } else if self.shape == Shape::Partial {
+            if let Ok(text) = respond::partial_text(json) {
+                out.extend_from_slice(b"{\"type\":\"");
+                out.extend_from_slice(event.as_bytes());
+                out.extend_from_slice(b"\",\"object\":");
+                out.extend_from_slice(&text);
+                out.extend_from_slice(b"}\n");
+            }
         } else if let Ok(object) = respond::parse_as(self.kind, json) {
             self.push_value(out, event, &object);
         }

@@ -258,6 +258,25 @@ async fn deployments_scale_and_are_checked() {
 }
 
 #[tokio::test]
+async fn the_cluster_keeps_its_own_service() {
+    let cluster = cluster().await;
+    let services: Api<Service> = Api::default_namespaced(cluster.client.clone());
+    let parameters = WatchParams::default().fields("metadata.name=kubernetes").timeout(20);
+    let mut events = services.watch(&parameters, "0").await.unwrap().boxed();
+    let mut uids = Vec::new();
+    while uids.len() < 2 {
+        if let WatchEvent::Added(service) = events.try_next().await.unwrap().unwrap() {
+            uids.push(service.metadata.uid.unwrap());
+            assert_eq!(service.spec.unwrap().cluster_ip.as_deref(), Some("10.43.0.1"));
+            if uids.len() == 1 {
+                services.delete("kubernetes", &DeleteParams::default()).await.unwrap();
+            }
+        }
+    }
+    assert_ne!(uids[0], uids[1]);
+}
+
+#[tokio::test]
 async fn fields_set_twice_are_named() {
     let cluster = cluster().await;
     let body = br#"{"metadata":{"name":"a"},"data":{"k":"1","k":"2"}}"#.to_vec();

@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod names;
 pub mod object;
 pub mod patch;
+pub mod pick;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -253,16 +253,21 @@ impl Kind {
             || self.fields.iter().any(|(name, _)| *name == field)
     }
 
+    /// Where the value of a field is that selectors may ask about; empty for an unknown one.
+    pub fn field_path(&self, field: &str) -> &'static [&'static str] {
+        match field {
+            "metadata.name" => &["metadata", "name"],
+            "metadata.namespace" => &["metadata", "namespace"],
+            other => self.fields.iter().find(|(name, _)| *name == other).map_or(&[], |(_, path)| path),
+        }
+    }
+
     /// The value of a field that selectors may ask about.
     pub fn field(&self, object: &Value, field: &str) -> String {
-        let path = match field {
-            "metadata.name" => &["metadata", "name"][..],
-            "metadata.namespace" => &["metadata", "namespace"],
-            other => match self.fields.iter().find(|(name, _)| *name == other) {
-                Some((_, path)) => path,
-                None => return String::new(),
-            },
-        };
+        let path = self.field_path(field);
+        if path.is_empty() {
+            return String::new();
+        }
         match crate::object::at(object, path) {
             Value::String(text) => text.clone(),
             Value::Null => match field {
