@@ -114,6 +114,8 @@ pub(crate) struct Worker {
     reports: mpsc::Receiver<Report>,
     report_sender: mpsc::Sender<Report>,
     sent: Option<PodStatus>,
+    /// The revision that holds what was sent.
+    sent_revision: u64,
     send_again: Option<Instant>,
     watches: Vec<Background>,
 }
@@ -158,6 +160,7 @@ impl Worker {
             reports,
             report_sender,
             sent: None,
+            sent_revision: 0,
             send_again: None,
             watches: Vec::new(),
         }
@@ -469,7 +472,8 @@ impl Worker {
     /// Tells the cluster how the pod is, when that is news.
     async fn publish(&mut self) {
         let status = self.status();
-        if self.sent.as_ref() == Some(&status) && self.send_again.is_none() {
+        let is_told = self.sent.as_ref() == Some(&status) && !self.was_overwritten(&status);
+        if is_told && self.send_again.is_none() {
             return;
         }
         if self.send_again.is_some_and(|at| at > Instant::now()) && !self.terminating {
@@ -486,8 +490,9 @@ impl Worker {
         let patched =
             api.patch_status(&self.identity.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
         match patched {
-            Ok(_) => {
+            Ok(pod) => {
                 self.sent = Some(status);
+                self.sent_revision = revision(&pod);
                 self.send_again = None;
             }
             // The pod is gone, or another has its name: the watch will tell.
@@ -500,6 +505,31 @@ impl Worker {
                 self.send_again = Some(Instant::now() + RETRY);
             }
         }
+    }
+
+    /// Whether somebody else wrote another status over the one that was sent, as the cluster does with the pods of a
+    /// node that it took for lost.
+    fn was_overwritten(&self, status: &PodStatus) -> bool {
+        if revision(&self.pod) <= self.sent_revision {
+            return false;
+        }
+        let Some(seen) = &self.pod.status else { return true };
+        let states = |status: &PodStatus| -> Vec<(String, String)> {
+            let mut states: Vec<_> = status
+                .conditions
+                .iter()
+                .flatten()
+                .filter(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()))
+                .map(|condition| (condition.type_.clone(), condition.status.clone()))
+                .collect();
+            states.sort();
+            states
+        };
+        seen.phase != status.phase
+            || seen.pod_ip != status.pod_ip
+            || states(seen) != states(status)
+            || seen.container_statuses.as_ref().map(Vec::len)
+                != status.container_statuses.as_ref().map(Vec::len)
     }
 
     /// The pod's address, for probes and forwarded ports.
@@ -522,6 +552,11 @@ fn back_off_image(slot: &mut Slot, image: &str, next: &mut Next) {
     }
     waiting.message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", waiting.message);
     waiting.reason = "ImagePullBackOff";
+}
+
+/// The revision of an object. Versions of this cluster's objects are numbers, and larger ones are newer.
+fn revision(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// A duration as Go prints it: "10s", "2m40s".

@@ -10,6 +10,10 @@ use super::Worker;
 use super::slot::{Role, Slot};
 use crate::spec::build::Quality;
 
+/// The conditions that are the node's to write.
+pub(super) const OWN_CONDITIONS: &[&str] =
+    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+
 fn terminated(state: k8s_openapi::api::core::v1::ContainerStateTerminated) -> ContainerState {
     ContainerState { terminated: Some(state), ..ContainerState::default() }
 }

@@ -1,7 +1,9 @@
 //! The smallest HTTP/1.1 client: one GET, of whose answer only the status counts.
 
 use k8s_openapi::api::core::v1::HTTPGetAction;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
 
 use crate::{Error, Result};
@@ -45,28 +47,41 @@ fn request(host: &str, port: u16, get: &HTTPGetAction) -> Option<String> {
     (is_plain(path) && !path.contains(' ')).then_some(text)
 }
 
+/// Whether the probe speaks TLS.
+pub(super) fn is_tls(get: &HTTPGetAction) -> bool {
+    get.scheme.as_deref() == Some("HTTPS")
+}
+
 /// Asks, and gives the status code.
 ///
 /// # Errors
 /// When nobody answers, or not with HTTP.
 pub(super) async fn get(host: &str, port: u16, get: &HTTPGetAction) -> Result<u16> {
-    if get.scheme.as_deref() == Some("HTTPS") {
-        return Err(failure("HTTPS probes are not supported".to_owned()));
-    }
     let path = get.path.as_deref().unwrap_or("/");
-    let url = format!("http://{host}:{port}{path}");
+    let scheme = if is_tls(get) { "https" } else { "http" };
+    let url = format!("{scheme}://{host}:{port}{path}");
     let refused = |error: std::io::Error| failure(format!("Get {url:?}: {error}"));
     let Some(request) = request(host, port, get) else {
         return Err(failure(format!("Get {url:?}: malformed path or header")));
     };
-    let mut stream = TcpStream::connect((host, port))
+    let stream = TcpStream::connect((host, port))
         .await
         .map_err(|error| failure(format!("Get {url:?}: dial tcp {host}:{port}: connect: {error}")))?;
-    stream.write_all(request.as_bytes()).await.map_err(refused)?;
+    let line = if is_tls(get) {
+        let stream = super::tls::connect(host, stream).await.map_err(refused)?;
+        ask(stream, &request).await
+    } else {
+        ask(stream, &request).await
+    };
+    status(&line.map_err(refused)?).ok_or_else(|| failure(format!("Get {url:?}: malformed HTTP response")))
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, request: &str) -> std::io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes()).await?;
     let mut reader = BufReader::with_capacity(1024, stream).take(LONGEST_LINE);
     let mut line = Vec::new();
-    reader.read_until(b'\n', &mut line).await.map_err(refused)?;
-    status(&line).ok_or_else(|| failure(format!("Get {url:?}: malformed HTTP response")))
+    reader.read_until(b'\n', &mut line).await?;
+    Ok(line)
 }
 
 fn status(line: &[u8]) -> Option<u16> {

@@ -1,7 +1,9 @@
 //! Asking a container how it is, and telling it what happens to it.
 
+mod grpc;
 mod http;
 pub(crate) mod schedule;
+mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use dray_engine::{ContainerHandle, Engine};
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
@@ -71,7 +73,7 @@ pub(crate) enum Action {
     Http(HTTPGetAction),
     Tcp(TCPSocketAction),
     Sleep(Duration),
-    Grpc,
+    Grpc(GRPCAction),
     Nothing,
 }
 
@@ -83,8 +85,8 @@ impl From<&Probe> for Action {
             Self::Http(get.clone())
         } else if let Some(socket) = &probe.tcp_socket {
             Self::Tcp(socket.clone())
-        } else if probe.grpc.is_some() {
-            Self::Grpc
+        } else if let Some(grpc) = &probe.grpc {
+            Self::Grpc(grpc.clone())
         } else {
             Self::Nothing
         }
@@ -110,7 +112,7 @@ impl From<&LifecycleHandler> for Action {
 impl Action {
     /// Whether it costs so little that it may be tried often.
     fn is_cheap(&self) -> bool {
-        matches!(self, Self::Http(_) | Self::Tcp(_))
+        matches!(self, Self::Http(_) | Self::Tcp(_) | Self::Grpc(_))
     }
 
     /// Does it once.
@@ -131,8 +133,9 @@ impl Action {
                     Ok(code) => code?,
                     Err(_) => {
                         let path = get.path.as_deref().unwrap_or("/");
+                        let scheme = if http::is_tls(get) { "https" } else { "http" };
                         return failure(format!(
-                            "Get \"http://{host}:{port}{path}\": context deadline exceeded (Client.Timeout \
+                            "Get \"{scheme}://{host}:{port}{path}\": context deadline exceeded (Client.Timeout \
                              exceeded while awaiting headers)"
                         ));
                     }
@@ -155,7 +158,17 @@ impl Action {
                 tokio::time::sleep(*time).await;
                 Ok(())
             }
-            Self::Grpc => failure("grpc probes are not supported".to_owned()),
+            Self::Grpc(check) => {
+                let host = target.host(None)?;
+                let port = target.port(&IntOrString::Int(check.port))?;
+                let service = check.service.as_deref().unwrap_or_default();
+                match tokio::time::timeout(timeout, grpc::check(&host, port, service)).await {
+                    Ok(served) => served,
+                    Err(_) => {
+                        failure(format!("timeout: health rpc did not complete within {}s", timeout.as_secs()))
+                    }
+                }
+            }
             Self::Nothing => failure("missing probe handler".to_owned()),
         }
     }

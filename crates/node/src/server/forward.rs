@@ -306,7 +306,7 @@ async fn from_pod_after(
 }
 
 /// Connects to a port on the pod's loopback interface, where programs that serve only the pod listen too.
-async fn connect(namespace: Option<PathBuf>, port: u16) -> Result<TcpStream> {
+pub(super) async fn connect(namespace: Option<PathBuf>, port: u16) -> Result<TcpStream> {
     let stream = match namespace {
         // A thread of its own: its network namespace is changed, and it must not serve anything else afterwards.
         Some(path) => {

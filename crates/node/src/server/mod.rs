@@ -3,6 +3,7 @@
 //! The connection comes from the API server, which has checked who asks and for what; what is in the request still is
 //! data from outside.
 
+mod channels;
 mod find;
 mod forward;
 mod logs;
@@ -106,7 +107,11 @@ async fn route(context: Arc<Context>, request: Request<Incoming>) -> Result<Resp
             streams::answer(&context, &place, request).await
         }
         ["portForward", namespace, pod] if upgrade_method => {
-            forward::answer(&context, namespace, pod, request).await
+            if websocket::offers(request.headers(), channels::PROTOCOL) {
+                channels::answer(&context, namespace, pod, request).await
+            } else {
+                forward::answer(&context, namespace, pod, request).await
+            }
         }
         ["containerLogs" | "exec" | "attach" | "portForward", ..] => {
             Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the method or path does not fit the verb"))

@@ -202,14 +202,27 @@ async fn pump(
             }
         }
     };
-    tokio::select! {
-        went_on = output => went_on?,
-        _ = gone => return None,
+    let stayed = tokio::select! {
+        stayed = output => stayed,
+        _ = gone => None,
+    };
+    let Some(id) = joined.exec else { return stayed.map(|()| ended(0)) };
+    if stayed.is_none() {
+        hang_up(context, &id, joined.framed);
+        return None;
     }
-    let Some(id) = joined.exec else { return Some(ended(0)) };
     match context.engine.wait_exec(&id).await {
         Ok(code) => Some(ended(code)),
         Err(error) => Some(internal(&error.chain())),
+    }
+}
+
+/// A terminal whose user has gone hangs up, so that no shell waits for ever.
+fn hang_up(context: &Context, id: &str, framed: bool) {
+    const SIGHUP: i32 = 1;
+    if !framed && let Some(process) = context.engine.exec(id).ok().and_then(|exec| exec.process) {
+        // One that has ended meanwhile needs no signal.
+        let _ = process.signal(SIGHUP);
     }
 }
 

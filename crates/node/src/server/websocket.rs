@@ -56,6 +56,11 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|word| word.trim().eq_ignore_ascii_case(token))
 }
 
+/// Whether the client offers this protocol.
+pub(super) fn offers(headers: &HeaderMap, protocol: &str) -> bool {
+    has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol)
+}
+
 /// Agrees on a protocol: of those that the client offers the first that is supported.
 ///
 /// # Errors

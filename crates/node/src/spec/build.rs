@@ -130,6 +130,8 @@ pub(crate) async fn container_spec(from: &Ingredients<'_>) -> Result<ContainerSp
         stdin_once: container.stdin_once == Some(true),
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         mounts,
+        // By this the engine sets HOSTNAME.
+        hostname: Some(names::host_name(pod)),
         network: NetworkMode::Sandbox(identity.uid.clone()),
         restart: RestartPolicy::No,
         resources: resources(container.resources.as_ref()),

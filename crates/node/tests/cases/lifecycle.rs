@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -29,6 +29,10 @@ pub fn all() -> Vec<Trial> {
         trial("programs_that_do_not_exist_are_told", start_errors),
         trial("a_deadline_ends_a_pod", deadline),
         trial("many_pods_start_at_once", many),
+        trial("pods_come_back_after_everything_was_stopped", reboot),
+        trial("a_status_that_is_overwritten_is_told_again", overwritten),
+        trial("a_changed_image_replaces_the_container", changed_image),
+        trial("a_force_deleted_pod_is_killed", force_delete),
     ]
 }
 
@@ -226,6 +230,10 @@ async fn probes(world: World) -> World {
     world.pod("closed", spec).await;
     world.wait_phase("closed", "Running").await;
     world.wait_event("closed", "Unhealthy Readiness probe failed: dial tcp").await;
+    let spec = json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"],
+        "readinessProbe": { "httpGet": { "scheme": "HTTPS", "host": "127.0.0.1", "port": world.address.port(), "path": "/readyz" } } }] });
+    world.pod("secure", spec).await;
+    world.wait_ready("secure").await;
     assert!(!is_ready(world.pods().get_opt("closed").await.unwrap().as_ref()));
     world
 }
@@ -351,5 +359,68 @@ async fn many(world: World) -> World {
     }
     eprintln!("ten pods were ready after {:?}", begin.elapsed());
     assert_eq!(addresses.len(), names.len());
+    world
+}
+
+async fn reboot(mut world: World) -> World {
+    let spec = json!({ "volumes": [{ "name": "v", "emptyDir": {} }], "containers": [{ "name": "c",
+        "command": ["sh", "-c", "echo run >> /v/runs; exec sleep 1000"], "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] });
+    world.pod("back", spec).await;
+    world.wait_ready("back").await;
+    world.kill_agent().await;
+    world.stop_everything().await;
+    world.start_agent().await;
+    let restarted =
+        |pod: Option<&Pod>| is_ready(pod) && pod.is_some_and(|pod| container(pod).restart_count == 1);
+    world.wait("back", "restarted", restarted).await;
+    assert_eq!(world.kubectl_ok(&["exec", "back", "--", "cat", "/v/runs"]).await, "run\nrun\n");
+    world
+}
+
+async fn overwritten(world: World) -> World {
+    world.pod("told", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("told").await;
+    let patch = json!({ "status": { "conditions": [{ "type": "Ready", "status": "False", "reason": "NodeNotReady" }] } });
+    let patched =
+        world.pods().patch_status("told", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
+    assert!(!is_ready(Some(&patched)));
+    world.wait_ready("told").await;
+    world
+}
+
+async fn changed_image(world: World) -> World {
+    let images = std::sync::Arc::clone(world.engine().images());
+    tokio::task::spawn_blocking(move || {
+        images.load(dray_testkit::busybox_archive("box:2").as_slice()).unwrap();
+    })
+    .await
+    .unwrap();
+    world.pod("new", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("new").await;
+    world.kubectl_ok(&["set", "image", "pod/new", "c=box:2"]).await;
+    let replaced =
+        |pod: Option<&Pod>| is_ready(pod) && pod.is_some_and(|pod| container(pod).restart_count == 1);
+    let pod = world.wait("new", "replaced", replaced).await.unwrap();
+    assert_eq!(container(&pod).image, "box:2");
+    world.wait_event("new", "Killing Container c definition changed, will be restarted").await;
+    world
+}
+
+async fn force_delete(world: World) -> World {
+    let spec = json!({ "terminationGracePeriodSeconds": 600, "containers": [{ "name": "c", "command": ["sleep", "1000"] }] });
+    world.pod("stuck", spec).await;
+    world.wait_ready("stuck").await;
+    // Its program does not end by SIGTERM: only the second word helps.
+    world.delete("stuck").await;
+    world.wait_event("stuck", "Killing").await;
+    world.pods().delete("stuck", &DeleteParams::default().grace_period(0)).await.unwrap();
+    world.wait_gone("stuck").await;
+    let engine = world.engine().clone();
+    let gone = async {
+        while !engine.containers().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the container goes on");
     world
 }

@@ -13,6 +13,8 @@ pub fn all() -> Vec<Trial> {
     vec![
         trial("logs_are_read_and_followed", logs),
         trial("exec_carries_streams_and_exit_codes", exec),
+        trial("exec_gives_a_terminal", terminal),
+        trial("host_ports_lead_to_the_pod", host_port),
         trial("attach_joins_a_running_program", attach),
         trial("port_forward_reaches_the_pods_loopback", port_forward),
     ]
@@ -201,5 +203,46 @@ async fn port_forward(world: World) -> World {
         checked.contains("an error occurred forwarding") && checked.contains("Connection refused"),
         "{checked}"
     );
+    world
+}
+
+async fn terminal(world: World) -> World {
+    world.pod("box", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("box").await;
+    let kubectl = world.command(&[]).get_program().to_string_lossy().into_owned();
+    let line =
+        format!("stty rows 33 cols 77; {kubectl} exec -it box -- sh -c 'sleep 0.3; tty; stty size; exit 4'");
+    let mut script = std::process::Command::new("script");
+    script
+        .args(["-qec", &line, "/dev/null"])
+        .env("KUBECONFIG", world.directory.path().join("kubeconfig"))
+        .env("HOME", world.directory.path())
+        .stdin(Stdio::null());
+    let output =
+        tokio::task::spawn_blocking(move || script.output().expect("cannot run script: install bsdutils"))
+            .await
+            .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(text.contains("/dev/pts/") && text.contains("33 77"), "{text}");
+    world
+}
+
+async fn host_port(world: World) -> World {
+    let spec = json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "mkdir /www; echo hi > /www/x; exec httpd -f -p 80 -h /www"],
+        "ports": [{ "containerPort": 80, "hostPort": 18_080 }],
+        "readinessProbe": { "httpGet": { "port": 80, "path": "/x" } } }] });
+    world.pod("web", spec).await;
+    world.wait_ready("web").await;
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:18080").unwrap();
+        stream.write_all(b"GET /x HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    })
+    .await
+    .unwrap();
+    assert!(answer.ends_with("hi\n"), "{answer}");
     world
 }

@@ -2,6 +2,7 @@
 //! of the test's own.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
@@ -52,6 +53,7 @@ struct RunningAgent {
 pub struct World {
     pub directory: tempfile::TempDir,
     pub client: Client,
+    pub address: SocketAddr,
     server: ApiServer,
     agent: Option<RunningAgent>,
     place: Arc<parking_lot::Mutex<Option<Arc<Agent>>>>,
@@ -115,7 +117,7 @@ impl World {
         let client = Client::new(server.service(Identity::component("test")), "default");
         let serving = server.clone();
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
-        let mut world = Self { directory, client, server, agent: None, place };
+        let mut world = Self { directory, client, address, server, agent: None, place };
         world.start_agent().await;
         world
     }
@@ -143,6 +145,14 @@ impl World {
         *self.place.lock() = None;
         drop(agent.engine);
         tokio::task::spawn_blocking(move || agent.runtime.shutdown_timeout(PATIENCE)).await.unwrap();
+    }
+
+    /// Stops all containers and takes their namespaces away, as the end of the machine does. No agent runs.
+    pub async fn stop_everything(&self) {
+        let path = self.directory.path().to_owned();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.spawn(async move { open_engine(&path).await.stop_everything().await }).await.unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
     }
 
     pub fn engine(&self) -> &Engine {
