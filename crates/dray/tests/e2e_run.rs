@@ -465,3 +465,47 @@ fn bad_input_is_refused_as_docker_does_and_leaves_nothing() {
     assert_eq!(fetch("127.0.0.1:8099"), None);
     daemon.assert_nothing_left();
 }
+
+#[test]
+fn what_a_crash_leaves_is_cleared_and_what_runs_goes_on() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    daemon.ok(&["run", "-d", "--name", "runs", "box", "sleep", "1000"]);
+    daemon.ok(&[
+        "exec",
+        "-d",
+        "runs",
+        "sh",
+        "-c",
+        "until [ -e /go ]; do sleep 0.01; done; echo done > /went",
+    ]);
+    daemon.kill();
+    let bridge = fs::read_dir("/sys/class/net").unwrap().flatten();
+    let bridge = bridge.map(|entry| entry.path()).find(|path| path.join("bridge").exists()).unwrap();
+    let bridge = bridge.file_name().unwrap().to_str().unwrap().to_owned();
+    for arguments in [
+        &["link", "add", "vethdead", "type", "veth", "peer", "name", "vethpeer"][..],
+        &["link", "set", "vethdead", "master", &bridge],
+    ] {
+        assert!(std::process::Command::new("ip").args(arguments).status().unwrap().success());
+    }
+    for place in ["p", "e", "c"] {
+        fs::create_dir(daemon.path("r").join(place).join("dead")).unwrap();
+    }
+    for place in ["n", "q"] {
+        fs::write(daemon.path("r").join(place).join("dead"), "").unwrap();
+    }
+    fs::create_dir_all(daemon.path("d/scratch/dead")).unwrap();
+    daemon.up();
+    for path in ["r/p/dead", "r/e/dead", "r/c/dead", "r/n/dead", "r/q/dead", "d/scratch/dead"] {
+        assert!(!daemon.path(path).exists(), "{path}");
+    }
+    assert!(!std::path::Path::new("/sys/class/net/vethdead").exists());
+    let execs = || fs::read_dir(daemon.path("r/e")).unwrap().count();
+    assert_eq!(execs(), 1, "the exec of the daemon before goes on");
+    daemon.ok(&["exec", "runs", "touch", "/go"]);
+    eventually("the exec to end", PATIENCE, || (execs() == 0).then_some(()));
+    assert_eq!(daemon.ok(&["exec", "runs", "cat", "/went"]), "done");
+    daemon.ok(&["rm", "-f", "runs"]);
+    daemon.assert_nothing_left();
+}

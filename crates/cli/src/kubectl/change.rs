@@ -121,14 +121,28 @@ impl ApplyOptions {
     }
 }
 
+/// What users want of an object, without what the server and controllers note in it.
+fn wanted(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for noted in ["resourceVersion", "managedFields", "generation"] {
+            metadata.remove(noted);
+        }
+    }
+    object
+}
+
 pub(super) async fn apply(session: &Session, options: &ApplyOptions) -> Result<u8> {
     let dry = options.dry()?;
     for object in targets::read(&options.filename)? {
         let resource = session.resources.of(&object)?;
         let path = resource.object(namespace(session, &object), name(&object)?);
         let before = match session.client.get(&path).await {
-            Ok(before) => text(&before["metadata"], "resourceVersion").to_owned(),
-            Err(Error::Server { status: 404, .. }) => String::new(),
+            Ok(before) => before,
+            Err(Error::Server { status: 404, .. }) => Value::Null,
             Err(error) => return Err(error),
         };
         let query =
@@ -138,7 +152,7 @@ pub(super) async fn apply(session: &Session, options: &ApplyOptions) -> Result<u
             .send(Method::PATCH, &format!("{path}?{query}"), JSON, APPLY, object.to_string())
             .await;
         let (status, stored) = sent?;
-        let what = match (status, text(&stored["metadata"], "resourceVersion") == before) {
+        let what = match (status, wanted(&stored) == wanted(&before)) {
             (201, _) => "created",
             (_, true) => "unchanged",
             (_, false) => "configured",

@@ -61,20 +61,23 @@ struct Rows {
     namespaces: bool,
     /// Put before names, where several kinds are shown.
     prefix: String,
+    /// Places and names of the columns: a watch tells them with its first event only.
+    columns: Vec<(usize, String)>,
     widths: Vec<usize>,
 }
 
 impl Rows {
     /// Prints the rows of a table of the server's.
     fn print(&mut self, table: &Value) -> Result<()> {
-        let columns: Vec<(usize, &str)> = table["columnDefinitions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .enumerate()
+        let told = table["columnDefinitions"].as_array().into_iter().flatten().enumerate();
+        let told: Vec<(usize, String)> = told
             .filter(|(_, column)| self.wide || column["priority"].as_i64().unwrap_or(0) == 0)
-            .map(|(place, column)| (place, text(column, "name")))
+            .map(|(place, column)| (place, text(column, "name").to_owned()))
             .collect();
+        if !told.is_empty() {
+            self.columns = told;
+        }
+        let columns = &self.columns;
         let mut lines: Vec<Vec<String>> = Vec::new();
         if self.head && !columns.is_empty() {
             let mut head: Vec<String> = columns.iter().map(|(_, name)| name.to_uppercase()).collect();
@@ -216,6 +219,7 @@ async fn tables(session: &Session, options: &GetOptions, targets: &[Target<'_>],
             labels: options.show_labels,
             namespaces,
             prefix: if several { format!("{}/", target.resource.label()) } else { String::new() },
+            columns: Vec::new(),
             widths: Vec::new(),
         };
         let mut version = String::new();
