@@ -14,6 +14,7 @@ use crate::error::{IoContext, Trying};
 use crate::events::{Event, EventFilter, EventKind, Events};
 use crate::exec::Execs;
 use crate::layers;
+use crate::namespace_pool::NamespacePool;
 use crate::networks::Networks;
 use crate::record::{self, ContainerRecord};
 use crate::sandbox::Sandboxes;
@@ -43,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) executable: Executable,
     pub(crate) containers: RwLock<Containers>,
     pub(crate) networks: Networks,
+    pub(crate) namespaces: NamespacePool,
     pub(crate) volumes: Volumes,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) execs: Execs,
@@ -67,6 +69,7 @@ impl Engine {
             .await
             .map_err(|_| Error::Interrupted)??;
         engine.restore().await?;
+        engine.fill_namespaces();
         Ok(engine)
     }
 
@@ -81,6 +84,7 @@ impl Engine {
         let images = Arc::new(ImageStore::open(config.data_dir.join("image"))?);
         let executable = Executable::open().trying("open the running binary")?;
         let networks = Networks::open(&config)?;
+        let namespaces = NamespacePool::open(run("q"))?;
         let volumes = Volumes::open(config.data_dir.join("volumes"))?;
         let sandboxes = Sandboxes::open(&config)?;
         let inner = Inner {
@@ -88,6 +92,7 @@ impl Engine {
             executable,
             containers: RwLock::new(Containers::default()),
             networks,
+            namespaces,
             volumes,
             sandboxes,
             execs: Execs::default(),
@@ -137,6 +142,7 @@ impl Engine {
     /// Takes the engine's own control group away at its end, unless something still runs in it.
     pub async fn close(self) {
         let closed = self.blocking(|engine| {
+            engine.inner.namespaces.clear();
             if engine.containers().iter().all(|record| record.state.process.is_none()) {
                 let path = format!("dray-{}", engine.inner.config.instance);
                 let group =

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dray_network::names::Prepared;
 use dray_runtime::launch::{Kind, LaunchSpec, Rootfs, Stdio, TerminalSize};
 use dray_runtime::rootfs::{OverlayMount, Root, lookup_group, lookup_user};
 use dray_runtime::{Process, shim};
@@ -276,32 +277,37 @@ impl Engine {
                 }
             }
             NetworkMode::None => {
-                let path = self.make_namespace(record, made)?;
+                let path = self.namespace_path(&record.id);
+                let _ = dray_network::namespace::remove(&path);
+                dray_network::namespace::create(&path).trying("make a network namespace")?;
+                made.namespace = Some(path.clone());
                 dray_network::link::loopback_up(&path).trying("set the loopback interface up")?;
                 resolved.joined.push((LinuxNamespaceType::Network, path));
             }
             NetworkMode::Default | NetworkMode::Named(_) => {
-                let path = self.make_namespace(record, made)?;
+                let path = self.namespace_path(&record.id);
+                let _ = dray_network::namespace::remove(&path);
+                let prepared = self.inner.namespaces.take(&path)?;
+                made.namespace = Some(path.clone());
+                self.fill_namespaces();
                 resolved.joined.push((LinuxNamespaceType::Network, path.clone()));
-                self.connect_all(record, &path, made)?;
+                self.connect_all(record, &path, prepared, made)?;
             }
         }
         Ok(())
-    }
-
-    fn make_namespace(&self, record: &ContainerRecord, made: &mut Made) -> Result<PathBuf> {
-        let path = self.namespace_path(&record.id);
-        let _ = dray_network::namespace::remove(&path);
-        dray_network::namespace::create(&path).trying("make a network namespace")?;
-        made.namespace = Some(path.clone());
-        Ok(path)
     }
 
     pub(crate) fn namespace_path(&self, id: &crate::Id) -> PathBuf {
         self.inner.config.run_dir.join("n").join(&id.as_str()[..32])
     }
 
-    fn connect_all(&self, record: &ContainerRecord, namespace: &Path, made: &mut Made) -> Result<()> {
+    fn connect_all(
+        &self,
+        record: &ContainerRecord,
+        namespace: &Path,
+        prepared: Option<Prepared>,
+        made: &mut Made,
+    ) -> Result<()> {
         let first = match &record.spec.network {
             NetworkMode::Named(name) => name.clone(),
             _ => networks::DEFAULT.to_owned(),
@@ -333,7 +339,7 @@ impl Engine {
             made.ports =
                 self.inner.networks.publish(&record.id, &record.name, &record.spec.ports, address)?;
         }
-        self.inner.networks.names.serve(&record.id, namespace, &made.endpoints);
+        self.inner.networks.names.serve(&record.id, namespace, &made.endpoints, prepared);
         Ok(())
     }
 

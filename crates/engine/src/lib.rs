@@ -20,6 +20,7 @@ mod layers;
 mod lifecycle;
 mod logs;
 mod name_service;
+mod namespace_pool;
 mod networks;
 mod observe;
 mod oci;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use dray_network::names::{Forwarder, Listening, NameServer, Names, Resolvers};
+use dray_network::names::{Forwarder, Listening, NameServer, Names, Prepared, Resolvers};
 use parking_lot::Mutex;
 
 use crate::Id;
@@ -13,7 +13,7 @@ use crate::networks::NetworkRecord;
 use crate::record::EndpointRecord;
 
 /// Where the server listens, as Docker's does.
-const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 pub(crate) struct NameService {
     names: Arc<Names>,
@@ -39,7 +39,15 @@ impl NameService {
     }
 
     /// Adds a container's names and serves those of its networks in its namespace.
-    pub(crate) fn serve(&self, owner: &Id, namespace: &Path, endpoints: &[EndpointRecord]) {
+    ///
+    /// `prepared` has the sockets when they were made ahead.
+    pub(crate) fn serve(
+        &self,
+        owner: &Id,
+        namespace: &Path,
+        endpoints: &[EndpointRecord],
+        prepared: Option<Prepared>,
+    ) {
         for endpoint in endpoints {
             if let Some(address) = endpoint.address {
                 self.names.add(endpoint.network.as_str(), IpAddr::V4(address), &endpoint.names);
@@ -47,7 +55,11 @@ impl NameService {
         }
         let networks = endpoints.iter().map(|endpoint| endpoint.network.to_string()).collect();
         let server = NameServer::new(self.names.view(networks), Arc::clone(&self.forwarder));
-        match server.serve_redirected(namespace, ADDRESS) {
+        let served = match prepared {
+            Some(prepared) => server.serve_prepared(prepared),
+            None => server.serve_redirected(namespace, ADDRESS),
+        };
+        match served {
             Ok(listening) => {
                 self.listening.lock().insert(owner.clone(), listening);
             }

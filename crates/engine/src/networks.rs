@@ -1,6 +1,6 @@
 //! Networks of containers: bridges, their addresses, and the ports published from them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -211,15 +211,28 @@ impl Networks {
             created: Timestamp::now(),
         };
         let pool = Self::pool(&record)?;
-        self.make_bridge(&record)?;
-        if driver == "bridge" {
-            let added = self.firewall.lock().add_bridge(&Self::firewall_bridge(&record));
-            added.trying(format!("add packet rules for the bridge {}", record.bridge))?;
-        }
+        // The record comes first and goes last, so that no crash leaves a bridge that nobody knows.
         record::write(&self.record_path(&id), &record)?;
+        if let Err(error) = self.realise(&record) {
+            let _ = fs::remove_file(self.record_path(&id));
+            return Err(error);
+        }
         self.names.add_network(&record);
         self.state.lock().networks.insert(id, Network { record: record.clone(), pool });
         Ok(record)
+    }
+
+    /// Makes the bridge and its packet rules, or nothing.
+    fn realise(&self, record: &NetworkRecord) -> Result<()> {
+        self.make_bridge(record)?;
+        if record.driver != "bridge" {
+            return Ok(());
+        }
+        let added = self.firewall.lock().add_bridge(&Self::firewall_bridge(record));
+        if added.is_err() {
+            let _ = self.netlink.lock().delete_link(&record.bridge);
+        }
+        added.trying(format!("add packet rules for the bridge {}", record.bridge))
     }
 
     fn record_path(&self, id: &Id) -> PathBuf {
@@ -321,6 +334,22 @@ impl Networks {
             host_link,
             names: place.names.clone(),
         })
+    }
+
+    /// Removes the ports of our bridges that are not in `known`.
+    pub(crate) fn remove_unknown_links(&self, known: &HashSet<String>) -> Result<()> {
+        let bridges: HashSet<String> = self.list().into_iter().map(|record| record.bridge).collect();
+        let netlink = self.netlink.lock();
+        let links = netlink.list_links().trying("list the host's links")?;
+        let indexes: HashSet<u32> =
+            links.iter().filter(|link| bridges.contains(&link.name)).map(|link| link.index).collect();
+        for link in links {
+            let ours = link.kind == "veth" && link.bridge.is_some_and(|bridge| indexes.contains(&bridge));
+            if ours && !known.contains(&link.name) {
+                netlink.detach(&link.name).trying(format!("remove the link {}", link.name))?;
+            }
+        }
+        Ok(())
     }
 
     fn allocate(&self, network: &Id, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr> {

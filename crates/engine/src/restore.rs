@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dray_runtime::namespaces::{self, NamespaceKind};
 use dray_runtime::protocol::{Exit, Status as ProcessStatus};
 use jiff::Timestamp;
 
@@ -23,6 +25,13 @@ impl Engine {
             }
         }
         self.blocking(Self::reload_network).await?;
+        // Before anything is started: what starts now must not be taken for what was left.
+        self.blocking(|engine| {
+            engine.clear_orphans();
+            Ok(())
+        })
+        .await?;
+        self.adopt_execs().await;
         for container in &found {
             if container.record().spec.transient {
                 self.remove_in_background(container);
@@ -30,11 +39,7 @@ impl Engine {
                 self.apply_policy(container);
             }
         }
-        self.blocking(|engine| {
-            engine.clear_orphans();
-            Ok(())
-        })
-        .await
+        Ok(())
     }
 
     fn read_records(&self) -> Result<Vec<Arc<ContainerHandle>>> {
@@ -74,7 +79,7 @@ impl Engine {
             self.inner.networks.adopt_ports(&record.id, &record.ports);
             let namespace = self.namespace_path(&record.id);
             if !record.endpoints.is_empty() {
-                self.inner.networks.names.serve(&record.id, &namespace, &record.endpoints);
+                self.inner.networks.names.serve(&record.id, &namespace, &record.endpoints, None);
             }
             self.supervise(container, process);
             return;
@@ -143,7 +148,8 @@ impl Engine {
         });
     }
 
-    /// Removes shim directories and network namespaces that belong to no container.
+    /// Removes what a crash left: directories of shims, network namespaces, the namespaces of sandboxes, and cables
+    /// that belong to nobody.
     fn clear_orphans(&self) {
         let known: HashSet<String> = self
             .inner
@@ -154,19 +160,56 @@ impl Engine {
             .filter(|container| container.is_running())
             .map(|container| container.id.as_str()[..32].to_owned())
             .collect();
-        let run_dir = &self.inner.config.run_dir;
-        let names = |directory: &str| -> Vec<std::path::PathBuf> {
-            let entries = fs::read_dir(run_dir.join(directory)).into_iter().flatten().flatten();
-            entries
-                .filter(|entry| !entry.file_name().to_str().is_some_and(|name| known.contains(name)))
-                .map(|entry| entry.path())
-                .collect()
-        };
-        for path in names("n") {
+        for path in self.left_in("n", &known) {
             let _ = dray_network::namespace::remove(&path);
         }
-        for path in names("c") {
+        for path in self.left_in("c", &known) {
             let _ = fs::remove_dir_all(path);
+        }
+        let sandboxes = self.sandboxes();
+        let names = sandboxes.iter().map(|sandbox| sandbox.name.clone()).collect();
+        for path in self.left_in("p", &names) {
+            for kind in [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts] {
+                let _ = namespaces::unpin(&path.join(kind.file_name()));
+            }
+            let _ = fs::remove_dir_all(path);
+        }
+        let containers = self.containers();
+        let endpoints = containers.iter().flat_map(|record| &record.endpoints);
+        let endpoints = endpoints.chain(sandboxes.iter().filter_map(|sandbox| sandbox.endpoint.as_ref()));
+        let links = endpoints.map(|endpoint| endpoint.host_link.clone()).collect();
+        if let Err(error) = self.inner.networks.remove_unknown_links(&links) {
+            tracing::warn!(error = %error.chain(), "cannot remove what is left of networks");
+        }
+    }
+
+    /// What is in a directory of the run directory besides `known`.
+    fn left_in(&self, directory: &str, known: &HashSet<String>) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.inner.config.run_dir.join(directory)).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| !entry.file_name().to_str().is_some_and(|name| known.contains(name)))
+            .map(|entry| entry.path())
+            .collect()
+    }
+
+    /// Execs of a daemon before: those that run go on and their directories go with them; the others go now.
+    async fn adopt_execs(&self) {
+        for path in self.left_in("e", &HashSet::new()) {
+            match shim_client::state(&path).await {
+                Ok(state) if state.status == ProcessStatus::Running => {
+                    tokio::spawn(async move {
+                        let _ = shim_client::wait(&path).await;
+                        let _ = fs::remove_dir_all(path);
+                    });
+                }
+                _ => {
+                    // One that waits for its start will not get it.
+                    if let Ok(process) = dray_runtime::Process::read(&path.join("pid.json")) {
+                        let _ = process.signal(9);
+                    }
+                    let _ = fs::remove_dir_all(path);
+                }
+            }
         }
     }
 }

@@ -65,6 +65,17 @@ pub fn create(path: &Path) -> Result<()> {
     pinned
 }
 
+/// Pins the namespace pinned at `from` at `to` instead (a file that must not exist; its directory must).
+pub fn move_pin(from: &Path, to: &Path) -> Result<()> {
+    let failed = |source: io::Error| Error::CreateNamespace { path: to.to_owned(), source };
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    if let Err(error) = nix::mount::mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+        let _ = fs::remove_file(to);
+        return Err(failed(error.into()));
+    }
+    remove(from)
+}
+
 /// Unpins the namespace at `path`; what still runs in it keeps it. A path that does not exist is success.
 pub fn remove(path: &Path) -> Result<()> {
     let failed = |source: io::Error| Error::RemoveNamespace { path: path.to_owned(), source };

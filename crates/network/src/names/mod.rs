@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use forward::{Forwarder, Resolvers};
-pub use server::{Listening, NameServer};
+pub use server::{Listening, NameServer, Prepared};
 pub use table::{Names, View};
 
 /// What is asked for.

@@ -31,6 +31,27 @@ const TABLE: &str = "dray-names";
 const PORT: u16 = 53;
 const PORT_TRIES: usize = 16;
 
+/// The sockets of a server that is to come, in a namespace where packets are led to them.
+#[derive(Debug)]
+pub struct Prepared {
+    sockets: (StdSocket, StdListener),
+    address: IpAddr,
+}
+
+impl Prepared {
+    /// Binds sockets at an IPv4 address inside a namespace and leads packets for its port 53 to them. Nobody
+    /// answers before [`NameServer::serve_prepared`]. The kernel takes some milliseconds for the first packet
+    /// rule of a namespace, so this is best done before anybody waits for it.
+    pub fn new(namespace: &Path, address: IpAddr) -> Result<Self> {
+        let sockets = namespace::within(namespace, || {
+            let sockets = bind(SocketAddr::new(address, 0))?;
+            redirect(address, &sockets)?;
+            Ok(sockets)
+        })?;
+        Ok(Self { sockets, address })
+    }
+}
+
 /// A zone and whom to ask for the rest.
 pub struct NameServer {
     zone: Arc<dyn Zone>,
@@ -79,12 +100,12 @@ impl NameServer {
     /// Serves at port 53 of an IPv4 address inside a container's namespace without taking that port: packets
     /// for it are led to the server's own, so that the container may run a name server itself.
     pub fn serve_redirected(self: &Arc<Self>, namespace: &Path, address: IpAddr) -> Result<Listening> {
-        let sockets = namespace::within(namespace, || {
-            let sockets = bind(SocketAddr::new(address, 0))?;
-            redirect(address, &sockets)?;
-            Ok(sockets)
-        })?;
-        self.listen(sockets, SocketAddr::new(address, PORT))
+        self.serve_prepared(Prepared::new(namespace, address)?)
+    }
+
+    /// Serves at sockets that were made ahead. Must be called in a tokio runtime.
+    pub fn serve_prepared(self: &Arc<Self>, prepared: Prepared) -> Result<Listening> {
+        self.listen(prepared.sockets, SocketAddr::new(prepared.address, PORT))
     }
 
     fn listen(
