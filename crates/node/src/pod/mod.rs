@@ -178,7 +178,11 @@ impl Worker {
             }
             let mut next = Next::default();
             if self.finished {
-                // What its containers did is written down; they stay for their logs.
+                // What its containers did is written down, and told unless the server was away; they stay for their
+                // logs.
+                if self.send_again.is_some() {
+                    self.publish().await;
+                }
             } else {
                 tracing::debug!(pod = self.identity.full_name(), "looking at a pod");
                 self.sync(&mut next).await;

@@ -86,6 +86,10 @@ impl Worker {
         };
         self.sandbox = Some(sandbox);
         self.set_address(address);
+        if spec.share_process_namespace == Some(true) {
+            let message = "shareProcessNamespace is not supported: each container has processes of its own";
+            self.tell(Severity::Warning, "UnsupportedField", message);
+        }
         tracing::debug!(pod = self.identity.full_name(), "made namespaces and a place in the network");
         let failed = |error| ("FailedMount", error);
         let hosts = self.directory.join("etc-hosts");

@@ -144,7 +144,8 @@ async fn updates(world: World) -> World {
     let change = json!({ "data": { "a": "new", "b": "added" } });
     api.patch("live", &PatchParams::default(), &Patch::Merge(&change)).await.unwrap();
     let script = "while ! grep -q added /v/b 2>/dev/null; do sleep 0.02; done; cat /v/a";
-    let seen = world.kubectl_ok(&["exec", "live", "--", "sh", "-c", script]);
+    let arguments = ["exec", "live", "--", "sh", "-c", script];
+    let seen = world.kubectl_ok(&arguments);
     let seen = tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the change does not arrive");
     assert_eq!(seen, "new", "both files change at once");
     world

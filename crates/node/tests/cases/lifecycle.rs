@@ -32,6 +32,7 @@ pub fn all() -> Vec<Trial> {
         trial("pods_come_back_after_everything_was_stopped", reboot),
         trial("a_status_that_is_overwritten_is_told_again", overwritten),
         trial("a_changed_image_replaces_the_container", changed_image),
+        trial("a_container_removed_by_hand_is_made_again", removed_by_hand),
         trial("a_force_deleted_pod_is_killed", force_delete),
     ]
 }
@@ -422,5 +423,18 @@ async fn force_delete(world: World) -> World {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the container goes on");
+    world
+}
+
+async fn removed_by_hand(world: World) -> World {
+    let made =
+        world.pod("kept", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("kept").await;
+    let name = format!("k8s_c_kept_default_{}_0", made.metadata.uid.unwrap());
+    let handle = world.engine().container(&name).unwrap();
+    world.engine().remove(&handle, true, true).await.unwrap();
+    let again = |pod: Option<&Pod>| is_ready(pod) && pod.is_some_and(|pod| container(pod).restart_count == 1);
+    let pod = world.wait("kept", "running again", again).await.unwrap();
+    assert_eq!(container(&pod).last_state.unwrap().terminated.unwrap().exit_code, 137);
     world
 }
