@@ -6,7 +6,7 @@ use clap::Args;
 use http::Method;
 
 use super::client::{Client, encode, query};
-use super::images::{Lines, print_progress, streamed};
+use super::transfer::{Lines, print_progress, streamed};
 use super::{run, say};
 use crate::{Error, Result};
 

@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokio_util::io::StreamReader;
 
 use super::client::{Client, encode, full, query};
-use super::run::{self, ContainerOptions, ExecOptions, RunOptions};
+use super::options::ContainerOptions;
+use super::run::{self, ExecOptions, RunOptions};
 use super::{each, say, stream};
 use crate::format::Format;
 use crate::table::{Table, ago, short_id, truncated};

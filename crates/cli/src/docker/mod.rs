@@ -4,9 +4,11 @@ mod build;
 mod client;
 mod containers;
 mod images;
+mod options;
 mod resources;
 mod run;
 mod stream;
+mod transfer;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,8 +18,9 @@ use clap::{Parser, Subcommand};
 pub use build::BuildOptions;
 pub use containers::ContainerVerb;
 pub use images::ImageVerb;
+pub use options::ContainerOptions;
 pub use resources::{NetworkVerb, SystemVerb, VolumeVerb};
-pub use run::{ContainerOptions, ExecOptions, RunOptions};
+pub use run::{ExecOptions, RunOptions};
 
 use crate::{Error, Result};
 

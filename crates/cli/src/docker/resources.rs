@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, encode, full, query};
 use super::containers::{filters, text};
-use super::images::Lines;
+use super::transfer::Lines;
 use super::{each, say};
 use crate::table::{Table, short_id};
 use crate::{Error, Result};
