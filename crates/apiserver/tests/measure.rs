@@ -96,6 +96,7 @@ async fn list_of_pods() {
     let mut times = Vec::new();
     let mut single = Vec::new();
     for _ in 0..40 {
+        sender.ready().await.unwrap();
         let start = Instant::now();
         let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
         let mut body = sender.send_request(request).await.unwrap().into_body();
@@ -107,6 +108,7 @@ async fn list_of_pods() {
         assert_eq!(got, size);
     }
     for _ in 0..200 {
+        sender.ready().await.unwrap();
         let start = Instant::now();
         let request = Request::get("/api/v1/namespaces/default").header("host", "localhost");
         let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();

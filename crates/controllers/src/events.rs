@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams, Request};
 use kube::{Api, Client, Resource};
+use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -178,8 +179,11 @@ impl Writer {
             last_timestamp: Some(Time(now)),
             ..Event::default()
         };
-        let events = Api::<Event>::namespaced(self.client.clone(), &namespace);
-        events.create(&PostParams::default(), &event).await?;
+        let request = Request::new(Event::url_path(&(), Some(&namespace)));
+        let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
+        let request = request.create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
+        // What is answered is the event once more: it need not be read.
+        self.client.request::<IgnoredAny>(request).await?;
         if self.seen.len() >= REMEMBERED {
             self.seen.clear();
         }

@@ -168,7 +168,7 @@ async fn a_set_of_files_is_applied_compared_and_pruned() {
         .to_string()
     };
     let apply = "apply -f - --prune -l set=x --prune-allowlist=core/v1/ConfigMap";
-    let both = format!("{}\n---\n{}", map("one", "1"), map("two", "2"));
+    let both = format!("{}\n{}", map("one", "1"), map("two", "2"));
     let output = kubectl.run(apply, &both).await;
     assert!(output.status.success(), "{output:?}");
     let difference = kubectl.run("diff -f -", &map("one", "3")).await;

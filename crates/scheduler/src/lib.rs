@@ -22,7 +22,8 @@ use std::sync::Arc;
 use kube::api::{PostParams, Request};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _};
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -273,7 +274,7 @@ async fn bind(client: Client, pod: Arc<Pod>, node: String) -> Bound {
         binding.to_string().into_bytes(),
     );
     let result = match request {
-        Ok(request) => client.request::<Value>(request).await.map(drop),
+        Ok(request) => client.request::<IgnoredAny>(request).await.map(drop),
         Err(error) => Err(kube::Error::BuildRequest(error)),
     };
     Bound { pod, node, result }

@@ -1,15 +1,17 @@
 //! What is written about pods: the condition that says why there is no node, and events. Beside the work, and
 //! dropped when too much waits.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{PartialObjectMeta, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use kube::api::{PartialObjectMeta, Patch, PatchParams, PostParams, Request};
 use kube::{Api, Client, Resource as _};
+use serde::de::IgnoredAny;
 use serde_json::json;
-use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::model::Pod;
@@ -39,14 +41,12 @@ pub(crate) fn channel() -> (Reports, mpsc::Receiver<Report>) {
 
 /// Writes reports until their sender is gone.
 pub(crate) async fn write(client: Client, mut reports: mpsc::Receiver<Report>) {
-    let reporter = Reporter { controller: NAME.to_owned(), instance: Some(NAME.to_owned()) };
-    let recorder = Recorder::new(client.clone(), reporter);
     let mut writing = FuturesUnordered::new();
     loop {
         tokio::select! {
             Some(()) = writing.next(), if !writing.is_empty() => {}
             report = reports.recv(), if writing.len() < WIDTH => match report {
-                Some(report) => writing.push(write_one(&client, &recorder, report)),
+                Some(report) => writing.push(write_one(&client, report)),
                 None => break,
             },
         }
@@ -54,16 +54,16 @@ pub(crate) async fn write(client: Client, mut reports: mpsc::Receiver<Report>) {
     while writing.next().await.is_some() {}
 }
 
-async fn write_one(client: &Client, recorder: &Recorder, report: Report) {
+async fn write_one(client: &Client, report: Report) {
     let result = match &report {
         Report::Scheduled { pod, node } => {
             let note = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
-            publish(recorder, pod, EventType::Normal, "Scheduled", "Binding", note).await
+            publish(client, pod, "Normal", "Scheduled", "Binding", note).await
         }
         Report::Failed { pod, message } => {
             let condition = set_condition(client, pod, "Unschedulable", message).await;
             let note = message.clone();
-            let event = publish(recorder, pod, EventType::Warning, "FailedScheduling", "Scheduling", note);
+            let event = publish(client, pod, "Warning", "FailedScheduling", "Scheduling", note);
             condition.and(event.await)
         }
         Report::Gated { pod } => {
@@ -76,17 +76,37 @@ async fn write_one(client: &Client, recorder: &Recorder, report: Report) {
     }
 }
 
+/// Makes an event. None is ever repeated: what is said again about a pod is something else.
 async fn publish(
-    recorder: &Recorder,
+    client: &Client,
     pod: &Pod,
-    type_: EventType,
+    severity: &str,
     reason: &str,
     action: &str,
     note: String,
 ) -> kube::Result<()> {
-    let event =
-        Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
-    recorder.publish(&event, &pod.object_ref(&())).await
+    let now = Timestamp::now();
+    let event = Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{:x}", pod.name(), now.as_nanosecond())),
+            namespace: Some(pod.namespace().to_owned()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        regarding: Some(pod.object_ref(&())),
+        type_: Some(severity.to_owned()),
+        reason: Some(reason.to_owned()),
+        action: Some(action.to_owned()),
+        note: Some(note),
+        reporting_controller: Some(NAME.to_owned()),
+        reporting_instance: Some(NAME.to_owned()),
+        ..Event::default()
+    };
+    let request = Request::new(Event::url_path(&(), Some(pod.namespace())));
+    let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
+    let request = request.create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
+    // What is answered is the event once more: it need not be read.
+    client.request::<IgnoredAny>(request).await.map(drop)
 }
 
 /// Says in the pod's status that it has no node.

@@ -7,7 +7,6 @@ mod graph;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use kube::api::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client};
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::garbage::graph::{Graph, Node, Work};
-use crate::kinds::Kind;
+use crate::kinds::{Kind, Tied};
 use crate::queue::Queue;
 
 /// So many objects are looked at at the same time.
@@ -88,7 +87,7 @@ impl Objects {
 
     async fn follow(self: Arc<Self>, client: Client, index: usize) -> Result<()> {
         let kind = &self.kinds[index];
-        let api = Api::<PartialObjectMeta>::all_with(client, &kind.resource);
+        let api = Api::<Tied>::all_with(client, &kind.resource);
         let config = watcher::Config::default().streaming_lists();
         let mut events = watch(api, config).default_backoff().boxed();
         let mut listed = false;

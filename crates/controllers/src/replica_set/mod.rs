@@ -6,14 +6,14 @@ mod status;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Severity};
@@ -150,25 +150,37 @@ impl ReplicaSets {
     /// Makes pods in batches that double, so that what fails for one is not tried for all.
     async fn create_pods(&self, set: &ReplicaSet, count: usize) -> Result<()> {
         let uid = owner::uid(set);
-        let namespace = set.namespace().unwrap_or_default();
+        let key = ObjectKey::of(set);
+        let namespace = &key.namespace;
         let body = serde_json::to_vec(&new_pod(set)).map_err(kube::Error::SerdeError);
-        let body = body.map_err(Error::request("encode", "Pod", ObjectKey::of(set)))?;
-        let request = Request::new(Pod::url_path(&(), Some(&namespace)));
+        let body = body.map_err(Error::request("encode a pod of", "ReplicaSet", &key))?;
+        let request = Request::new(Pod::url_path(&(), Some(namespace)));
+        let request = request.create(&PostParams::default(), body).map_err(kube::Error::BuildRequest);
+        let request = request.map_err(Error::request("create a pod of", "ReplicaSet", &key))?;
         self.expectations.expect(uid, count, HashSet::new());
         let mut left = count;
         let mut batch = FIRST_BATCH;
         while left > 0 {
             let size = batch.min(left);
-            let creations: FuturesUnordered<_> =
-                (0..size).map(|_| self.create_pod(set, &request, body.clone())).collect();
-            let results: Vec<_> = creations.collect().await;
+            // As tasks of their own: the API's part of the work is done by whoever waits for it.
+            let mut creations = JoinSet::new();
+            for _ in 0..size {
+                creations.spawn(post(self.client.clone(), request.clone()));
+            }
+            let results = creations.join_all().await;
             left -= size;
             batch *= 2;
             let mut failure = None;
             for result in results {
-                if let Err(error) = result {
-                    self.expectations.created(uid, 1);
-                    failure = Some(error);
+                match result {
+                    Ok(name) => {
+                        let message = format!("Created pod: {name}");
+                        self.recorder.note(set, Severity::Normal, "SuccessfulCreate", message);
+                    }
+                    Err(error) => {
+                        self.expectations.created(uid, 1);
+                        failure = Some(Error::request("create a pod of", "ReplicaSet", &key)(error));
+                    }
                 }
             }
             if let Some(error) = failure {
@@ -181,18 +193,6 @@ impl ReplicaSets {
                 return Err(error);
             }
         }
-        Ok(())
-    }
-
-    async fn create_pod(&self, set: &ReplicaSet, request: &Request, body: Vec<u8>) -> Result<()> {
-        let failed = Error::request("create a pod of", "ReplicaSet", ObjectKey::of(set));
-        let made = async {
-            let request = request.create(&PostParams::default(), body).map_err(kube::Error::BuildRequest)?;
-            self.client.request::<PartialObjectMeta<Pod>>(request).await
-        };
-        let pod = made.await.map_err(failed)?;
-        let message = format!("Created pod: {}", pod.name_any());
-        self.recorder.note(set, Severity::Normal, "SuccessfulCreate", message);
         Ok(())
     }
 
@@ -238,6 +238,19 @@ impl ReplicaSets {
         let pods = siblings.iter().flat_map(|sibling| self.pods.owned_by(owner::uid(&**sibling)));
         pods.filter(|pod| pod.is_active()).collect()
     }
+}
+
+/// Makes an object; gives its name, which is all that is read of the answer.
+async fn post(client: Client, request: http::Request<Vec<u8>>) -> kube::Result<String> {
+    #[derive(Deserialize)]
+    struct Made {
+        metadata: MadeMetadata,
+    }
+    #[derive(Deserialize)]
+    struct MadeMetadata {
+        name: String,
+    }
+    client.request::<Made>(request).await.map(|made| made.metadata.name)
 }
 
 /// How many pods a set is to have.
