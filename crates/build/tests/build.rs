@@ -200,6 +200,9 @@ fn damaged_contexts_are_refused() {
         assert!(matches!(refused(Vec::new()).await, Error::NoDockerfile { .. }));
         assert!(matches!(refused(vec![7; 3000]).await, Error::Context { .. }));
         assert!(matches!(refused(vec![0x1f, 0x8b, 8, 0, 0]).await, Error::Context { .. }));
+        assert!(
+            refused(b"BZh91AY".to_vec()).await.chain().contains("compressed with bzip2: use gzip or zstd")
+        );
         assert!(world.scratch_is_empty());
         world.engine.close().await;
     });

@@ -18,6 +18,9 @@ use crate::create::{self, UlimitRequest};
 use crate::error::{ApiError, Result};
 use crate::query::Query;
 
+/// What clients of BuildKit are told.
+pub(crate) const NO_BUILDKIT: &str =
+    "BuildKit is not supported by this daemon: set DOCKER_BUILDKIT=0 to use the classic builder";
 /// Messages that a slow client may be behind.
 const AHEAD: usize = 64;
 /// Output that a quiet build keeps in case it fails, in bytes.
@@ -38,9 +41,7 @@ fn build_request(query: &Query) -> Result<BuildRequest> {
         )));
     }
     if query.get("version") == Some("2") || query.get("remote").is_some_and(|remote| !remote.is_empty()) {
-        return Err(ApiError::bad_request(
-            "BuildKit is not supported by this daemon: set DOCKER_BUILDKIT=0 to use the classic builder",
-        ));
+        return Err(ApiError::bad_request(NO_BUILDKIT));
     }
     if query.flag("squash") {
         return Err(ApiError::bad_request("squash is not supported"));

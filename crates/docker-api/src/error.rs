@@ -66,7 +66,9 @@ impl From<ImageError> for ApiError {
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let status = match &error {
-            EngineError::NotFound { .. } | EngineError::NetworkNotFound { .. } => StatusCode::NOT_FOUND,
+            EngineError::NotFound { .. }
+            | EngineError::NetworkNotFound { .. }
+            | EngineError::NoSuchPath { .. } => StatusCode::NOT_FOUND,
             EngineError::Conflict { .. } => StatusCode::CONFLICT,
             EngineError::Invalid { .. } | EngineError::Start { .. } => StatusCode::BAD_REQUEST,
             EngineError::NotModified { .. } => StatusCode::NOT_MODIFIED,

@@ -7,8 +7,8 @@ use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::query::{Query, decode};
 use crate::{
-    API_VERSION, Api, MINIMUM_API_VERSION, build, containers, create, events, exec, images, inspect, list,
-    logs, networks, observe, system, volumes,
+    API_VERSION, Api, MINIMUM_API_VERSION, archive, build, containers, create, events, exec, images, inspect,
+    list, logs, networks, observe, system, volumes,
 };
 
 /// Answers one request.
@@ -78,7 +78,7 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
 
         ("POST", ["build"]) => build::build(api, &query, request.into_body()).await,
         ("POST", ["build", "prune"]) => build::prune(api).await,
-        ("POST", ["build", "cancel"]) => Ok(body::empty(StatusCode::NO_CONTENT)),
+        ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),
 
         ("GET", ["containers", "json"]) => list::containers(api, &query),
         ("POST", ["containers", "create"]) => create::container(api, &query, request.into_body()).await,
@@ -98,10 +98,9 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("POST", ["containers", id, "update"]) => create::update(api, id, request.into_body()).await,
         ("GET", ["containers", id, "top"]) => observe::top(api, id, &query).await,
         ("GET", ["containers", id, "stats"]) => observe::stats(api, id, &query).await,
-        ("GET" | "HEAD" | "PUT", ["containers", _, "archive"]) => Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "copying from and to containers is not supported: use exec with a pipe, or a volume",
-        )),
+        ("HEAD", ["containers", id, "archive"]) => archive::stat(api, id, &query).await,
+        ("GET", ["containers", id, "archive"]) => archive::read(api, id, &query).await,
+        ("PUT", ["containers", id, "archive"]) => archive::write(api, id, &query, request.into_body()).await,
         ("DELETE", ["containers", id]) => containers::remove(api, id, &query).await,
         ("POST", ["containers", id, "exec"]) => exec::create(api, id, request.into_body()).await,
 

@@ -358,7 +358,6 @@ fn looks_at_pauses_and_updates_containers() {
         "50331648 always"
     );
     daemon.refused(&["update", "--memory", "1m", "cc"], "Minimum memory limit allowed is 6MB");
-    daemon.refused(&["cp", "cc:/written", "-"], "copying from and to containers is not supported");
     // One that stands still can be stopped and removed.
     daemon.ok(&["pause", "cc"]);
     daemon.ok(&["kill", "cc"]);
@@ -508,5 +507,57 @@ fn what_a_crash_leaves_is_cleared_and_what_runs_goes_on() {
     eventually("the exec to end", PATIENCE, || (execs() == 0).then_some(()));
     assert_eq!(daemon.ok(&["exec", "runs", "cat", "/went"]), "done");
     daemon.ok(&["rm", "-f", "runs"]);
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn copies_files_in_and_out() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let host = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+    fs::create_dir_all(daemon.path("tree/sub")).unwrap();
+    fs::write(daemon.path("tree/a"), "a").unwrap();
+    fs::write(daemon.path("tree/sub/b"), "b").unwrap();
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box1",
+        "-v",
+        "vol:/data",
+        "box",
+        "sh",
+        "-c",
+        "ln -s /etc/passwd /link; ln -s /tmp /to; sleep 1000",
+    ]);
+    eventually("the links", PATIENCE, || {
+        (daemon.code(&["exec", "box1", "test", "-L", "/to"]) == 0).then_some(())
+    });
+    daemon.ok(&["cp", &host("tree"), "box1:/tmp"]);
+    daemon.ok(&["cp", &host("tree/."), "box1:/data"]);
+    daemon.ok(&["cp", &host("tree/a"), "box1:/to/renamed"]);
+    assert_eq!(daemon.ok(&["exec", "box1", "cat", "/tmp/tree/sub/b", "/data/sub/b", "/tmp/renamed"]), "bba");
+    daemon.ok(&["cp", "box1:/tmp/tree/", &host("back")]);
+    assert_eq!(fs::read_to_string(daemon.path("back/sub/b")).unwrap(), "b");
+    daemon.ok(&["cp", "-L", "box1:/link", &host("passwd")]);
+    assert!(fs::read_to_string(daemon.path("passwd")).unwrap().starts_with("root:"));
+    daemon.ok(&["cp", "box1:/link", &host("copied-link")]);
+    assert_eq!(fs::read_link(daemon.path("copied-link")).unwrap(), std::path::Path::new("/etc/passwd"));
+    daemon.refused(&["cp", "box1:/nosuch", "-"], "Could not find the file /nosuch in container box1");
+    daemon.refused(&["cp", &host("tree/a"), "box1:/nosuch/"], "no such directory");
+    daemon.refused(&["cp", &host("tree/a"), "nosuch:/"], "No such container: nosuch");
+    daemon.ok(&["kill", "box1"]);
+    daemon.ok(&["cp", &host("tree/a"), "box1:/stopped"]);
+    daemon.ok(&["cp", "box1:/tmp/renamed", &host("from-stopped")]);
+    assert_eq!(fs::read_to_string(daemon.path("from-stopped")).unwrap(), "a");
+    daemon.ok(&["start", "box1"]);
+    assert_eq!(daemon.ok(&["exec", "box1", "cat", "/stopped"]), "a");
+    // A link to a place that only the host has leads to the container's own, if anywhere.
+    daemon.ok(&["exec", "box1", "ln", "-s", &host("tree"), "/escape"]);
+    daemon.refused(&["cp", "box1:/escape/a", "-"], "Could not find the file");
+    daemon.ok(&["rm", "-f", "box1"]);
+    daemon.ok(&["run", "--name", "ro", "--read-only", "box", "true"]);
+    daemon.refused(&["cp", &host("tree/a"), "ro:/x"], "container rootfs is marked read-only");
+    daemon.ok(&["rm", "ro"]);
     daemon.assert_nothing_left();
 }

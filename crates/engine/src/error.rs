@@ -24,6 +24,14 @@ pub enum Error {
         /// As the caller gave it.
         name: String,
     },
+    /// A container has nothing at that path.
+    #[error("Could not find the file {path} in container {container}")]
+    NoSuchPath {
+        /// The path as the caller gave it.
+        path: String,
+        /// The container's name.
+        container: String,
+    },
     /// The request contradicts what exists.
     #[error("{message}")]
     Conflict {

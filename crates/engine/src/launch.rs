@@ -231,7 +231,7 @@ impl Engine {
 
     /// The root file system as the container will see it, on no path of the host. An image without layers has only
     /// what the container itself wrote.
-    fn root_of(&self, record: &ContainerRecord, lower: &[PathBuf]) -> Result<Root> {
+    pub(crate) fn root_of(&self, record: &ContainerRecord, lower: &[PathBuf]) -> Result<Root> {
         let directory = self.container_dir(&record.id);
         let fd: OwnedFd = if lower.is_empty() {
             let upper = directory.join("upper");

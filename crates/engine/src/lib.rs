@@ -6,6 +6,7 @@
 //! decided here.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod container;
 mod control;
 mod create;
@@ -36,6 +37,7 @@ mod spec;
 mod supervise;
 mod volumes;
 
+pub use archive::PathEntry;
 pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
 pub use dray_runtime::cgroup::Statistics;

@@ -70,6 +70,23 @@ pub fn copy_directory(source: OwnedFd, target: &Path) -> Result<()> {
     rustix::fs::chmodat(CWD, target, mode, AtFlags::empty()).io("change mode of", target)
 }
 
+/// Writes an uncompressed archive of what has the name `name` in the directory `parent`, with all below it; its entries
+/// begin with `prefix`. Nothing is followed.
+///
+/// # Errors
+/// [`Error::Io`] when something cannot be read or the writer fails.
+pub fn archive_path(parent: BorrowedFd<'_>, name: &OsStr, prefix: &Path, writer: impl Write) -> Result<()> {
+    let mut packer = Packer {
+        builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
+        overlay: false,
+        links: HashMap::new(),
+        size: 0,
+    };
+    packer.entry(parent, name, prefix)?;
+    packer.builder.finish().io("write archive of", prefix)?;
+    packer.builder.get_mut().flush().io("write archive of", prefix)
+}
+
 struct Packer<W: Write> {
     builder: Builder<W>,
     overlay: bool,

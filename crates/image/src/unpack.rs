@@ -27,6 +27,8 @@ const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 const AUFS_METADATA_PREFIX: &[u8] = b".wh..wh.";
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
+/// How archives of compressions that are not supported begin.
+const UNSUPPORTED: &[(&[u8], &str)] = &[(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")];
 /// Archives are made of blocks of so many bytes.
 const BLOCK: u64 = 512;
 /// The kernel's limit of a path; longer names in an archive are refused.
@@ -76,6 +78,14 @@ pub fn decompressed_head(reader: impl Read + Send, limit: usize) -> io::Result<V
 /// archive is damaged.
 pub fn extract_archive(reader: impl Read + Send, target: BorrowedFd<'_>) -> Result<u64> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    let mut reader = BufReader::with_capacity(16, reader);
+    let head = reader.fill_buf().io("read", "archive")?;
+    for (magic, name) in UNSUPPORTED {
+        if head.starts_with(magic) {
+            let why = format!("it is compressed with {name}: use gzip or zstd");
+            return Err(Error::InvalidArchive { why });
+        }
+    }
     let plain = decompress(reader).io("read", "archive")?;
     unpack(plain, &path, Form::Plain)
 }

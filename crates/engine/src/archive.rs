@@ -1,0 +1,195 @@
+//! Copying between a container's file system and an archive, whether it runs or not. Every path is resolved inside the
+//! container's root, also while the container exchanges links below it (CVE-2018-15664).
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use dray_runtime::rootfs::Root;
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
+
+use crate::container::ContainerHandle;
+use crate::error::Trying;
+use crate::record::{ContainerRecord, Status};
+use crate::{Engine, Error, Result};
+
+/// What stands at a path of a container.
+#[derive(Clone, Debug)]
+pub struct PathEntry {
+    /// The last part of the path.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// File type and permission bits, as stat(2) has them.
+    pub mode: u32,
+    /// When it was last changed.
+    pub modified: Timestamp,
+    /// What a symbolic link names; empty for others.
+    pub link_target: String,
+}
+
+/// A path of a container, found: its directory, its name, and what it is.
+struct Found {
+    parent: OwnedFd,
+    name: OsString,
+    stat: Stat,
+    /// Whether the path asks for what is in a directory, not for the directory (`/etc/.`).
+    contents: bool,
+}
+
+impl Engine {
+    /// What stands at a path; a link as its last part is not followed.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPath`].
+    pub async fn stat_path(&self, container: &Arc<ContainerHandle>, path: &str) -> Result<PathEntry> {
+        let path = path.to_owned();
+        self.in_root(container, move |record, root| {
+            let found = find(record, root, &path)?;
+            let modified =
+                Timestamp::new(found.stat.st_mtime, i32::try_from(found.stat.st_mtime_nsec).unwrap_or(0));
+            let link_target = match FileType::from_raw_mode(found.stat.st_mode) {
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(&found.parent, &found.name, Vec::new());
+                    target.map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
+                }
+                _ => String::new(),
+            };
+            Ok(PathEntry {
+                name: if found.name == "." { "/".into() } else { found.name.to_string_lossy().into_owned() },
+                size: u64::try_from(found.stat.st_size).unwrap_or(0),
+                mode: found.stat.st_mode,
+                modified: modified.unwrap_or_default(),
+                link_target,
+            })
+        })
+        .await
+    }
+
+    /// Writes an archive of a path and all below it, its entries beginning with the path's last part.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPath`], or when the writer fails.
+    pub async fn read_archive(
+        &self,
+        container: &Arc<ContainerHandle>,
+        path: &str,
+        writer: impl Write + Send + 'static,
+    ) -> Result<()> {
+        let path = path.to_owned();
+        self.in_root(container, move |record, root| {
+            let found = find(record, root, &path)?;
+            let prefix = if found.contents { Path::new(".") } else { Path::new(&found.name) };
+            Ok(dray_image::archive_path(found.parent.as_fd(), &found.name, prefix, writer)?)
+        })
+        .await
+    }
+
+    /// Unpacks an archive into a directory of the container.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPath`]; [`Error::Invalid`] when it is no directory or cannot be written; [`Error::Image`] when
+    /// the archive is damaged.
+    pub async fn write_archive(
+        &self,
+        container: &Arc<ContainerHandle>,
+        path: &str,
+        reader: impl Read + Send + 'static,
+    ) -> Result<()> {
+        let path = path.to_owned();
+        self.in_root(container, move |record, root| {
+            if record.spec.security.read_only_root {
+                return Err(Error::invalid("container rootfs is marked read-only"));
+            }
+            let inside = Path::new("/").join(&path);
+            let stat = root.stat(&inside).map_err(|_| no_such(record, &path))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                return Err(Error::invalid("extraction point is not a directory"));
+            }
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+            let directory = root.open_at(&inside, flags, Mode::empty()).trying("open the directory")?;
+            dray_image::extract_archive(reader, directory.as_fd())?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs `work` on the container's root as it is: of its process, or of its layers when it does not run. It is not
+    /// started or removed meanwhile.
+    async fn in_root<T: Send + 'static>(
+        &self,
+        container: &Arc<ContainerHandle>,
+        work: impl FnOnce(&ContainerRecord, &Root) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let container = Arc::clone(container);
+        let running = container.is_running();
+        // A copy out of a running container may take long and must not hold up its end.
+        let operation = if running { None } else { Some(Arc::clone(&container)) };
+        let guard = match &operation {
+            Some(container) => Some(container.operation.lock().await),
+            None => None,
+        };
+        let record = container.record();
+        let done = self
+            .blocking(move |engine| {
+                let root = match record.state.process {
+                    Some(process) if record.state.status == Status::Running => {
+                        Root::open(format!("/proc/{}/root", process.pid).as_ref())
+                            .trying("open the container's root")?
+                    }
+                    _ => {
+                        let lower = engine.inner.images.lower_directories(&record.layers)?;
+                        engine.root_of(&record, &lower)?
+                    }
+                };
+                work(&record, &root)
+            })
+            .await;
+        drop(guard);
+        done
+    }
+}
+
+fn no_such(record: &ContainerRecord, path: &str) -> Error {
+    Error::NoSuchPath { path: path.to_owned(), container: record.name.clone() }
+}
+
+fn find(record: &ContainerRecord, root: &Root, path: &str) -> Result<Found> {
+    let missing = || no_such(record, path);
+    let contents = path.ends_with("/.") || path == ".";
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    // A slash at the end asks for what a link leads to.
+    let follow = contents || path.ends_with('/');
+    let (parent, name) = match (clean.parent(), clean.file_name()) {
+        (Some(parent), Some(name)) if !follow => (parent.to_owned(), name.to_owned()),
+        _ => (clean.clone(), OsString::from(".")),
+    };
+    let flags = OFlags::DIRECTORY | OFlags::PATH;
+    let opened = root.open_at(&parent, flags, Mode::empty()).map_err(|_| missing())?;
+    let stat = statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing())?;
+    if name == "."
+        && !contents
+        && let (Some(above), Some(own)) = (clean.parent(), clean.file_name())
+    {
+        // `/etc/`: the directory itself, by its own name.
+        let above = root.open_at(above, flags, Mode::empty()).map_err(|_| missing())?;
+        if let Ok(direct) = statat(&above, own, AtFlags::SYMLINK_NOFOLLOW)
+            && FileType::from_raw_mode(direct.st_mode) == FileType::Directory
+        {
+            return Ok(Found { parent: above, name: own.to_owned(), stat: direct, contents });
+        }
+    }
+    Ok(Found { parent: opened, name, stat, contents })
+}
