@@ -11,6 +11,7 @@ mod cases;
 mod world;
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -26,11 +27,14 @@ where
         dray_testkit::isolate();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let world = World::new().await;
-            test(world).await.close().await;
-        });
-        Ok(())
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                let world = World::new().await;
+                test(world).await.close().await;
+            });
+        }));
+        world::sweep();
+        ran.map_or_else(|panic| resume_unwind(panic), |()| Ok(()))
     })
 }
 

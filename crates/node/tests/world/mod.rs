@@ -59,6 +59,52 @@ pub struct World {
     place: Arc<parking_lot::Mutex<Option<Arc<Agent>>>>,
 }
 
+/// Ends what a test that failed has left running, so that nothing stays on the host.
+pub fn sweep() {
+    let group = format!("dray-{}", instance());
+    let roots: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+        .map(|root| root.join(&group))
+        .filter(|path| path.is_dir())
+        .collect();
+    for root in &roots {
+        dray_testkit::eventually("the test's processes to end", PATIENCE, || {
+            let processes = processes_below(root);
+            for process in &processes {
+                let _ = rustix::process::kill_process(*process, rustix::process::Signal::KILL);
+            }
+            processes.is_empty().then_some(())
+        });
+    }
+    for root in roots {
+        dray_testkit::eventually("the test's control groups to go", PATIENCE, || {
+            remove_groups(&root);
+            (!root.exists()).then_some(())
+        });
+    }
+}
+
+fn groups_in(group: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn processes_below(group: &Path) -> Vec<rustix::process::Pid> {
+    let listed = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let own = listed.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?));
+    own.chain(groups_in(group).iter().flat_map(|group| processes_below(group))).collect()
+}
+
+fn remove_groups(group: &Path) {
+    for inner in groups_in(group) {
+        remove_groups(&inner);
+    }
+    let _ = std::fs::remove_dir(group);
+}
+
 async fn open_engine(path: &Path) -> Engine {
     let config = EngineConfig { data_dir: path.join("d"), run_dir: path.join("r"), instance: instance() };
     let engine = Engine::open(config).await.unwrap();
