@@ -545,7 +545,7 @@ fn copies_files_in_and_out() {
     assert_eq!(fs::read_link(daemon.path("copied-link")).unwrap(), std::path::Path::new("/etc/passwd"));
     daemon.refused(&["cp", "box1:/nosuch", "-"], "Could not find the file /nosuch in container box1");
     daemon.refused(&["cp", &host("tree/a"), "box1:/nosuch/"], "no such directory");
-    daemon.refused(&["cp", &host("tree/a"), "nosuch:/"], "No such container: nosuch");
+    daemon.refused(&["cp", &host("tree/a"), "nosuch:/x"], "No such container: nosuch");
     daemon.ok(&["kill", "box1"]);
     daemon.ok(&["cp", &host("tree/a"), "box1:/stopped"]);
     daemon.ok(&["cp", "box1:/tmp/renamed", &host("from-stopped")]);
