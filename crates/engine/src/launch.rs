@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
 use crate::error::{IoContext, Trying};
+use crate::late_root::LateRoot;
 use crate::networks::{self, Place};
 use crate::oci::{self, Resolved, ResolvedUser};
 use crate::record::{ContainerRecord, EndpointRecord, Status};
@@ -190,8 +191,8 @@ impl Engine {
             crate::files::write_all(&directory, &record, &hostname, &addresses, host)?;
         }
         let lower = self.inner.images.lower_directories(&record.layers)?;
-        let root = self.root_of(&record, &lower)?;
-        resolved.user = resolve_user(&root, &record.user, &record.spec.groups)?;
+        let root = LateRoot::new(self, &record, &lower);
+        resolved.user = resolve_user(root.accounts()?.root(), &record.user, &record.spec.groups)?;
         self.resolve_sources(&record, &root, &mut resolved)?;
         drop(root);
         let spec = oci::container(&record, &resolved)?;
@@ -367,7 +368,12 @@ impl Engine {
     }
 
     /// Where each bind and volume comes from; an empty volume is filled from the image.
-    fn resolve_sources(&self, record: &ContainerRecord, root: &Root, resolved: &mut Resolved) -> Result<()> {
+    fn resolve_sources(
+        &self,
+        record: &ContainerRecord,
+        root: &LateRoot<'_>,
+        resolved: &mut Resolved,
+    ) -> Result<()> {
         for mount in &record.spec.mounts {
             let source = match &mount.source {
                 MountSource::Tmpfs { .. } => continue,
@@ -475,13 +481,13 @@ pub(crate) fn resolve_user(root: &Root, user: &str, groups: &[String]) -> Result
 }
 
 /// Fills an empty volume with what the image has at the mount point, with its owner and mode.
-fn copy_up(root: &Root, target: &str, volume: &Path) -> Result<()> {
+fn copy_up(root: &LateRoot<'_>, target: &str, volume: &Path) -> Result<()> {
     let empty = fs::read_dir(volume).io("list", volume)?.next().is_none();
     if !empty {
         return Ok(());
     }
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    match root.open_at(target, flags, Mode::empty()) {
+    match root.whole()?.open_at(target, flags, Mode::empty()) {
         Ok(directory) => Ok(dray_image::copy_directory(directory, volume)?),
         // The image has nothing there.
         Err(_) => Ok(()),

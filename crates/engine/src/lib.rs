@@ -16,6 +16,7 @@ mod events;
 mod exec;
 mod files;
 mod id;
+mod late_root;
 mod launch;
 mod layers;
 mod lifecycle;

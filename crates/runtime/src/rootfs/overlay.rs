@@ -60,6 +60,14 @@ pub(crate) fn overlay(
     if let (Some(upper), Some(work)) = (&upper, &work) {
         fsconfig_set_string(&context, "upperdir", name(upper))?;
         fsconfig_set_string(&context, "workdir", name(work))?;
+        // The upper directory becomes a layer, so it must hold whole files and whole directories, whatever the
+        // kernel's own default is. One that does not know an option does not do what it forbids.
+        for option in ["metacopy", "redirect_dir", "index"] {
+            match fsconfig_set_string(&context, option, "off") {
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
     if user_namespace {
         fsconfig_set_flag(&context, "userxattr")?;
