@@ -245,7 +245,8 @@ impl Inner {
         let base = object::meta(&object, "generateName").to_owned();
         let generated = object::name(&object).is_empty() && !base.is_empty();
         for attempt in 0.. {
-            let mut object = object.clone();
+            // Only a generated name may be tried again.
+            let mut object = if generated { object.clone() } else { std::mem::take(&mut object) };
             if generated {
                 object::set_meta(&mut object, "name", &names::generate(&base));
             }

@@ -1,7 +1,7 @@
 //! Server-side apply: who manages which fields, and merging what is applied into what is there
 //! (structured-merge-diff, `FieldsV1`).
 
-use std::collections::BTreeMap;
+mod fields;
 
 use serde_json::{Map, Value, json};
 
@@ -11,230 +11,8 @@ use crate::{
     time,
 };
 
-/// A set of fields: a tree of path elements in the form of `FieldsV1` ("f:name", "k:{…}", "v:…").
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields {
-    own: bool,
-    children: BTreeMap<String, Fields>,
-}
-
-/// Fields that nobody manages.
-const STRIPPED: &[&str] = &[
-    "name",
-    "namespace",
-    "uid",
-    "creationTimestamp",
-    "generation",
-    "resourceVersion",
-    "managedFields",
-    "selfLink",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generateName",
-];
-
-impl Fields {
-    /// The fields that an object sets.
-    pub fn of_object(object: &Value, schema: Option<&'static Schema>) -> Fields {
-        let mut fields = Fields::of(object, schema);
-        fields.own = false;
-        fields.children.remove("f:apiVersion");
-        fields.children.remove("f:kind");
-        if let Some(metadata) = fields.children.get_mut("f:metadata") {
-            metadata.own = false;
-            for name in STRIPPED {
-                metadata.children.remove(&format!("f:{name}"));
-            }
-            if metadata.children.is_empty() {
-                fields.children.remove("f:metadata");
-            }
-        }
-        fields
-    }
-
-    fn of(value: &Value, schema: Option<&'static Schema>) -> Fields {
-        let mut fields = Fields::default();
-        match value {
-            Value::Object(map) if !schema.is_some_and(|schema| schema.is_atomic() || schema.is_free()) => {
-                fields.own = map.is_empty();
-                for (key, value) in map {
-                    let schema = schema.and_then(|schema| schema.field(key));
-                    fields.children.insert(format!("f:{key}"), Fields::of(value, schema));
-                }
-            }
-            Value::Array(items) => match schema.map_or(ListKind::Atomic, Schema::list) {
-                ListKind::Atomic => fields.own = true,
-                ListKind::Set => {
-                    for item in items {
-                        fields
-                            .children
-                            .insert(format!("v:{item}"), Fields { own: true, ..Fields::default() });
-                    }
-                    fields.own = items.is_empty();
-                }
-                ListKind::Map(keys) => {
-                    let schema = schema.and_then(Schema::items);
-                    for item in items {
-                        let mut child = Fields::of(item, schema);
-                        child.own = true;
-                        fields.children.insert(item_key(item, keys, schema), child);
-                    }
-                    fields.own = items.is_empty();
-                }
-            },
-            _ => fields.own = true,
-        }
-        fields
-    }
-
-    /// Reads `FieldsV1`. What is no field is left out.
-    pub fn from_value(value: &Value) -> Fields {
-        Fields::read(value, 0)
-    }
-
-    fn read(value: &Value, depth: usize) -> Fields {
-        let Some(map) = value.as_object().filter(|_| depth < 100) else { return Fields::default() };
-        let mut fields = Fields { own: map.is_empty() || map.contains_key("."), children: BTreeMap::new() };
-        for (key, value) in map.iter().filter(|(key, _)| *key != ".") {
-            fields.children.insert(key.clone(), Fields::read(value, depth + 1));
-        }
-        fields
-    }
-
-    /// Writes `FieldsV1`.
-    pub fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        if self.own && !self.children.is_empty() {
-            map.insert(".".into(), json!({}));
-        }
-        for (key, child) in &self.children {
-            map.insert(key.clone(), child.to_value());
-        }
-        Value::Object(map)
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        !self.own && self.children.is_empty()
-    }
-
-    fn union(&mut self, other: &Fields) {
-        self.own |= other.own;
-        for (key, child) in &other.children {
-            self.children.entry(key.clone()).or_default().union(child);
-        }
-    }
-
-    fn subtract(&mut self, other: &Fields) {
-        self.own &= !other.own;
-        for (key, child) in &other.children {
-            if let Some(mine) = self.children.get_mut(key) {
-                mine.subtract(child);
-                if mine.is_empty() {
-                    self.children.remove(key);
-                }
-            }
-        }
-    }
-
-    fn intersection(&self, other: &Fields) -> Fields {
-        let mut both = Fields { own: self.own && other.own, children: BTreeMap::new() };
-        for (key, child) in &self.children {
-            if let Some(theirs) = other.children.get(key) {
-                let common = child.intersection(theirs);
-                if !common.is_empty() {
-                    both.children.insert(key.clone(), common);
-                }
-            }
-        }
-        both
-    }
-
-    fn paths(&self, prefix: &str, paths: &mut Vec<String>) {
-        if self.own && !prefix.is_empty() {
-            paths.push(prefix.to_owned());
-        }
-        for (key, child) in &self.children {
-            let element = match key.split_at_checked(2).unwrap_or(("", key)) {
-                ("f:", name) => format!(".{name}"),
-                ("k:", keys) => {
-                    let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-                    let keys: Vec<String> =
-                        keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                    format!("[{}]", keys.join(","))
-                }
-                ("v:", value) => format!("[={value}]"),
-                (_, other) => format!("[{other}]"),
-            };
-            child.paths(&format!("{prefix}{element}"), paths);
-        }
-    }
-}
-
-/// The path element of an item of a list that is merged by keys.
-fn item_key(item: &Value, keys: &[String], schema: Option<&'static Schema>) -> String {
-    let mut map = Map::new();
-    for key in keys {
-        let value = item
-            .get(key)
-            .cloned()
-            .or_else(|| schema.and_then(|schema| schema.field(key)).and_then(Schema::default_value).cloned());
-        if let Some(value) = value {
-            map.insert(key.clone(), value);
-        }
-    }
-    format!("k:{}", Value::Object(map))
-}
-
-/// The child of a value that a path element names.
-fn child<'a>(value: &'a Value, element: &str, schema: Option<&'static Schema>) -> Option<&'a Value> {
-    match element.split_at_checked(2)? {
-        ("f:", name) => value.get(name),
-        ("k:", _) => {
-            let ListKind::Map(keys) = schema?.list() else { return None };
-            let items = schema.and_then(Schema::items);
-            value.as_array()?.iter().find(|item| item_key(item, keys, items) == element)
-        }
-        ("v:", text) => {
-            let wanted: Value = serde_json::from_str(text).ok()?;
-            value.as_array()?.iter().find(|item| **item == wanted)
-        }
-        _ => None,
-    }
-}
-
-fn child_schema(element: &str, schema: Option<&'static Schema>) -> Option<&'static Schema> {
-    match element.split_at_checked(2)? {
-        ("f:", name) => schema?.field(name),
-        _ => schema?.items(),
-    }
-}
-
-/// Of a set of fields, those whose values differ between two objects.
-fn differing(
-    fields: &Fields,
-    left: Option<&Value>,
-    right: Option<&Value>,
-    schema: Option<&'static Schema>,
-) -> Fields {
-    let mut found = Fields::default();
-    if fields.children.is_empty() {
-        found.own = fields.own && left != right;
-        return found;
-    }
-    found.own = fields.own && left.is_some() != right.is_some();
-    for (element, inner) in &fields.children {
-        let (left, right) = (
-            left.and_then(|value| child(value, element, schema)),
-            right.and_then(|value| child(value, element, schema)),
-        );
-        let inner = differing(inner, left, right, child_schema(element, schema));
-        if !inner.is_empty() {
-            found.children.insert(element.clone(), inner);
-        }
-    }
-    found
-}
+pub use fields::Fields;
+use fields::{child_schema, differing, item_key};
 
 /// Merges what is applied into what is there.
 fn merge(live: &mut Value, applied: &Value, schema: Option<&'static Schema>) {
@@ -372,14 +150,20 @@ pub fn track_update(
     });
     let mut list = if given_up { Vec::new() } else { old.map(entries).unwrap_or_default() };
     crate::object::meta_mut(new).remove("managedFields");
-    let after = Fields::of_object(new, schema);
-    let empty = Value::Null;
-    let before_object = old.unwrap_or(&empty);
-    let before = Fields::of_object(before_object, schema);
+    let Some(before_object) = old else {
+        let mine = Fields::of_object(new, schema);
+        if !mine.is_empty() {
+            list.push(make_entry(manager, "Update", &mine));
+        }
+        set_entries(new, list);
+        return;
+    };
+    let after = Fields::of_difference(new, before_object, schema);
+    let before = Fields::of_difference(before_object, new, schema);
     let mut all = after.clone();
     all.union(&before);
     let changed = differing(&all, Some(before_object), Some(new), schema);
-    if changed.is_empty() && old.is_some() {
+    if changed.is_empty() {
         set_entries(new, list);
         return;
     }
@@ -541,11 +325,5 @@ mod tests {
         let mut same = new.clone();
         track_update(Some(&new), &mut same, schema, manager("other"));
         assert_eq!(same["metadata"]["managedFields"], new["metadata"]["managedFields"]);
-    }
-
-    #[test]
-    fn sets_survive_their_written_form() {
-        let value = json!({ "f:a": { ".": {}, "f:b": {} }, "f:c": { "v:1": {} } });
-        assert_eq!(Fields::from_value(&value).to_value(), value);
     }
 }
