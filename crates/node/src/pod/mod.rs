@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -484,13 +484,7 @@ impl Worker {
             return;
         }
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.identity.namespace);
-        let mut body = serde_json::to_value(&status).unwrap_or_default();
-        for (field, value) in [("reason", &status.reason), ("message", &status.message)] {
-            if value.is_none() {
-                body[field] = Value::Null;
-            }
-        }
-        let patch = json!({ "metadata": { "uid": self.identity.uid }, "status": body });
+        let patch = json!({ "metadata": { "uid": self.identity.uid }, "status": status::patch(&status) });
         let patched =
             api.patch_status(&self.identity.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
         match patched {

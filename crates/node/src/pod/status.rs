@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use serde_json::{Value, json};
+
 use super::Worker;
 use super::slot::{Role, Slot};
 use crate::spec::build::Quality;
@@ -61,6 +63,28 @@ impl Slot {
             ..ContainerStatus::default()
         }
     }
+}
+
+/// The status as a strategic merge patch. Conditions that others write stay; of the node's own nothing old does.
+pub(super) fn patch(status: &PodStatus) -> Value {
+    let mut body = serde_json::to_value(status).unwrap_or_default();
+    let clear = |object: &mut Value| {
+        for field in ["reason", "message"] {
+            if object[field].is_null() {
+                object[field] = Value::Null;
+            }
+        }
+    };
+    clear(&mut body);
+    for condition in body["conditions"].as_array_mut().into_iter().flatten() {
+        clear(condition);
+    }
+    for list in ["podIPs", "hostIPs"] {
+        if let Some(addresses) = body[list].as_array_mut() {
+            addresses.push(json!({ "$patch": "replace" }));
+        }
+    }
+    body
 }
 
 /// What all conditions are made of.

@@ -283,26 +283,15 @@ impl Connection {
                 }
             }
         };
-        tokio::pin!(to_pod);
-        // When the pod has said all, the connection is over, whatever the client still has to say.
+        tokio::pin!(to_pod, from_pod);
+        // When the pod has said all, the connection is over, whatever the client still has to say. A pod that does
+        // not read any more may still have something to say.
         let copied = tokio::select! {
-            copied = from_pod_after(&mut to_pod, from_pod) => copied,
+            copied = &mut from_pod => copied,
+            _ = &mut to_pod => from_pod.await,
         };
         copied.map_err(|error: io::Error| broken(error.to_string()))
     }
-}
-
-/// Reads until the pod closes, while what the client says is written; a pod that no longer reads is no error.
-async fn from_pod_after(
-    to_pod: &mut (impl Future<Output = io::Result<()>> + Unpin),
-    from_pod: impl Future<Output = io::Result<()>>,
-) -> io::Result<()> {
-    tokio::pin!(from_pod);
-    tokio::select! {
-        ended = &mut from_pod => return ended,
-        _ = to_pod => {}
-    }
-    from_pod.await
 }
 
 /// Connects to a port on the pod's loopback interface, where programs that serve only the pod listen too.

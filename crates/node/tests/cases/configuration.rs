@@ -17,7 +17,7 @@ pub fn all() -> Vec<Trial> {
         trial("volumes_hold_what_they_are_told", volumes),
         trial("configuration_volumes_follow_their_objects", updates),
         trial("missing_configuration_is_waited_for", missing),
-        trial("sub_paths_stay_inside", sub_paths),
+        trial("cve_2021_25741_sub_paths_stay_inside", sub_paths),
         trial("identity_and_limits_hold", identity),
         trial("names_and_host_network", names),
     ]
@@ -227,7 +227,10 @@ async fn identity(world: World) -> World {
     assert_eq!(record.spec.cgroup_parent, Some(format!("kubepods/pod{uid}")));
 
     let spec = json!({ "containers": [{ "resources": { "limits": { "memory": "16Mi" } } }] });
-    output(&world, "greedy", spec, "yes xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx | tr -d '\\n' | head -c 100000000 | tail -c 90000000 > /dev/null; exit 1").await;
+    output(&world, "greedy", spec, "exec tail -c 90000000 /dev/zero").await;
+    let pod = world.pods().get("greedy").await.unwrap();
+    let ended = crate::world::container(&pod).state.unwrap().terminated.unwrap();
+    assert_eq!((ended.exit_code, ended.reason.as_deref()), (137, Some("OOMKilled")));
     world
 }
 

@@ -218,7 +218,10 @@ async fn probes(world: World) -> World {
         .wait_event("probed", "Unhealthy Readiness probe failed: HTTP probe failed with statuscode: 404")
         .await;
     world.kubectl_ok(&["exec", "probed", "--", "touch", "/www/index.html"]).await;
-    world.wait_ready("probed").await;
+    let pod = world.wait_ready("probed").await;
+    let conditions = pod.status.unwrap().conditions.unwrap();
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert_eq!((&ready.reason, &ready.message), (&None, &None), "what was wrong before is not said any more");
 
     world.kubectl_ok(&["exec", "probed", "--", "rm", "/tmp/alive"]).await;
     let restarted = |pod: Option<&Pod>| pod.is_some_and(|pod| container(pod).restart_count == 1);
@@ -373,7 +376,8 @@ async fn reboot(mut world: World) -> World {
     world.start_agent().await;
     let restarted =
         |pod: Option<&Pod>| is_ready(pod) && pod.is_some_and(|pod| container(pod).restart_count == 1);
-    world.wait("back", "restarted", restarted).await;
+    let pod = world.wait("back", "restarted", restarted).await.unwrap();
+    assert_eq!(pod.status.unwrap().pod_ips.unwrap().len(), 1);
     assert_eq!(world.kubectl_ok(&["exec", "back", "--", "cat", "/v/runs"]).await, "run\nrun\n");
     world
 }
