@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 use support::{condition, is_rolled_out, make_ready, template, when, when_all};
 
@@ -255,6 +255,29 @@ async fn never_more_pods_than_wanted() {
         deployment.status.as_ref().unwrap().replicas == Some(5)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_that_begin_again_go_on() {
+    let mut cluster = support::cluster().await;
+    cluster.run_pods();
+    cluster.deployment("web", json!({})).await;
+    cluster.deployment("gone", json!({})).await;
+    for name in ["web", "gone"] {
+        when(&cluster.deployments(), name, "the rollout", is_rolled_out).await;
+    }
+    let set = cluster.sets().list(&ListParams::default()).await.unwrap().items.remove(0).name_any();
+    cluster.stop_controllers().await;
+    cluster.patch("web", json!({ "spec": { "replicas": 5 } })).await;
+    cluster.deployments().delete("gone", &DeleteParams::background()).await.unwrap();
+    let pods = cluster.pods().list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(pods.len(), 6);
+    cluster.start_controllers();
+    when(&cluster.deployments(), "web", "the rollout", is_rolled_out).await;
+    let left = when_all(&cluster.pods(), "the pods of one", |pods| pods.len() == 5).await;
+    assert!(left.iter().all(|pod| pod.labels()["app"] == "web"));
+    let sets = when_all(&cluster.sets(), "one set", |sets| sets.len() == 1).await;
+    assert!(set.starts_with("gone-") || sets[0].name_any() == set);
 }
 
 /// How long it takes; run with `--ignored --nocapture`.

@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Cluster {
     client: Client,
-    _stop: tokio::sync::oneshot::Sender<()>,
+    server: ApiServer,
+    stop: Option<Stop>,
     _directory: tempfile::TempDir,
 }
 
@@ -29,13 +30,23 @@ async fn cluster() -> Cluster {
         node_connector: None,
     };
     let server = ApiServer::open(config).await.unwrap();
-    let client = |name: &str| Client::new(server.service(Identity::component(name)), "default");
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let scheduler = client("system:kube-scheduler");
-    tokio::spawn(async move {
-        dray_scheduler::run(scheduler, async { drop(stopped.await) }).await.unwrap();
+    let client = Client::new(server.service(Identity::component("test")), "default");
+    let stop = start(&server);
+    Cluster { client, server, stop: Some(stop), _directory: directory }
+}
+
+struct Stop {
+    stop: tokio::sync::oneshot::Sender<()>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+fn start(server: &ApiServer) -> Stop {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let client = Client::new(server.service(Identity::component("system:kube-scheduler")), "default");
+    let running = tokio::spawn(async move {
+        dray_scheduler::run(client, async { drop(stopped.await) }).await.unwrap();
     });
-    Cluster { client: client("test"), _stop: stop, _directory: directory }
+    Stop { stop, running }
 }
 
 impl Cluster {
@@ -221,6 +232,22 @@ async fn others_and_gated_pods_are_left_alone() {
     cluster.node_of("a").await;
     let other = cluster.pods().get("other").await.unwrap();
     assert_eq!(other.spec.unwrap().node_name, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_begins_again_knows_what_is_taken() {
+    let mut cluster = cluster().await;
+    cluster.node("one", json!({}), size("2")).await;
+    cluster.pod("a", asking("1500m")).await;
+    cluster.node_of("a").await;
+    let Stop { stop, running } = cluster.stop.take().unwrap();
+    drop(stop);
+    within("the end of the scheduler", running).await.unwrap();
+    cluster.pod("b", asking("1")).await;
+    cluster.pod("c", asking("500m")).await;
+    cluster.stop = Some(start(&cluster.server));
+    assert_eq!(cluster.refusal_of("b").await, "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(cluster.node_of("c").await, "one");
 }
 
 /// How long it takes; run with `--ignored --nocapture`.

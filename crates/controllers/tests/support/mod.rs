@@ -23,8 +23,14 @@ pub(crate) const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\ntest\n-----END 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     server: ApiServer,
-    _stop: tokio::sync::oneshot::Sender<()>,
+    patience: Patience,
+    stop: Option<Stop>,
     directory: tempfile::TempDir,
+}
+
+struct Stop {
+    stop: tokio::sync::oneshot::Sender<()>,
+    running: tokio::task::JoinHandle<()>,
 }
 
 pub(crate) async fn cluster() -> Cluster {
@@ -41,16 +47,21 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
         node_connector: None,
     };
     let server = ApiServer::open(config).await.unwrap();
-    let client = |name: &str| Client::new(server.service(Identity::component(name)), "default");
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let controllers = client("system:kube-controller-manager");
+    let client = Client::new(server.service(Identity::component("test")), "default");
+    let stop = start_controllers(&server, patience);
+    Cluster { client, server, patience, stop: Some(stop), directory }
+}
+
+fn start_controllers(server: &ApiServer, patience: Patience) -> Stop {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let client =
+        Client::new(server.service(Identity::component("system:kube-controller-manager")), "default");
     let config = dray_controllers::Config { authority: Some(AUTHORITY.to_owned()) };
-    tokio::spawn(async move {
+    let running = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };
-        dray_controllers::run_with(controllers, config, patience, stopped).await.unwrap();
+        dray_controllers::run_with(client, config, patience, stopped).await.unwrap();
     });
-    let client = client("test");
-    Cluster { client, server, _stop: stop, directory }
+    Stop { stop, running }
 }
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -124,6 +135,18 @@ where
 }
 
 impl Cluster {
+    /// Ends the controllers.
+    pub(crate) async fn stop_controllers(&mut self) {
+        let Stop { stop, running } = self.stop.take().unwrap();
+        drop(stop);
+        within("the end of the controllers", running).await.unwrap();
+    }
+
+    /// Starts the controllers again.
+    pub(crate) fn start_controllers(&mut self) {
+        self.stop = Some(start_controllers(&self.server, self.patience));
+    }
+
     pub(crate) fn directory(&self) -> &std::path::Path {
         self.directory.path()
     }
