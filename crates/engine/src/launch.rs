@@ -405,7 +405,7 @@ impl Engine {
 
     fn undo(&self, record: &ContainerRecord, made: &Made) {
         let address = made.endpoints.first().and_then(|endpoint| endpoint.address);
-        self.release_network(record, &made.endpoints, &made.ports, address);
+        self.release_network(record, &made.endpoints, &made.ports, address, false);
         if let Some(namespace) = &made.namespace {
             let _ = dray_network::namespace::remove(namespace);
         }
@@ -417,19 +417,32 @@ impl Engine {
         endpoints: &[EndpointRecord],
         ports: &[PortBinding],
         address: Option<Ipv4Addr>,
+        later: bool,
     ) {
-        let warn = |error: &Error| {
-            tracing::warn!(container = %record.id, error = %error.chain(), "cannot take the network away");
-        };
+        fn warn(owner: &crate::Id, error: &Error) {
+            tracing::warn!(container = %owner, error = %error.chain(), "cannot take the network away");
+        }
         self.inner.networks.names.forget(&record.id, endpoints);
         if let Some(address) = address
             && let Err(error) = self.inner.networks.unpublish(&record.id, ports, address)
         {
-            warn(&error);
+            warn(&record.id, &error);
         }
         for endpoint in endpoints {
-            if let Err(error) = self.inner.networks.disconnect(endpoint) {
-                warn(&error);
+            // A fixed address must be free again when the next start wants it.
+            let fixed =
+                record.spec.endpoints.get(&endpoint.network_name).is_some_and(|e| e.address.is_some());
+            let (engine, owner, endpoint) = (self.clone(), record.id.clone(), endpoint.clone());
+            let disconnect = move || {
+                if let Err(error) = engine.inner.networks.disconnect(&endpoint) {
+                    warn(&owner, &error);
+                }
+            };
+            // The kernel waits for all packets that are under way, which nobody else has to. A crash in between
+            // leaves a cable that the next start of the daemon removes.
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) if later && !fixed => drop(runtime.spawn_blocking(disconnect)),
+                _ => disconnect(),
             }
         }
     }
@@ -438,7 +451,7 @@ impl Engine {
     pub(crate) fn take_down(&self, container: &ContainerHandle) {
         let record = container.record();
         let address = record.endpoints.first().and_then(|endpoint| endpoint.address);
-        self.release_network(&record, &record.endpoints, &record.ports, address);
+        self.release_network(&record, &record.endpoints, &record.ports, address, true);
         let _ = dray_network::namespace::remove(&self.namespace_path(&record.id));
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
         container.update(|record| {

@@ -95,6 +95,8 @@ pub(crate) struct Networks {
     directory: PathBuf,
     pub(crate) instance: String,
     pub(crate) netlink: Mutex<Netlink>,
+    /// Takes links away, which takes long, without holding up who makes some.
+    cleaner: Mutex<Netlink>,
     firewall: Mutex<Firewall>,
     state: Mutex<State>,
     pub(crate) names: NameService,
@@ -123,6 +125,7 @@ impl Networks {
             directory,
             instance: config.instance.clone(),
             netlink: Mutex::new(Netlink::open().trying("open a netlink socket")?),
+            cleaner: Mutex::new(Netlink::open().trying("open a netlink socket")?),
             firewall: Mutex::new(Firewall::open(&table).trying("open the packet filter")?),
             state: Mutex::new(State::default()),
             names: NameService::new(),
@@ -387,7 +390,7 @@ impl Networks {
 
     /// Takes a place in a network away.
     pub(crate) fn disconnect(&self, endpoint: &EndpointRecord) -> Result<()> {
-        let detached = self.netlink.lock().detach(&endpoint.host_link);
+        let detached = self.cleaner.lock().detach(&endpoint.host_link);
         if let Some(address) = endpoint.address {
             self.release_address(&endpoint.network, address);
         }
