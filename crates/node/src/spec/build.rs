@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dray_engine::{
     ContainerSpec, Mount, MountSource, NetworkMode, PortBinding, Protocol, Resources, RestartPolicy,
@@ -18,6 +19,8 @@ use crate::{Result, quantity};
 
 /// The cgroup period in microseconds that limits of processor time are counted in.
 const PERIOD: i64 = 100_000;
+/// How long a container has to stop at most when everything is stopped.
+const LONGEST_STOP: Duration = Duration::from_secs(10);
 /// The least shares the kernel takes.
 const LEAST_SHARES: u64 = 2;
 
@@ -129,6 +132,12 @@ pub(crate) async fn container_spec(from: &Ingredients<'_>) -> Result<ContainerSp
         open_stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
+        // For those who stop it without the agent; it asks with the pod's own time.
+        stop_timeout: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| u64::try_from(spec.termination_grace_period_seconds?).ok())
+            .map(|seconds| Duration::from_secs(seconds).min(LONGEST_STOP)),
         mounts,
         // By this the engine sets HOSTNAME.
         hostname: Some(names::host_name(pod)),
