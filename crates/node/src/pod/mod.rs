@@ -368,13 +368,7 @@ impl Worker {
         }
         if let Some(at) = slot.retry_at.filter(|at| *at > now) {
             let image = image.unwrap_or_default();
-            let arrived = slot.waiting.as_ref().is_some_and(|waiting| {
-                matches!(waiting.reason, "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull")
-            }) && self.context.engine.images().resolve(&image).is_ok()
-                && slot
-                    .waiting
-                    .as_ref()
-                    .is_some_and(|waiting| !waiting.message.contains("imagePullPolicy Always"));
+            let arrived = slot.awaits_image && self.context.engine.images().resolve(&image).is_ok();
             if arrived {
                 return true;
             }

@@ -114,6 +114,8 @@ pub(crate) struct Slot {
     pub(crate) last: Option<ContainerStateTerminated>,
     pub(crate) restarts: u32,
     pub(crate) waiting: Option<Waiting>,
+    /// Starts as soon as its image is in the local store.
+    pub(crate) awaits_image: bool,
     /// Before this, nothing is tried again.
     pub(crate) retry_at: Option<Instant>,
     /// Pauses between starts that did not come about.
@@ -140,6 +142,7 @@ impl Slot {
             last: None,
             restarts: 0,
             waiting: None,
+            awaits_image: false,
             retry_at: None,
             retries: Backoff::default(),
             crashes: Backoff::default(),

@@ -27,17 +27,32 @@ pub(super) struct Failure {
     waiting: Waiting,
     /// The container, when there is one whose program did not start.
     container: Option<Arc<ContainerHandle>>,
-    /// Whether it waits for an image.
-    image: bool,
+    /// Whether it is the image that is missing.
+    image: Missing,
+}
+
+/// What a start lacks of its image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// Nothing.
+    Nothing,
+    /// It would go on if the image came into the local store.
+    Image,
+    /// It would not: a registry would have to be asked.
+    Registry,
 }
 
 impl Failure {
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { waiting: Waiting { reason, message: message.into() }, container: None, image: false }
+        Self {
+            waiting: Waiting { reason, message: message.into() },
+            container: None,
+            image: Missing::Nothing,
+        }
     }
 
     fn image(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { image: true, ..Self::new(reason, message) }
+        Self { image: Missing::Image, ..Self::new(reason, message) }
     }
 }
 
@@ -84,7 +99,8 @@ impl Worker {
         if let Some((waiting, image)) = failure {
             slot.waiting = Some(waiting);
             slot.retries.advance();
-            let pause = if image { slot.retries.pause() } else { CONFIGURATION_PAUSE };
+            let pause = if image == Missing::Nothing { CONFIGURATION_PAUSE } else { slot.retries.pause() };
+            slot.awaits_image = image == Missing::Image;
             slot.retry_at = Some(Instant::now() + pause);
         }
     }
@@ -187,13 +203,16 @@ impl Worker {
         };
         match (found, policy) {
             (Ok(image), "IfNotPresent" | "Never") => Ok(Arc::new(image)),
-            (Ok(_), _) => Err(Failure::image(
-                "ErrImagePull",
-                format!(
-                    "failed to pull image {name:?}: no registry can be asked for it, and imagePullPolicy Always does \
-                     not use the image in the local store; set imagePullPolicy to IfNotPresent or Never"
-                ),
-            )),
+            (Ok(_), _) => Err(Failure {
+                image: Missing::Registry,
+                ..Failure::new(
+                    "ErrImagePull",
+                    format!(
+                        "failed to pull image {name:?}: no registry can be asked for it, and imagePullPolicy Always \
+                         does not use the image in the local store; set imagePullPolicy to IfNotPresent or Never"
+                    ),
+                )
+            }),
             (Err(error), "Never") if is_missing(&error) => Err(Failure::image(
                 "ErrImageNeverPull",
                 format!("Container image {name:?} is not present with pull policy of Never"),
