@@ -207,3 +207,31 @@ fn damaged_contexts_are_refused() {
         world.engine.close().await;
     });
 }
+
+#[test]
+fn a_cached_layer_that_is_gone_is_made_again() {
+    isolate();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        let context = context(world.directory.path());
+        let dockerfile = "FROM scratch\nCOPY a.txt /a\nCOPY b.txt /b\n";
+        let first = world.build(&context, dockerfile).await.0.unwrap();
+        let layer = world.find(&first, "b").parent().unwrap().parent().unwrap().to_owned();
+        fs::remove_dir_all(layer).unwrap();
+        let (second, told) = world.build(&context, dockerfile).await;
+        let second = second.unwrap();
+        assert_eq!(told.matches("Using cache").count(), 1, "the layer below is still there: {told}");
+        assert_eq!((world.read(&second, "a").as_str(), world.read(&second, "b").as_str()), ("a", "b"));
+        // A removal of all images leaves what the cache needs, and a pruning takes that, too.
+        for id in [&first, &second] {
+            let _ = world.engine.images().remove(id.as_str(), true, |_| Vec::new());
+        }
+        let layers = || fs::read_dir(world.directory.path().join("d/image/layers")).unwrap().count();
+        assert_eq!(layers(), 2);
+        let pruned = world.builder.prune().await.unwrap();
+        assert!(pruned.entries >= 2 && pruned.bytes >= 2, "{pruned:?}");
+        assert_eq!(layers(), 0);
+        world.engine.close().await;
+    });
+}

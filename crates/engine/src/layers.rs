@@ -195,3 +195,40 @@ fn same_directory(below: &fs::Metadata, stat: &rustix::fs::Stat) -> bool {
     use std::os::unix::fs::MetadataExt;
     below.is_dir() && below.mode() == stat.st_mode && below.uid() == stat.st_uid && below.gid() == stat.st_gid
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn cve_2024_23652_mount_points_go_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let (upper, lower) = (path("upper"), path("lower"));
+        for made in ["upper/etc", "upper/proc", "upper/sys/left", "lower/etc", "lower/dev", "upper/dev"] {
+            fs::create_dir_all(path(made)).unwrap();
+        }
+        for file in ["upper/etc/hosts", "upper/etc/resolv.conf", "lower/etc/resolv.conf"] {
+            fs::write(path(file), "").unwrap();
+        }
+        fs::write(upper.join("etc/hostname"), "written").unwrap();
+        fs::set_permissions(upper.join("dev"), fs::Permissions::from_mode(0o700)).unwrap();
+        clear_mount_points(&upper, &[lower.clone()]).unwrap();
+        let exists = |name: &str| upper.join(name).symlink_metadata().is_ok();
+        assert!(!exists("etc/hosts") && !exists("proc"), "what a start made goes");
+        assert!(exists("etc/resolv.conf"), "an empty file over the image's own is the program's");
+        assert!(exists("etc/hostname") && exists("sys/left") && exists("dev"), "what was written stays");
+
+        // A program that makes links of mount points leads nobody out.
+        let victim = path("victim");
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("hosts"), "").unwrap();
+        fs::remove_dir_all(upper.join("etc")).unwrap();
+        symlink(&victim, upper.join("etc")).unwrap();
+        symlink(&victim, upper.join("proc")).unwrap();
+        clear_mount_points(&upper, &[lower]).unwrap();
+        assert!(victim.join("hosts").exists() && exists("etc") && exists("proc"));
+    }
+}
