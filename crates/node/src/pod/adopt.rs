@@ -30,6 +30,7 @@ impl Worker {
             .iter()
             .flatten()
             .chain(status.init_container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten())
             .cloned()
             .collect::<Vec<_>>();
         let mut found: Vec<(String, u32, Arc<ContainerHandle>)> = Vec::new();

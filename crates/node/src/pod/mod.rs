@@ -100,10 +100,14 @@ pub(crate) struct Worker {
     sandbox: Option<SandboxRecord>,
     volumes: Option<Volumes>,
     slots: Vec<Slot>,
+    /// The specifications of ephemeral containers, in the order they were added.
+    ephemeral: Vec<Container>,
     /// The init containers are done, once.
     initialized: bool,
     was_running: bool,
     terminating: bool,
+    /// Since when the pod is being ended.
+    ending_since: Option<Instant>,
     /// Every container has ended for good, and what they shared is taken away.
     finished: bool,
     verdict: Option<Verdict>,
@@ -149,9 +153,11 @@ impl Worker {
             sandbox: None,
             volumes: None,
             slots,
+            ephemeral: Vec::new(),
             initialized: false,
             was_running: false,
             terminating: false,
+            ending_since: None,
             finished: false,
             verdict: None,
             start_time: started.unwrap_or_else(|| Time(jiff::Timestamp::now())),
@@ -168,10 +174,12 @@ impl Worker {
 
     /// Keeps the pod until it is gone.
     pub(crate) async fn run(mut self) {
+        self.note_ephemeral();
         self.adopt().await;
         loop {
             let desired = self.desired.borrow_and_update().clone();
             self.pod = Arc::clone(&desired.pod);
+            self.note_ephemeral();
             if desired.is_ending() {
                 self.terminate().await;
                 return;
@@ -227,7 +235,25 @@ impl Worker {
     }
 
     fn container(&self, slot: &Slot) -> Option<&Container> {
-        slot.spec(self.pod.spec.as_ref()?)
+        let spec = self.pod.spec.as_ref()?;
+        match slot.role {
+            Role::Init | Role::Sidecar => spec.init_containers.as_ref()?.get(slot.index),
+            Role::Main => spec.containers.get(slot.index),
+            Role::Ephemeral => self.ephemeral.get(slot.index),
+        }
+    }
+
+    /// Takes up the containers that were added to look into the pod.
+    fn note_ephemeral(&mut self) {
+        let spec = self.pod.spec.as_ref();
+        let added = spec.into_iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+        for container in added.skip(self.ephemeral.len()) {
+            // Both kinds have the same fields, but for the one that names whom to look into.
+            let same = serde_json::to_value(container).and_then(serde_json::from_value::<Container>);
+            let Ok(same) = same else { continue };
+            self.slots.push(Slot::new(&same.name, Role::Ephemeral, self.ephemeral.len()));
+            self.ephemeral.push(same);
+        }
     }
 
     /// How long the pod may take to end.
@@ -315,7 +341,7 @@ impl Worker {
         let main_over = self.main_is_over();
         for index in 0..self.slots.len() {
             let role = self.slots[index].role;
-            if role == Role::Main || !may_go_on {
+            if matches!(role, Role::Main | Role::Ephemeral) || !may_go_on {
                 continue;
             }
             match role {
@@ -335,7 +361,7 @@ impl Worker {
                         may_go_on = false;
                     }
                 }
-                Role::Init | Role::Main => {}
+                Role::Init | Role::Main | Role::Ephemeral => {}
             }
         }
         if may_go_on {
@@ -343,7 +369,12 @@ impl Worker {
         }
         if self.initialized {
             for index in 0..self.slots.len() {
-                if self.slots[index].role == Role::Main && self.is_due(index, next) {
+                let wanted = match self.slots[index].role {
+                    Role::Main => true,
+                    Role::Ephemeral => !main_over && self.was_running,
+                    Role::Init | Role::Sidecar => false,
+                };
+                if wanted && self.is_due(index, next) {
                     due.push(index);
                 }
             }

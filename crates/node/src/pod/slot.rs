@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dray_engine::{ContainerHandle, Engine, Status};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, PodSpec};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ pub(crate) enum Role {
     /// Runs from before the main containers until after them.
     Sidecar,
     Main,
+    /// Was added to the pod while it runs, to look into it; runs once.
+    Ephemeral,
 }
 
 impl Role {
@@ -42,6 +44,7 @@ impl Role {
         match self {
             Self::Init | Self::Sidecar => "initContainers",
             Self::Main => "containers",
+            Self::Ephemeral => "ephemeralContainers",
         }
     }
 }
@@ -132,7 +135,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    fn new(name: &str, role: Role, index: usize) -> Self {
+    pub(crate) fn new(name: &str, role: Role, index: usize) -> Self {
         Self {
             name: name.to_owned(),
             role,
@@ -164,15 +167,6 @@ impl Slot {
         init.chain(main).collect()
     }
 
-    /// Its specification.
-    pub(crate) fn spec<'a>(&self, pod: &'a PodSpec) -> Option<&'a Container> {
-        let list = match self.role {
-            Role::Init | Role::Sidecar => pod.init_containers.as_deref().unwrap_or_default(),
-            Role::Main => pod.containers.as_slice(),
-        };
-        list.get(self.index)
-    }
-
     pub(crate) fn is_running(&self) -> bool {
         self.current.as_ref().is_some_and(|current| {
             current.ended.is_none() && current.handle.record().state.status == Status::Running
@@ -188,6 +182,7 @@ impl Slot {
     pub(crate) fn wants_restart(&self, policy: &str, code: i32) -> bool {
         match (self.role, policy) {
             (Role::Sidecar, _) => true,
+            (Role::Ephemeral, _) => false,
             (Role::Init, "Never") => false,
             (Role::Init, _) => code != 0,
             (Role::Main, "Never") => false,
@@ -286,6 +281,7 @@ mod tests {
             (Role::Init, "Always", 1, true),
             (Role::Init, "Never", 1, false),
             (Role::Sidecar, "Never", 0, true),
+            (Role::Ephemeral, "Always", 1, false),
         ] {
             assert_eq!(slot(role).wants_restart(policy, code), expected, "{role:?} {policy} {code}");
         }

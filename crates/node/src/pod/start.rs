@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dray_engine::ContainerHandle;
+use dray_engine::{ContainerHandle, NamespaceMode};
 use dray_image::Image;
 use k8s_openapi::api::core::v1::Container;
 use tokio::time::Instant;
@@ -136,7 +136,7 @@ impl Worker {
             "Pulled",
             format!("Container image {name:?} already present on machine and can be accessed by the pod"),
         );
-        let created = self.create(container, &image, attempt).await;
+        let created = self.create(slot, container, &image, attempt).await;
         let handle = created.inspect_err(|failure| {
             tell(Severity::Warning, "Failed", format!("Error: {}", failure.waiting.message));
         })?;
@@ -233,6 +233,7 @@ impl Worker {
 
     async fn create(
         &self,
+        slot: &Slot,
         container: &Container,
         image: &Image,
         attempt: u32,
@@ -254,7 +255,10 @@ impl Worker {
             hosts: self.directory.join("etc-hosts"),
             message_file,
         };
-        let spec = build::container_spec(&ingredients).await.map_err(configuration)?;
+        let mut spec = build::container_spec(&ingredients).await.map_err(configuration)?;
+        if let Some(target) = self.looked_into(slot) {
+            spec.pid = NamespaceMode::Container(target);
+        }
         let engine = &self.context.engine;
         let failed = |error: dray_engine::Error| Failure::new("CreateContainerError", error.chain());
         if let Some(name) = &spec.name
@@ -265,6 +269,17 @@ impl Worker {
         }
         let created = engine.create(spec).await.map_err(failed)?;
         engine.container(created.id.as_str()).map_err(failed)
+    }
+
+    /// The engine's name for the container whose processes an ephemeral one is to see.
+    fn looked_into(&self, slot: &Slot) -> Option<String> {
+        if slot.role != Role::Ephemeral {
+            return None;
+        }
+        let added = self.pod.spec.as_ref()?.ephemeral_containers.as_ref()?;
+        let target = added.get(slot.index)?.target_container_name.as_deref()?;
+        let target = self.slots.iter().find(|slot| slot.name == target && slot.is_running())?;
+        target.current.as_ref().map(|current| current.handle.record().name.clone())
     }
 
     async fn message_file(&self, container: &str, attempt: u32) -> Result<std::path::PathBuf> {
@@ -318,11 +333,11 @@ impl Worker {
             .collect();
         let slot = &mut self.slots[index];
         slot.probes = tasks;
-        if slot.role != Role::Init && is_up {
+        if !matches!(slot.role, Role::Init | Role::Ephemeral) && is_up {
             slot.started = true;
             slot.ready |= !has_readiness;
         }
-        if slot.role == Role::Init {
+        if matches!(slot.role, Role::Init | Role::Ephemeral) {
             slot.started = true;
         }
     }

@@ -49,6 +49,7 @@ impl Slot {
         let ready = match self.role {
             Role::Init => finished,
             Role::Sidecar | Role::Main => running && self.ready,
+            Role::Ephemeral => false,
         };
         ContainerStatus {
             name: self.name.clone(),
@@ -143,7 +144,7 @@ impl Worker {
             .filter(|slot| match slot.role {
                 Role::Init => !self.initialized && slot.ended().is_none_or(|ended| ended.exit_code != 0),
                 Role::Sidecar => !slot.started && !self.initialized,
-                Role::Main => false,
+                Role::Main | Role::Ephemeral => false,
             })
             .map(|slot| slot.name.as_str())
             .collect();
@@ -151,7 +152,7 @@ impl Worker {
             .slots
             .iter()
             .filter(|slot| match slot.role {
-                Role::Init => false,
+                Role::Init | Role::Ephemeral => false,
                 Role::Sidecar | Role::Main => !(slot.is_running() && slot.ready),
             })
             .map(|slot| slot.name.as_str())
@@ -239,19 +240,19 @@ impl Worker {
             condition("ContainersReady", verdicts.containers),
             condition("PodScheduled", (true, None, None)),
         ];
-        let statuses = |main: bool, reason: &str| -> Vec<ContainerStatus> {
+        let statuses = |roles: &[Role], reason: &str| -> Vec<ContainerStatus> {
             self.slots
                 .iter()
-                .filter(|slot| (slot.role == Role::Main) == main)
+                .filter(|slot| roles.contains(&slot.role))
                 .map(|slot| {
                     let image = self.container(slot).and_then(|container| container.image.as_deref());
                     slot.status(image.unwrap_or_default(), reason)
                 })
                 .collect()
         };
-        let has_init = self.slots.iter().any(|slot| slot.role != Role::Main);
+        let has_init = self.slots.iter().any(|slot| matches!(slot.role, Role::Init | Role::Sidecar));
         let main_reason = if has_init && !self.initialized { "PodInitializing" } else { "ContainerCreating" };
-        let init = statuses(false, "PodInitializing");
+        let init = statuses(&[Role::Init, Role::Sidecar], "PodInitializing");
         let address = Some(self.addresses.pod.clone()).filter(|address| !address.is_empty());
         let host = self.context.config.node_address.to_string();
         PodStatus {
@@ -265,7 +266,9 @@ impl Worker {
             pod_ip: address,
             start_time: Some(self.start_time.clone()),
             init_container_statuses: has_init.then_some(init),
-            container_statuses: Some(statuses(true, main_reason)),
+            container_statuses: Some(statuses(&[Role::Main], main_reason)),
+            ephemeral_container_statuses: (!self.ephemeral.is_empty())
+                .then(|| statuses(&[Role::Ephemeral], "ContainerCreating")),
             qos_class: Some(Quality::of(&self.pod).as_str().to_owned()),
             observed_generation: generation,
             ..PodStatus::default()

@@ -112,18 +112,21 @@ impl Worker {
         }
     }
 
-    /// How long the pod has to end, as its object says now.
+    /// How long the pod still has to end, as its object says now: all its containers share that time.
     fn ending_grace(&self) -> Duration {
         let seconds = self.pod.metadata.deletion_grace_period_seconds;
-        match seconds {
+        let whole = match seconds {
             Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(1)),
             None => self.grace(),
-        }
+        };
+        let spent = self.ending_since.map_or(Duration::ZERO, |since| since.elapsed());
+        whole.saturating_sub(spent).max(LEAST.min(whole))
     }
 
     /// Ends the pod, takes everything away, and tells the cluster that it is gone.
     pub(super) async fn terminate(&mut self) {
         self.terminating = true;
+        self.ending_since = Some(Instant::now());
         self.watches.clear();
         let reported = self.finished;
         self.end_group(|role| role != Role::Sidecar).await;

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Stdio};
 
+use k8s_openapi::api::core::v1::Pod;
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -14,6 +15,8 @@ pub fn all() -> Vec<Trial> {
         trial("logs_are_read_and_followed", logs),
         trial("exec_carries_streams_and_exit_codes", exec),
         trial("exec_gives_a_terminal", terminal),
+        trial("cve_2025_64329_a_client_that_vanishes_leaves_nothing", vanished),
+        trial("debug_adds_a_container_that_sees_the_others_processes", debug),
         trial("host_ports_lead_to_the_pod", host_port),
         trial("attach_joins_a_running_program", attach),
         trial("port_forward_reaches_the_pods_loopback", port_forward),
@@ -245,5 +248,54 @@ async fn host_port(world: World) -> World {
     .await
     .unwrap();
     assert!(answer.ends_with("hi\n"), "{answer}");
+    world
+}
+
+async fn debug(mut world: World) -> World {
+    world.pod("web", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("web").await;
+    let script = "tr '\\0' ' ' < /proc/1/cmdline; echo";
+    let arguments = ["debug", "web", "--image=box:1", "-c", "look", "--target=c", "--", "sh", "-c", script];
+    world.kubectl_ok(&arguments).await;
+    let ended = |pod: Option<&Pod>| {
+        let look = pod.and_then(|pod| pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?.first());
+        look.is_some_and(|look| look.state.as_ref().is_some_and(|state| state.terminated.is_some()))
+    };
+    world.wait("web", "looked into", ended).await;
+    assert_eq!(world.kubectl_ok(&["logs", "web", "-c", "look"]).await, "sleep 1000 \n");
+    world.kill_agent().await;
+    world.start_agent().await;
+    let pod = world.wait_ready("web").await;
+    assert!(ended(Some(&pod)) && crate::world::container(&pod).restart_count == 0);
+    world
+}
+
+async fn vanished(world: World) -> World {
+    world.pod("box", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    world.wait_ready("box").await;
+    let kubectl = world.command(&[]).get_program().to_string_lossy().into_owned();
+    // exec, so that the child is kubectl itself and dies with its terminal.
+    let line = format!("exec {kubectl} exec -it box -- sleep 999");
+    let child = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("KUBECONFIG", world.directory.path().join("kubeconfig"))
+        .env("HOME", world.directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = Killed(child);
+    let engine = world.engine().clone();
+    let record = engine.containers()[0].clone();
+    let count = || engine.running_execs(&record.id).len();
+    let until = |wanted: usize| async move {
+        while count() != wanted {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, until(1)).await.expect("the program does not start");
+    drop(child);
+    tokio::time::timeout(patience, until(0)).await.expect("the program goes on without its user");
     world
 }
