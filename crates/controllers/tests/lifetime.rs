@@ -4,7 +4,7 @@
 mod support;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -78,8 +78,15 @@ async fn what_never_had_its_owner_goes() {
     let maps: Api<ConfigMap> = cluster.api();
     gone(&maps, "lost").await;
     when(&maps, "both", "one owner left", |map| map.owner_references().len() == 1).await;
+    // An object of the whole cluster is not collected for an owner that lies in a namespace.
+    let node: Node = serde_json::from_value(owned("node", json!([absent]))).unwrap();
+    let nodes = Api::<Node>::all(cluster.client.clone());
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    cluster.create::<ConfigMap>(owned("lost-too", json!([absent]))).await;
     maps.delete("owner", &DeleteParams::default()).await.unwrap();
     gone(&maps, "both").await;
+    gone(&maps, "lost-too").await;
+    assert_eq!(nodes.get("node").await.unwrap().owner_references().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,11 +104,14 @@ impl Collector {
     async fn owner(&self, node: &Node, owner: &OwnerReference) -> Result<Owner> {
         let state = |owner: &Node| if owner.waits() { Owner::Waiting } else { Owner::Solid };
         if let Some(known) = self.node(&owner.uid) {
-            // One of another namespace cannot own it.
-            if known.namespace.is_empty() || known.namespace == node.namespace {
-                return Ok(state(&known));
-            }
-            return Ok(Owner::Absent);
+            return Ok(match known.namespace.as_str() {
+                "" => state(&known),
+                namespace if namespace == node.namespace => state(&known),
+                // What of a namespace owns an object of the whole cluster, the reference does not collect either.
+                _ if node.namespace.is_empty() => Owner::Solid,
+                // One of another namespace cannot own it.
+                _ => Owner::Absent,
+            });
         }
         let kinds = self.objects.kinds.iter();
         let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
@@ -117,6 +120,9 @@ impl Collector {
             .find(|(_, kind)| kind.resource.kind == owner.kind && kind.resource.group == group);
         // Whether an owner of a kind that is not served exists, nobody knows.
         let Some((kind, row)) = kind else { return Ok(Owner::Solid) };
+        if row.namespaced && node.namespace.is_empty() {
+            return Ok(Owner::Solid);
+        }
         let namespace = if row.namespaced { node.namespace.clone() } else { String::new() };
         let sought = Node { kind, namespace, name: owner.name.clone(), owners: Vec::new(), ..node.clone() };
         let found = self.fresh(&owner.uid, &sought).await?;
