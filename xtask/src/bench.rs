@@ -171,7 +171,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     let idle = memory(&daemon.pid().to_string(), &["Rss:"])?;
     runs(&daemon, directory.path(), &mut lines)?;
     deployments(&daemon, directory.path(), &mut lines)?;
-    let shim = shim(&daemon)?;
+    let shim = shim(&daemon, &state)?;
     #[allow(clippy::cast_precision_loss, reason = "far below the limit")]
     lines.push(Line {
         what: "resident memory of the idle daemon, MiB",
@@ -371,7 +371,7 @@ fn deployments(daemon: &Daemon, directory: &Path, lines: &mut Vec<Line>) -> Resu
 }
 
 /// KiB of private memory of the shim of a container that sleeps.
-fn shim(daemon: &Daemon) -> Result<u64, Error> {
+fn shim(daemon: &Daemon, state: &Path) -> Result<u64, Error> {
     daemon.ask(&["run", "-d", "--name", "shim", IMAGE, "sleep", "infinity"])?;
     let sizes =
         processes("dray-shim").into_iter().map(|pid| memory(&pid, &["Private_Clean:", "Private_Dirty:"]));

@@ -37,9 +37,9 @@ impl Steps {
     }
 
     fn print(&self) {
-        println!("\n{:<58} {:>10}", "step", "time");
+        println!("\n{:<66} {:>10}", "step", "time");
         for (what, time) in &self.done {
-            println!("{what:<58} {:>7.1} ms", time.as_secs_f64() * 1e3);
+            println!("{what:<66} {:>7.1} ms", time.as_secs_f64() * 1e3);
         }
     }
 }

@@ -41,14 +41,19 @@ pub(crate) struct KubectlOptions {
     pub(crate) command: KubectlCommand,
 }
 
+/// A path that stays right when somebody works in another directory.
+fn absolute(path: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(path)
+}
+
 /// Options of `dray up`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct UpOptions {
     /// Where images, containers and the cluster's objects are kept.
-    #[arg(long, default_value = "/var/lib/dray")]
+    #[arg(long, default_value = "/var/lib/dray", value_parser = absolute)]
     pub(crate) data_dir: PathBuf,
     /// Where sockets and namespaces are kept.
-    #[arg(long, default_value = "/run/dray")]
+    #[arg(long, default_value = "/run/dray", value_parser = absolute)]
     pub(crate) run_dir: PathBuf,
     /// Where the Kubernetes API listens.
     #[arg(long, default_value = "127.0.0.1:6443")]
@@ -57,7 +62,7 @@ pub(crate) struct UpOptions {
     #[arg(long)]
     pub(crate) node_name: Option<String>,
     /// Where the Docker API listens; RUN_DIR/docker.sock by default.
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     pub(crate) docker_socket: Option<PathBuf>,
 }
 
@@ -74,7 +79,7 @@ impl UpOptions {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DownOptions {
     /// The run directory of the daemon to stop.
-    #[arg(long, default_value = "/run/dray")]
+    #[arg(long, default_value = "/run/dray", value_parser = absolute)]
     pub(crate) run_dir: PathBuf,
     /// Stop the containers too, and take links and packet rules away.
     #[arg(long)]

@@ -141,6 +141,32 @@ fn doctor_lists_what_the_host_offers() {
 }
 
 #[test]
+fn places_may_be_relative() {
+    isolate();
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("out");
+    let mut child = dray(&["up", "--data-dir", "data", "--run-dir", "run/deep"])
+        .current_dir(directory.path())
+        .stdout(fs::File::create(&out).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = eventually("the daemon", PATIENCE, || {
+        let said = fs::read_to_string(&out).unwrap();
+        said.contains("export KUBECONFIG=").then_some(said)
+    });
+    let socket = format!("unix://{}/run/deep/docker.sock", directory.path().display());
+    assert!(said.contains(&format!("export DOCKER_HOST={socket}\n")), "{said}");
+    let archive = directory.path().join("image.tar");
+    busybox_image(&archive);
+    let client = |arguments: &[&str]| stdout(dray(&["-H", &socket]).args(arguments));
+    client(&["load", "-q", "-i", archive.to_str().unwrap()]);
+    assert_eq!(client(&["run", "--rm", "box", "sh", "-c", "pwd"]), "/\n");
+    stdout(dray(&["down", "--all", "--run-dir", "run/deep"]).current_dir(directory.path()));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn the_service_manager_is_told() {
     isolate();
     let directory = tempfile::tempdir().unwrap();

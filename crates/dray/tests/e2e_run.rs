@@ -358,6 +358,8 @@ fn looks_at_pauses_and_updates_containers() {
         "50331648 always"
     );
     daemon.refused(&["update", "--memory", "1m", "cc"], "Minimum memory limit allowed is 6MB");
+    let usage = daemon.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"]);
+    assert_eq!(usage, "Images 1 1\nContainers 1 1\nLocal Volumes 0 0\nBuild Cache 0 0");
     // One that stands still can be stopped and removed.
     daemon.ok(&["pause", "cc"]);
     daemon.ok(&["kill", "cc"]);

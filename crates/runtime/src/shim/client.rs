@@ -25,11 +25,11 @@ pub type Created = Process;
 /// The directory holds `launch.json`, see [`crate::LaunchSpec::write`]. Fails with [`Error::Start`] and the message
 /// for the user when the process cannot be made as asked; then the shim is gone and nothing is left behind.
 pub fn spawn(executable: &Executable, launch_directory: &Path) -> Result<Created> {
+    // No directory is set here: the standard library would fork the daemon, with all its page tables, to set it.
     let mut child = Command::new(executable.path())
         .arg0(super::PROCESS_NAME)
         .arg(launch_directory)
         .env_clear()
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -109,9 +109,10 @@ fn answer(mut report: io::PipeWriter, reply: &Reply) {
     }
 }
 
-/// Cuts every tie to the daemon's session, so that its end or a terminal's signals mean nothing here.
+/// Cuts every tie to the daemon's session and directory, so that its end or a terminal's signals mean nothing here.
 fn detach() -> Result<()> {
     rustix::process::setsid().to("start a session")?;
+    rustix::process::chdir("/").to("leave the daemon's directory")?;
     sys::ignore_signals(&[
         libc::SIGHUP,
         libc::SIGINT,
