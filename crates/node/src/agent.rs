@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dray_engine::{Engine, EventFilter, EventKind};
@@ -32,7 +32,21 @@ const SERVICES_PATIENCE: Duration = Duration::from_secs(5);
 struct Running {
     desired: watch::Sender<Desired>,
     waker: Arc<Waker>,
-    task: Option<AbortHandle>,
+    task: AbortHandle,
+}
+
+/// Takes a pod's task off the list when it ends, also by a panic: then the next change of the pod brings a new one.
+struct Membership {
+    agent: Weak<Agent>,
+    uid: String,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(agent) = self.agent.upgrade() {
+            agent.pods.lock().remove(&self.uid);
+        }
+    }
 }
 
 /// The node agent.
@@ -86,10 +100,9 @@ impl Agent {
         tasks.spawn(Arc::clone(&self).follow_pods());
         shutdown.await;
         tasks.shutdown().await;
-        for (_, running) in self.pods.lock().drain() {
-            if let Some(task) = running.task {
-                task.abort();
-            }
+        let running: Vec<Running> = self.pods.lock().drain().map(|(_, running)| running).collect();
+        for running in running {
+            running.task.abort();
         }
     }
 
@@ -176,16 +189,13 @@ impl Agent {
         let (sender, receiver) = watch::channel(desired);
         let waker = Arc::new(Waker::default());
         let worker = Worker::new(Arc::clone(&self.context), receiver, Arc::clone(&waker));
-        let agent = Arc::downgrade(self);
-        let of_task = uid.clone();
+        let membership = Membership { agent: Arc::downgrade(self), uid: uid.clone() };
         let task = tokio::spawn(async move {
+            let _membership = membership;
             worker.run().await;
-            if let Some(agent) = agent.upgrade() {
-                agent.pods.lock().remove(&of_task);
-            }
         });
         // The task cannot have removed itself yet: the map is locked.
-        pods.insert(uid, Running { desired: sender, waker, task: Some(task.abort_handle()) });
+        pods.insert(uid, Running { desired: sender, waker, task: task.abort_handle() });
     }
 
     fn delete(&self, pod: &Pod) {

@@ -33,6 +33,7 @@ pub fn all() -> Vec<Trial> {
         trial("a_status_that_is_overwritten_is_told_again", overwritten),
         trial("a_changed_image_replaces_the_container", changed_image),
         trial("a_container_removed_by_hand_is_made_again", removed_by_hand),
+        trial("readiness_gates_are_others_to_open", gates),
         trial("a_force_deleted_pod_is_killed", force_delete),
     ]
 }
@@ -440,5 +441,19 @@ async fn removed_by_hand(world: World) -> World {
     let again = |pod: Option<&Pod>| is_ready(pod) && pod.is_some_and(|pod| container(pod).restart_count == 1);
     let pod = world.wait("kept", "running again", again).await.unwrap();
     assert_eq!(container(&pod).last_state.unwrap().terminated.unwrap().exit_code, 137);
+    world
+}
+
+async fn gates(world: World) -> World {
+    let spec = json!({ "readinessGates": [{ "conditionType": "example.com/open" }],
+        "containers": [{ "name": "c", "command": ["sleep", "1000"] }] });
+    world.pod("gated", spec).await;
+    let contained = |pod: Option<&Pod>| condition(pod, "ContainersReady").as_deref() == Some("True");
+    let pod = world.wait("gated", "running", contained).await.unwrap();
+    assert!(!is_ready(Some(&pod)));
+    let patch = json!({ "status": { "conditions": [{ "type": "example.com/open", "status": "True" }] } });
+    world.pods().patch_status("gated", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
+    let pod = world.wait_ready("gated").await;
+    assert_eq!(condition(Some(&pod), "example.com/open").as_deref(), Some("True"), "others' conditions stay");
     world
 }
