@@ -8,7 +8,7 @@ use dray_engine::{Engine, NetworkMode, Resources, Ulimit};
 use dray_image::{Digest, Image, Reference};
 use tokio::sync::mpsc;
 
-use crate::cache::{Cache, Pins};
+use crate::cache::{Cache, CachedStep, Pins};
 use crate::context::Context;
 use crate::expand::Expander;
 use crate::instruction::{Dockerfile, Instruction, Kind, Stage};
@@ -153,6 +153,12 @@ impl Builder {
         };
         let state = session.run(&file, &needed).await?;
         session.finish(state).await
+    }
+
+    /// What earlier builds made and the cache has. This reads each entry.
+    #[must_use]
+    pub fn cached(&self) -> Vec<CachedStep> {
+        self.cache.steps()
     }
 
     /// Forgets what earlier builds made, but for what a build that runs now uses.

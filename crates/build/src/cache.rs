@@ -36,6 +36,21 @@ pub(crate) struct Cache {
     count: Mutex<usize>,
 }
 
+/// A result that is kept, as one may list it.
+#[derive(Clone, Debug)]
+pub struct CachedStep {
+    /// Its key.
+    pub key: String,
+    /// What the step did.
+    pub description: String,
+    /// Bytes of the files in the layer that the step made.
+    pub size: u64,
+    /// When it was last used.
+    pub used: jiff::Timestamp,
+    /// Whether a build that runs now uses it.
+    pub in_use: bool,
+}
+
 /// Keys that a build uses, until it ends.
 pub(crate) struct Pins {
     cache: Arc<Cache>,
@@ -124,6 +139,24 @@ impl Cache {
             }
         }
         Ok(entries)
+    }
+
+    /// All that is kept.
+    pub(crate) fn steps(&self) -> Vec<CachedStep> {
+        let pinned = self.pinned.lock();
+        let read = |(key, used): (String, SystemTime)| {
+            let entry: Entry = serde_json::from_slice(&fs::read(self.path(&key)).ok()?).ok()?;
+            let step = entry.config.history.last()?;
+            let size = if step.empty_layer { 0 } else { entry.layers.last().map_or(0, |layer| layer.size) };
+            Some(CachedStep {
+                description: step.created_by.clone().unwrap_or_default(),
+                size,
+                used: jiff::Timestamp::try_from(used).unwrap_or_default(),
+                in_use: pinned.contains_key(&key),
+                key,
+            })
+        };
+        self.list().unwrap_or_default().into_iter().filter_map(read).collect()
     }
 
     /// The result of a step that was made before and still is there. Anything wrong with it only costs the time to

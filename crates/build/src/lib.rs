@@ -21,6 +21,7 @@ mod transfer;
 mod tree;
 
 pub use builder::{BuildRequest, Builder, Progress, Pruned};
+pub use cache::CachedStep;
 pub use error::{Error, ParseError, Result};
 pub use instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 pub use lines::Heredoc;

@@ -1,6 +1,8 @@
 //! Images.
 
-use dray_engine::Engine;
+use std::sync::Arc;
+
+use dray_engine::{ContainerRecord, Engine};
 use dray_image::{Deletion, Image, Reference, User};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -31,6 +33,22 @@ fn names(image: &Image) -> Vec<String> {
     image.references.iter().filter(|reference| reference.tag().is_some()).map(Reference::familiar).collect()
 }
 
+/// An image as lists show it.
+pub(crate) fn summary(image: &Image, containers: &[Arc<ContainerRecord>]) -> Value {
+    json!({
+        "Id": image.id.as_str(),
+        "ParentId": "",
+        "RepoTags": names(image),
+        "RepoDigests": [],
+        "Created": seconds(image.config.created.as_deref()),
+        "Size": image.size(),
+        "SharedSize": -1,
+        "VirtualSize": image.size(),
+        "Labels": image.config.config.labels,
+        "Containers": containers.iter().filter(|container| container.image == image.id).count(),
+    })
+}
+
 pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters =
         Filters::parse(query, &["dangling", "label", "label!", "reference", "before", "since", "until"])?;
@@ -47,20 +65,7 @@ pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
                     })
                 })
         };
-        let summaries = images.iter().filter(|image| suits(image)).map(|image| {
-            json!({
-                "Id": image.id.as_str(),
-                "ParentId": "",
-                "RepoTags": names(image),
-                "RepoDigests": [],
-                "Created": seconds(image.config.created.as_deref()),
-                "Size": image.size(),
-                "SharedSize": -1,
-                "VirtualSize": image.size(),
-                "Labels": image.config.config.labels,
-                "Containers": containers.iter().filter(|container| container.image == image.id).count(),
-            })
-        });
+        let summaries = images.iter().filter(|image| suits(image)).map(|image| summary(image, &containers));
         Ok(summaries.collect::<Vec<Value>>())
     })
     .await?;
@@ -205,7 +210,7 @@ pub(crate) fn save(api: &Api, names: &[&str]) -> Result<Response<Body>> {
         api.engine.images().resolve(name)?;
     }
     let (sender, response) = body::stream("application/x-tar");
-    let images = std::sync::Arc::clone(api.engine.images());
+    let images = Arc::clone(api.engine.images());
     tokio::task::spawn_blocking(move || {
         if let Err(error) = images.save(&names, BodyWriter { sender }) {
             tracing::warn!(%error, "cannot save images");

@@ -102,7 +102,7 @@ fn suits(engine: &Engine, record: &ContainerRecord, filters: &Filters) -> bool {
         && filters.any("is-task", |task| task == "false")
 }
 
-fn summary(engine: &Engine, record: &ContainerRecord, size: bool) -> Value {
+pub(crate) fn summary(engine: &Engine, record: &ContainerRecord, size: bool) -> Value {
     let networks: Map<String, Value> = record
         .endpoints
         .iter()

@@ -2,11 +2,11 @@
 
 use dray_engine::Status;
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
-use crate::{API_VERSION, Api, MINIMUM_API_VERSION};
+use crate::{API_VERSION, Api, MINIMUM_API_VERSION, images, list, volumes};
 
 fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -101,13 +101,43 @@ fn operating_system() -> String {
     name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
+/// What `docker system df` counts.
 pub(crate) async fn disk_usage(api: &Api) -> Result<Response<Body>> {
-    let images = std::sync::Arc::clone(api.engine.images());
-    let usage = tokio::task::spawn_blocking(move || images.usage())
-        .await
-        .map_err(|_| ApiError::internal("counting ended unexpectedly"))??;
-    body::json(
-        StatusCode::OK,
-        &json!({ "LayersSize": usage.layers, "Images": [], "Containers": [], "Volumes": [], "BuildCache": [] }),
-    )
+    let (engine, builder) = (api.engine.clone(), api.builder.clone());
+    let counted = tokio::task::spawn_blocking(move || {
+        let containers = engine.containers();
+        let images = engine.images().list()?;
+        let images: Vec<Value> = images.iter().map(|image| images::summary(image, &containers)).collect();
+        let volumes: Vec<Value> = engine
+            .volumes()
+            .iter()
+            .map(|volume| {
+                let users = containers.iter().flat_map(|container| &container.volumes);
+                let count = users.filter(|used| used.name == volume.name).count();
+                let mut value = volumes::document(volume);
+                let size = engine.volume_size(&volume.name).unwrap_or(0);
+                value["UsageData"] = json!({ "Size": size, "RefCount": count });
+                value
+            })
+            .collect();
+        let cache = builder.cached();
+        let cache: Vec<Value> = cache
+            .iter()
+            .map(|entry| {
+                json!({
+                    "ID": entry.key, "Type": "regular", "Description": entry.description, "InUse": entry.in_use,
+                    "Shared": false, "Size": entry.size, "CreatedAt": entry.used.to_string(),
+                    "LastUsedAt": entry.used.to_string(), "UsageCount": 1,
+                })
+            })
+            .collect();
+        let containers: Vec<Value> =
+            containers.iter().map(|container| list::summary(&engine, container, true)).collect();
+        Ok::<_, ApiError>(json!({
+            "LayersSize": engine.images().usage()?.layers,
+            "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cache,
+        }))
+    });
+    let counted = counted.await.map_err(|_| ApiError::internal("counting ended unexpectedly"))??;
+    body::json(StatusCode::OK, &counted)
 }

@@ -14,7 +14,7 @@ use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
 
-fn document(volume: &VolumeRecord) -> Value {
+pub(crate) fn document(volume: &VolumeRecord) -> Value {
     json!({
         "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "Driver": "local",
