@@ -9,5 +9,6 @@ mod format;
 pub mod kubectl;
 mod table;
 mod terminal;
+mod text;
 
 pub use error::{Error, Result};

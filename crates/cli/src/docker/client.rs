@@ -35,17 +35,9 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// Makes a part of a path or a value of a query out of any text.
+/// Makes a part of a path or a value of a query out of any text. Names of images keep their slashes and colons.
 pub(crate) fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    crate::text::encode(text, b":/")
 }
 
 /// Builds a query out of what is not empty.

@@ -13,6 +13,7 @@ use super::run::{self, ExecOptions, RunOptions};
 use super::{each, say, stream};
 use crate::format::Format;
 use crate::table::{Table, ago, short_id, truncated};
+use crate::text::complain;
 use crate::{Error, Result};
 
 const COMMAND_WIDTH: usize = 20;
@@ -338,7 +339,7 @@ async fn inspect(client: &Client, options: &InspectOptions) -> Result<u8> {
             }
         }
         let kind = if options.kind.is_empty() { "object" } else { &options.kind };
-        super::complain(&format!("Error: No such {kind}: {name}"));
+        complain(&format!("Error: No such {kind}: {name}"));
         code = 1;
     }
     match format {

@@ -22,6 +22,7 @@ pub use options::ContainerOptions;
 pub use resources::{NetworkVerb, SystemVerb, VolumeVerb};
 pub use run::{ExecOptions, RunOptions};
 
+use crate::text::{chain, complain};
 use crate::{Error, Result};
 
 /// The command line of a binary that is called `docker`.
@@ -119,23 +120,6 @@ where
 /// A line to standard output.
 fn say(line: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").map_err(Error::io("write to", "the output"))
-}
-
-/// A line to standard error.
-fn complain(line: &str) {
-    // Nobody is left to tell when this fails.
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// The error and all that lies behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::client::{Client, encode, query};
 use super::options::{ContainerOptions, environment};
 use super::stream;
 use crate::terminal::{self, Raw};
+use crate::text::{chain, complain};
 use crate::{Error, Result};
 
 /// The command was found and could not be run.
@@ -67,7 +68,7 @@ async fn create_container(client: &Client, options: &ContainerOptions, attach: b
     let path = format!("/containers/create{}", query(&[("name", &options.name)]));
     let answer = client.json(Method::POST, &path, Some(&options.body(attach)?)).await?;
     for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        super::complain(&format!("WARNING: {warning}"));
+        complain(&format!("WARNING: {warning}"));
     }
     answer["Id"]
         .as_str()
@@ -247,7 +248,7 @@ impl Session<'_> {
 
 /// What the user's shell gets when the daemon refuses to create or start.
 fn refused(error: &Error) -> Result<u8> {
-    super::complain(&format!("dray: {}", super::chain(error)));
+    complain(&format!("dray: {}", chain(error)));
     let Error::Daemon { message, .. } = error else { return Ok(REFUSED) };
     let says = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     Ok(if says(&["executable file not found", "no such file or directory"]) {

@@ -12,6 +12,7 @@ use super::get::{Events, watch_path};
 use super::output::{Output, say};
 use super::resources::{Resource, text};
 use super::targets;
+use crate::text::complain;
 use crate::{Error, Result};
 
 const APPLY: &str = "application/apply-patch+yaml";
@@ -245,9 +246,7 @@ pub(super) async fn delete(session: &Session, options: &DeleteOptions) -> Result
             }
             Err(Error::Server { status: 404, .. }) if options.ignore_not_found => {}
             Err(error @ Error::Server { .. }) => {
-                use std::io::Write as _;
-                // Nobody is left to tell when this fails.
-                let _ = writeln!(std::io::stderr(), "{error}");
+                complain(&error.to_string());
                 code = 1;
             }
             Err(error) => return Err(error),

@@ -14,6 +14,7 @@ use super::client::{JSON, TABLE, encode};
 use super::output::{Output, list, say};
 use super::resources::{Resource, text};
 use super::targets::{self, Target};
+use crate::text::complain;
 use crate::{Error, Result};
 
 /// Between two columns.
@@ -254,12 +255,6 @@ async fn tables(session: &Session, options: &GetOptions, targets: &[Target<'_>],
         complain(&format!("No resources found{place}."));
     }
     Ok(code)
-}
-
-fn complain(text: &str) {
-    use std::io::Write as _;
-    // Nobody is left to tell when this fails.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The path of a watch that begins after a version.

@@ -26,6 +26,7 @@ pub use rollout::RolloutVerb;
 pub use streams::{ExecOptions, LogsOptions, PortForwardOptions};
 
 use crate::Result;
+use crate::text::{chain, complain};
 use client::Client;
 use config::Config;
 use resources::Resources;
@@ -101,11 +102,6 @@ struct Session {
 /// Does it, and answers the exit code.
 #[must_use]
 pub fn main(kubectl: &Kubectl) -> ExitCode {
-    let complain = |text: &str| {
-        use std::io::Write as _;
-        // Nobody is left to tell when this fails.
-        let _ = writeln!(std::io::stderr(), "{text}");
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -119,13 +115,7 @@ pub fn main(kubectl: &Kubectl) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(error) = source {
-                text.push_str(&format!(": {error}"));
-                source = error.source();
-            }
-            complain(&text);
+            complain(&chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,6 @@
 //! `logs`, `exec` and `port-forward`: bytes between the user and a pod.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
 use clap::Args;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -18,6 +18,7 @@ use super::output::say;
 use super::resources::text;
 use super::targets;
 use crate::terminal::{self, Raw};
+use crate::text::complain;
 use crate::{Error, Result};
 
 const EXEC_PROTOCOLS: &str = "v5.channel.k8s.io, v4.channel.k8s.io";
@@ -190,7 +191,7 @@ pub(super) async fn exec(session: &Session, options: &ExecOptions) -> Result<u8>
     let tty = options.tty && (!options.stdin || terminal::is_interactive());
     if options.tty && !tty {
         let text = "Unable to use a TTY - input is not a terminal or the right kind of file";
-        let _ = writeln!(std::io::stderr(), "{text}");
+        complain(text);
     }
     let mut query: Vec<_> = options.command.iter().map(|word| format!("command={}", encode(word))).collect();
     query.push("stdout=true".to_owned());
@@ -264,7 +265,7 @@ fn exit_code(status: &Value) -> Result<u8> {
         .filter(|cause| text(cause, "reason") == "ExitCode")
         .find_map(|cause| text(cause, "message").parse::<i32>().ok());
     if let Some(code) = code {
-        let _ = writeln!(std::io::stderr(), "command terminated with exit code {code}");
+        complain(&format!("command terminated with exit code {code}"));
         return Ok(u8::try_from(code & 0xff).unwrap_or(1));
     }
     match text(status, "message") {
@@ -304,7 +305,7 @@ pub(super) async fn port_forward(session: &Session, options: &PortForwardOptions
                 }
                 Some(result) = connections.next() => {
                     if let Err(error) = result {
-                        let _ = writeln!(std::io::stderr(), "{error}");
+                        complain(&error.to_string());
                     }
                 }
             }
