@@ -54,8 +54,10 @@ impl Session<'_> {
                 let text = self.configure(state, command_set, other)?;
                 let configured = state.config.clone();
                 let created_by = format!("{NOP} {text}");
-                // Whether the stage has a command of its own decides what ENTRYPOINT does with it.
-                let key = cache::key(state.id.as_ref(), &format!("{created_by}\0{command_set}"));
+                // How history tells a step may fit two different ones, so what it leads to counts as well.
+                let result = serde_json::to_string(&(&configured.config, &configured.author));
+                let result = result.map_err(|error| Error::invalid(error.to_string()))?;
+                let key = cache::key(state.id.as_ref(), &format!("{created_by}\0{result}"));
                 if self.cached(state, &key).await? {
                     return Ok(());
                 }
@@ -353,7 +355,8 @@ impl Session<'_> {
         }
         let kind = if found.len() + job.texts.len() > 1 { "multi" } else { "file" };
         created_by.push_str(&format!(" {kind}:{digest} in {} ", job.destination));
-        let key = cache::key(state.id.as_ref(), &created_by);
+        let exact = (&job.chown, job.chmod, &from, &job.destination);
+        let key = cache::key(state.id.as_ref(), &format!("{created_by}\0{exact:?}"));
         if self.cached(state, &key).await? {
             return Ok(());
         }
@@ -370,7 +373,10 @@ impl Session<'_> {
             created_by = format!("|{} {} {created_by}", arguments.len(), arguments.join(" "));
         }
         // What the words are must not depend on where blanks are.
-        let key = cache::key(state.id.as_ref(), &format!("{created_by}\0{args:?}\0{:?}", run.network));
+        let key = cache::key(
+            state.id.as_ref(),
+            &format!("{created_by}\0{args:?}\0{arguments:?}\0{:?}", run.network),
+        );
         if self.cached(state, &key).await? {
             return Ok(());
         }

@@ -123,6 +123,8 @@ impl Hasher {
         for name in names(directory, path)? {
             let path = path.join(&name);
             let stat = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).io("read attributes of", &path)?;
+            // Said before each name, so that none is taken for the end of its directory.
+            self.word(b"entry");
             self.word(name.as_bytes());
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {

@@ -235,3 +235,35 @@ fn a_cached_layer_that_is_gone_is_made_again() {
         world.engine.close().await;
     });
 }
+
+#[test]
+fn cve_2024_24557_the_cache_key_covers_everything() {
+    isolate();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        let context = context(world.directory.path());
+        // Each pair differs in one thing that a poisoned cache would take for the same.
+        let pairs = [
+            ("HEALTHCHECK CMD a", "HEALTHCHECK CMD b"),
+            ("HEALTHCHECK CMD a b", "HEALTHCHECK CMD [\"a\", \"b\"]"),
+            ("ONBUILD RUN a", "ONBUILD RUN b"),
+            ("CMD [\"a b\"]", "CMD [\"a\", \"b\"]"),
+            ("ENV a=b c=d", "ENV a=\"b c=d\""),
+            ("SHELL [\"a\"]", "SHELL [\"b\"]"),
+            ("COPY a.txt /x", "COPY a.txt /y"),
+            ("COPY a.txt /x/", "COPY b.txt /x/"),
+            ("COPY --chown=1 a.txt /x", "COPY --chown=2 a.txt /x"),
+            ("COPY --chmod=600 a.txt /x", "COPY --chmod=644 a.txt /x"),
+            ("VOLUME a b", "VOLUME [\"a b\"]"),
+            ("LABEL a=\"b c=d\"", "LABEL a=b c=d"),
+        ];
+        for (one, other) in pairs {
+            let first = world.build(&context, &format!("FROM scratch\n{one}\n")).await;
+            let (second, told) = world.build(&context, &format!("FROM scratch\n{other}\n")).await;
+            let (first, second) = (first.0.unwrap(), second.unwrap());
+            assert!(first != second && !told.contains("Using cache"), "{one} and {other}");
+        }
+        world.engine.close().await;
+    });
+}

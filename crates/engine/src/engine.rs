@@ -142,7 +142,7 @@ impl Engine {
     /// Takes the engine's own control group away at its end, unless something still runs in it.
     pub async fn close(self) {
         let closed = self.blocking(|engine| {
-            engine.inner.namespaces.clear();
+            engine.inner.namespaces.close();
             if engine.containers().iter().all(|record| record.state.process.is_none()) {
                 let path = format!("dray-{}", engine.inner.config.instance);
                 let group =

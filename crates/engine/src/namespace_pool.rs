@@ -24,8 +24,8 @@ struct Ready {
 pub(crate) struct NamespacePool {
     directory: PathBuf,
     ready: Mutex<Vec<Ready>>,
-    /// Held by the one who fills.
-    filling: Mutex<()>,
+    /// Held by the one who fills; false once the pool is closed.
+    filling: Mutex<bool>,
     next: AtomicU64,
 }
 
@@ -40,7 +40,7 @@ impl NamespacePool {
         Ok(Self {
             directory,
             ready: Mutex::new(Vec::new()),
-            filling: Mutex::new(()),
+            filling: Mutex::new(true),
             next: AtomicU64::new(0),
         })
     }
@@ -58,8 +58,8 @@ impl NamespacePool {
     }
 
     fn fill(&self) -> Result<()> {
-        let Some(_filling) = self.filling.try_lock() else { return Ok(()) };
-        while self.ready.lock().len() < READY {
+        let Some(open) = self.filling.try_lock() else { return Ok(()) };
+        while *open && self.ready.lock().len() < READY {
             let path = self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
             namespace::create(&path).trying("make a network namespace")?;
             match Prepared::new(&path, name_service::ADDRESS) {
@@ -73,9 +73,10 @@ impl NamespacePool {
         Ok(())
     }
 
-    /// Removes what is in store.
-    pub(crate) fn clear(&self) {
-        let _filling = self.filling.lock();
+    /// Removes what is in store, for good.
+    pub(crate) fn close(&self) {
+        let mut open = self.filling.lock();
+        *open = false;
         for Ready { path, .. } in self.ready.lock().drain(..) {
             let _ = namespace::remove(&path);
         }
