@@ -215,7 +215,7 @@ mod tests {
         }
         fs::write(upper.join("etc/hostname"), "written").unwrap();
         fs::set_permissions(upper.join("dev"), fs::Permissions::from_mode(0o700)).unwrap();
-        clear_mount_points(&upper, &[lower.clone()]).unwrap();
+        clear_mount_points(&upper, std::slice::from_ref(&lower)).unwrap();
         let exists = |name: &str| upper.join(name).symlink_metadata().is_ok();
         assert!(!exists("etc/hosts") && !exists("proc"), "what a start made goes");
         assert!(exists("etc/resolv.conf"), "an empty file over the image's own is the program's");
