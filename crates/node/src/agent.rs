@@ -76,6 +76,7 @@ impl Agent {
             recorder,
             services: Services::new(),
             memory: machine.memory,
+            makers: Context::makers(machine.processors),
             node_uid: RwLock::new(String::new()),
             config,
         };

@@ -3,6 +3,7 @@
 use dray_engine::Engine;
 use kube::Client;
 use parking_lot::RwLock;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::NodeConfig;
 use crate::recorder::Recorder;
@@ -17,6 +18,24 @@ pub(crate) struct Context {
     pub(crate) services: Services,
     /// The node's memory in bytes.
     pub(crate) memory: i64,
+    /// Who may have the kernel make namespaces and processes: more at once than the machine has work for only wait for
+    /// each other, and hold memory meanwhile.
+    pub(crate) makers: Semaphore,
     /// The Node's uid, once it is registered: events name it.
     pub(crate) node_uid: RwLock<String>,
+}
+
+/// Makers a processor.
+const MAKERS: usize = 4;
+
+impl Context {
+    pub(crate) fn makers(processors: usize) -> Semaphore {
+        Semaphore::new(processors.max(1) * MAKERS)
+    }
+
+    /// Waits for a turn; it ends when the permit is dropped.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes the semaphore; without it all would go on at once.
+        self.makers.acquire().await.ok()
+    }
 }

@@ -57,6 +57,7 @@ impl Worker {
         let directory = self.directory.clone();
         let engine = &self.context.engine;
         let made = async {
+            let _turn = self.context.turn().await;
             let made = directory.clone();
             blocking(move || {
                 use std::os::unix::fs::PermissionsExt as _;

@@ -136,6 +136,7 @@ impl Worker {
             "Pulled",
             format!("Container image {name:?} already present on machine and can be accessed by the pod"),
         );
+        let turn = self.context.turn().await;
         let created = self.create(slot, container, &image, attempt).await;
         let handle = created.inspect_err(|failure| {
             tell(Severity::Warning, "Failed", format!("Error: {}", failure.waiting.message));
@@ -149,6 +150,7 @@ impl Worker {
             failure.container = Some(handle);
             return Err(failure);
         }
+        drop(turn);
         tracing::debug!(pod = self.identity.full_name(), container = slot.name, "started a container");
         tell(Severity::Normal, "Started", format!("Container started: {}", slot.name));
         self.post_start(container, &handle, slot.role.list()).await;
