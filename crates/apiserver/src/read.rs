@@ -297,8 +297,14 @@ impl Inner {
                 kind.list_kind(),
                 kind.api_version()
             );
-            let parts = page.into_iter().map(|entry| entry.json().clone()).collect();
-            let body = body::joined(head.into(), parts, Bytes::from_static(b"]}"));
+            let mut parts = Vec::with_capacity(page.len() + 2);
+            parts.push(head.into());
+            parts.extend(page.iter().map(|entry| entry.json_item().clone()));
+            if let (Some(last), Some(entry)) = (parts.last_mut(), page.last()) {
+                *last = entry.json().clone();
+            }
+            parts.push(Bytes::from_static(b"]}"));
+            let body = body::parts(parts);
             return Ok(respond::with_type(StatusCode::OK, "application/json", body));
         }
         let partial = accept == (Accept { shape: Shape::Partial, encoding: Encoding::Json });
@@ -307,9 +313,15 @@ impl Inner {
                 "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\
                  \"items\":["
             );
-            let parts =
-                page.iter().map(|entry| respond::partial_text(entry.json())).collect::<Result<_, _>>()?;
-            let body = body::joined(head.into(), parts, Bytes::from_static(b"]}"));
+            let mut text = head.into_bytes();
+            for (index, entry) in page.iter().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                respond::push_partial(&mut text, entry.json())?;
+            }
+            text.extend_from_slice(b"]}");
+            let body = body::full(text);
             return Ok(respond::with_type(StatusCode::OK, "application/json", body));
         }
         let objects: Vec<Value> =

@@ -81,7 +81,9 @@ pub(crate) fn stored(
         return Ok(json_bytes(code, json.clone()));
     }
     if accept == (Accept { shape: Shape::Partial, encoding: Encoding::Json }) {
-        return Ok(json_bytes(code, partial_text(json)?));
+        let mut text = Vec::new();
+        push_partial(&mut text, json)?;
+        return Ok(json_bytes(code, text));
     }
     one(code, request, accept, parse_as(kind, json)?)
 }
@@ -105,11 +107,12 @@ pub(crate) fn one(
     Ok(value(code, accept.encoding, &shown))
 }
 
-/// Only the metadata of a stored text, as it stands there: all forms of a kind have the same.
-pub(crate) fn partial_text(json: &[u8]) -> Result<Bytes, Status> {
+/// Writes only the metadata of a stored text, as it stands there: all forms of a kind have the same.
+pub(crate) fn push_partial(out: &mut Vec<u8>, json: &[u8]) -> Result<(), Status> {
     let metadata = pick::metadata(json).ok_or_else(|| Status::internal("stored object is damaged"))?;
     let head = r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#;
-    Ok([head, metadata, "}"].concat().into())
+    [head, metadata, "}"].iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    Ok(())
 }
 
 /// Only the metadata of an object.

@@ -284,18 +284,11 @@ impl Watch {
 
     fn push(&mut self, out: &mut BytesMut, event: &str, json: &[u8]) {
         if self.shape == Shape::Full && self.kind.stored_as.is_none() {
-            out.extend_from_slice(b"{\"type\":\"");
-            out.extend_from_slice(event.as_bytes());
-            out.extend_from_slice(b"\",\"object\":");
-            out.extend_from_slice(json);
-            out.extend_from_slice(b"}\n");
+            line(out, event, json);
         } else if self.shape == Shape::Partial {
-            if let Ok(text) = respond::partial_text(json) {
-                out.extend_from_slice(b"{\"type\":\"");
-                out.extend_from_slice(event.as_bytes());
-                out.extend_from_slice(b"\",\"object\":");
-                out.extend_from_slice(&text);
-                out.extend_from_slice(b"}\n");
+            let mut text = Vec::with_capacity(json.len());
+            if respond::push_partial(&mut text, json).is_ok() {
+                line(out, event, &text);
             }
         } else if let Ok(object) = respond::parse_as(self.kind, json) {
             self.push_value(out, event, &object);
@@ -317,4 +310,13 @@ impl Watch {
         out.extend_from_slice(line.to_string().as_bytes());
         out.extend_from_slice(b"\n");
     }
+}
+
+/// Writes the line of an event.
+fn line(out: &mut BytesMut, event: &str, object: &[u8]) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
 }

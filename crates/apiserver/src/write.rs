@@ -436,7 +436,10 @@ impl Inner {
             (kind.prepare_update)(new, old);
         }
         metadata::prepare_update(new, old);
-        (kind.defaults)(new);
+        // A binding adds nothing that could be left out.
+        if request.subresource != Some(Subresource::Binding) {
+            (kind.defaults)(new);
+        }
         metadata::bump_generation(new, old, kind);
         let mut errors = FieldErrors::default();
         metadata::validate_update(new, old, &mut errors);

@@ -48,10 +48,19 @@ impl Draft {
 pub struct Entry {
     revision: u64,
     revision_at: u32,
+    /// The text, without the comma that follows it in the same memory.
     json: Bytes,
+    /// The text and a comma.
+    item: Bytes,
 }
 
 impl Entry {
+    /// Takes a text with a comma behind it.
+    fn new(revision: u64, revision_at: u32, item: Vec<u8>) -> Entry {
+        let item = Bytes::from(item);
+        Entry { revision, revision_at, json: item.slice(..item.len().saturating_sub(1)), item }
+    }
+
     /// The revision that wrote this value.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -60,6 +69,11 @@ impl Entry {
     /// The JSON text, `resourceVersion` included.
     pub fn json(&self) -> &Bytes {
         &self.json
+    }
+
+    /// The text with a comma behind it, as it stands in a list of which it is not the last: the same memory.
+    pub fn json_item(&self) -> &Bytes {
+        &self.item
     }
 
     /// The same value at another revision: what a delete event shows.
@@ -86,16 +100,17 @@ impl Entry {
         if end >= json.len() {
             return None;
         }
-        Some(Entry { revision, revision_at, json: Bytes::copy_from_slice(json) })
+        Some(Entry::new(revision, revision_at, [json, b","].concat()))
     }
 }
 
 fn splice(head: &[u8], tail: &[u8], revision: u64) -> Entry {
-    let mut json = Vec::with_capacity(head.len() + tail.len() + decimal_len(revision));
+    let mut json = Vec::with_capacity(head.len() + tail.len() + decimal_len(revision) + 1);
     json.extend_from_slice(head);
     let _ = write!(json, "{revision}");
     json.extend_from_slice(tail);
-    Entry { revision, revision_at: head.len() as u32, json: Bytes::from(json) }
+    json.push(b',');
+    Entry::new(revision, head.len() as u32, json)
 }
 
 fn decimal_len(number: u64) -> usize {
@@ -113,6 +128,7 @@ mod tests {
         let entry = Draft::new(text, at).unwrap().stamp(99);
         assert_eq!(&entry.json()[..], br#"{"metadata":{"resourceVersion":"99","x":1}}"#);
         assert_eq!(&entry.restamp(100).json()[..], br#"{"metadata":{"resourceVersion":"100","x":1}}"#);
+        assert_eq!([&entry.json()[..], b","].concat(), entry.json_item()[..]);
         assert_eq!(Entry::decode(&entry.encode()), Some(entry));
         assert_eq!(Entry::decode(&[1, 2, 3]), None);
         assert!(Draft::new(b"{}".to_vec(), 1).is_err());

@@ -141,6 +141,13 @@ impl Fields {
         Value::Object(map)
     }
 
+    /// Whether taking these fields away from a set in its written form would change it.
+    pub(super) fn touch(&self, written: &Value) -> bool {
+        let Some(map) = written.as_object() else { return false };
+        (self.own && (map.is_empty() || map.contains_key(".")))
+            || self.children.iter().any(|(key, child)| map.get(key).is_some_and(|inner| child.touch(inner)))
+    }
+
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         !self.own && self.children.is_empty()
@@ -311,6 +318,23 @@ mod tests {
                 &Fields::of_difference(&new, &old, schema),
             );
             prop_assert_eq!(whole, part);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_touched_is_changed(set in object(), taken in object()) {
+            let schema = schema::find("io.k8s.api.core.v1.Pod");
+            let taken = Fields::of_object(&taken, schema);
+            let written = Fields::of_object(&set, schema).to_value();
+            let set = Fields::from_value(&written);
+            let mut left = set.clone();
+            left.subtract(&taken);
+            // What is taken away whole leaves nothing of what held it.
+            prop_assert!(taken.touch(&written) || left == set || left.to_value() == written);
+            if taken.touch(&written) {
+                prop_assert_ne!(left, set);
+            }
         }
     }
 

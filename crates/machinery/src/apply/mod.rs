@@ -173,19 +173,19 @@ pub fn track_update(
     mine.subtract(&gone);
     let mut kept = Vec::with_capacity(list.len() + 1);
     for mut entry in list.drain(..) {
-        let mut fields = Fields::from_value(&entry["fieldsV1"]);
         if is_same(&entry, manager, "Update") {
+            let mut fields = Fields::from_value(&entry["fieldsV1"]);
             fields.subtract(&gone);
             mine.union(&fields);
             continue;
         }
-        let length = fields.clone();
-        fields.subtract(&changed);
-        fields.subtract(&gone);
-        if fields.is_empty() {
-            continue;
-        }
-        if fields != length {
+        if changed.touch(&entry["fieldsV1"]) || gone.touch(&entry["fieldsV1"]) {
+            let mut fields = Fields::from_value(&entry["fieldsV1"]);
+            fields.subtract(&changed);
+            fields.subtract(&gone);
+            if fields.is_empty() {
+                continue;
+            }
             entry["fieldsV1"] = fields.to_value();
         }
         kept.push(entry);
