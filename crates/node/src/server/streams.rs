@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use dray_engine::{AttachOptions, ContainerHandle, ExecSpec};
+use dray_engine::{AttachOptions, ContainerHandle, ExecSpec, WaitCondition};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Request, Response, StatusCode};
@@ -124,7 +124,14 @@ async fn join(context: &Context, handle: Arc<ContainerHandle>, wanted: &Wanted) 
     };
     let failed = |error: dray_engine::Error| format!("error attaching to container: {}", error.chain());
     let receiver = engine.attach(&handle, options).await.map_err(failed)?;
-    let stream = receiver.await.map_err(|_| "error attaching to container: it has ended")?.map_err(failed)?;
+    // The engine would keep who joins a container that has just ended until its next start, which never comes.
+    let stream = tokio::select! {
+        biased;
+        answer = receiver => answer.map_err(|_| "error attaching to container: it has ended")?.map_err(failed)?,
+        _ = handle.wait(WaitCondition::NotRunning) => {
+            return Err("error attaching to container: it has ended".to_owned());
+        }
+    };
     Ok(Joined { stream, terminal: tty.then_some(Terminal::Container(handle)), framed: !tty, exec: None })
 }
 

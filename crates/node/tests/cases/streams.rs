@@ -16,6 +16,7 @@ pub fn all() -> Vec<Trial> {
         trial("exec_carries_streams_and_exit_codes", exec),
         trial("exec_gives_a_terminal", terminal),
         trial("cve_2025_64329_a_client_that_vanishes_leaves_nothing", vanished),
+        trial("run_attaches_to_what_it_made", run),
         trial("debug_adds_a_container_that_sees_the_others_processes", debug),
         trial("host_ports_lead_to_the_pod", host_port),
         trial("attach_joins_a_running_program", attach),
@@ -297,5 +298,42 @@ async fn vanished(world: World) -> World {
     tokio::time::timeout(patience, until(1)).await.expect("the program does not start");
     drop(child);
     tokio::time::timeout(patience, until(0)).await.expect("the program goes on without its user");
+    world
+}
+
+async fn run(world: World) -> World {
+    let overrides = json!({ "spec": { "nodeName": crate::world::NODE } }).to_string();
+    let overrides = format!("--overrides={overrides}");
+    let arguments = |name: &'static str, flags: &'static [&'static str], command: &'static [&'static str]| {
+        let mut all = vec!["run", name, "--image=box:1", "--restart=Never", "-q"];
+        all.extend(flags);
+        all.push(&overrides);
+        all.push("--");
+        all.extend(command);
+        all
+    };
+    let done = world.kubectl_ok(&arguments("short", &["-i", "--rm"], &["sh", "-c", "cat; echo hi"])).await;
+    assert_eq!(done.lines().next(), Some("hi"), "{done}");
+    world.wait_gone("short").await;
+
+    let mut child = world
+        .command(&arguments(
+            "asks",
+            &["-i"],
+            &["sh", "-c", "while read line; do echo got $line; done; exit 6"],
+        ))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (code, text) = tokio::task::spawn_blocking(move || {
+        child.stdin.take().unwrap().write_all(b"one\ntwo\n").unwrap();
+        let mut text = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        (child.wait().unwrap().code(), text)
+    })
+    .await
+    .unwrap();
+    assert_eq!((code, text.as_str()), (Some(6), "got one\ngot two\n"));
     world
 }
