@@ -34,6 +34,7 @@ pub fn all() -> Vec<Trial> {
         trial("a_changed_image_replaces_the_container", changed_image),
         trial("a_container_removed_by_hand_is_made_again", removed_by_hand),
         trial("readiness_gates_are_others_to_open", gates),
+        trial("an_agent_killed_in_the_middle_goes_on_where_it_was", killed_in_the_middle),
         trial("a_force_deleted_pod_is_killed", force_delete),
     ]
 }
@@ -455,5 +456,33 @@ async fn gates(world: World) -> World {
     world.pods().patch_status("gated", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
     let pod = world.wait_ready("gated").await;
     assert_eq!(condition(Some(&pod), "example.com/open").as_deref(), Some("True"), "others' conditions stay");
+    world
+}
+
+async fn killed_in_the_middle(mut world: World) -> World {
+    for (round, delay) in [0_u64, 5, 12, 25, 60].into_iter().enumerate() {
+        let names: Vec<String> = (0..3).map(|number| format!("r{round}-{number}")).collect();
+        for name in &names {
+            let spec = json!({ "volumes": [{ "name": "v", "emptyDir": { "medium": "Memory" } }],
+                "initContainers": [{ "name": "i", "command": ["true"] }],
+                "containers": [{ "name": "c", "command": ["sleep", "1000"], "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] });
+            world.pod(name, spec).await;
+        }
+        // The moment is what is tried out here, not a condition that is waited for.
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        world.kill_agent().await;
+        world.start_agent().await;
+        for name in &names {
+            world.wait_ready(name).await;
+        }
+        let running = world
+            .engine()
+            .containers()
+            .iter()
+            .filter(|record| record.state.status == dray_engine::Status::Running)
+            .count();
+        assert_eq!(running, 3 * (round + 1), "each pod has one container, and no other runs");
+        assert_eq!(world.engine().sandboxes().len(), 3 * (round + 1));
+    }
     world
 }
