@@ -68,8 +68,9 @@ pub(crate) async fn read(api: &Api, id: &str, query: &Query) -> Result<Response<
 }
 
 pub(crate) async fn write(api: &Api, id: &str, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let reader = body::reader(incoming);
     let container = api.engine.container(id)?;
-    api.engine.write_archive(&container, path(query)?, body::reader(incoming)).await?;
+    api.engine.write_archive(&container, path(query)?, reader).await?;
     Ok(body::empty(StatusCode::OK))
 }
 

@@ -18,6 +18,8 @@ use crate::error::{ApiError, Result};
 
 /// Chunks that a slow client may be behind.
 const AHEAD: usize = 32;
+/// What is taken of a body that nobody wants any more, in bytes.
+const DISCARDED: usize = 64 << 20;
 /// Largest JSON document that is read.
 const JSON_LIMIT: usize = 16 << 20;
 
@@ -81,7 +83,8 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> 
     serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
 }
 
-/// The body as a blocking reader, for work that goes on elsewhere.
+/// The body as a blocking reader, for work that goes on elsewhere. When it is dropped early, some of what is left is
+/// still taken: a client that writes while the answer comes would see a broken connection instead of the answer.
 pub(crate) fn reader(body: Incoming) -> impl Read + Send + 'static {
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
@@ -89,7 +92,17 @@ pub(crate) fn reader(body: Incoming) -> impl Read + Send + 'static {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(std::io::Error::other);
             let failed = chunk.is_err();
-            if sender.send(chunk).await.is_err() || failed {
+            if sender.send(chunk).await.is_err() {
+                break;
+            }
+            if failed {
+                return;
+            }
+        }
+        let mut left = DISCARDED;
+        while let Some(Ok(chunk)) = stream.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
                 return;
             }
         }

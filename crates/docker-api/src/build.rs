@@ -127,11 +127,11 @@ impl From<BuildError> for ApiError {
 /// Builds an image. What is wrong before the first step is a status code; what fails later, and all that the build
 /// tells, are lines of the answer.
 pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let context = body::reader(incoming);
     let request = build_request(query)?;
     let quiet = query.flag("q");
     let (progress, mut events) = mpsc::channel(AHEAD);
     let builder = api.builder.clone();
-    let context = body::reader(incoming);
     // When the client goes, the events are no longer taken, and that ends the build.
     let building = tokio::spawn(async move { builder.build(request, context, progress).await });
     let Some(first) = events.recv().await else {

@@ -152,7 +152,7 @@ fn builds_in_stages_and_reads_contexts_in_many_ways() {
         "stages",
         &[(
             "Dockerfile",
-            "FROM box AS build\nRUN mkdir /out && echo built > /out/result && chown user /out/result && chmod 640 /out/result\n\
+            "FROM box AS build\nRUN mkdir /out && echo built > /out/result && busybox chown user /out/result && chmod 640 /out/result\n\
              FROM box AS unneeded\nRUN false\n\
              FROM build AS test\nRUN test -s /out/result\n\
              FROM box\nCOPY --from=build /out /\nCOPY --from=box /bin/busybox /copied\nCOPY --from=0 --chown=7:8 --chmod=0600 /out/result /other\n\

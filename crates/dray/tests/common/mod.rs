@@ -150,62 +150,7 @@ pub fn fetch(address: &str) -> Option<String> {
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
-pub fn entry_header() -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_mode(0o777);
-    header
-}
-
-/// An archive in Docker's format: one layer with a static busybox.
+/// Writes an archive in Docker's format with a static busybox, named `box:latest`.
 pub fn busybox_image(path: &Path) {
-    let mut layer = tar::Builder::new(Vec::new());
-    let mut header = entry_header();
-    for name in ["bin/", "etc/", "tmp/"] {
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(0o755);
-        header.set_size(0);
-        layer.append_data(&mut header, name, std::io::empty()).unwrap();
-    }
-    let mut file = |name: &str, mode: u32, bytes: &[u8]| {
-        let mut header = entry_header();
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
-        layer.append_data(&mut header, name, bytes).unwrap();
-    };
-    file("bin/busybox", 0o755, &fs::read("/bin/busybox").expect("install busybox-static"));
-    file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n");
-    file("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\n");
-    for applet in
-        "sh echo cat sleep true false id wget httpd touch ls stty mkdir rm chmod chown ln stat find grep \
-         hostname nslookup dd kill ps env sort head tail test printf wc seq trap nc"
-            .split_whitespace()
-    {
-        let mut header = entry_header();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
-    }
-    let layer = layer.into_inner().unwrap();
-    let config = serde_json::json!({
-        "architecture": dray_image::ImageConfig::host_architecture(), "os": "linux",
-        "config": { "Env": ["PATH=/bin", "GREETING=hello"], "Cmd": ["sh"] },
-        "rootfs": { "type": "layers", "diff_ids": [dray_image::Digest::of(&layer)] },
-    })
-    .to_string();
-    let manifest = r#"[{"Config":"config.json","RepoTags":["box:latest"],"Layers":["layer.tar"]}]"#;
-    let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
-    for (name, bytes) in [
-        ("layer.tar", layer.as_slice()),
-        ("config.json", config.as_bytes()),
-        ("manifest.json", manifest.as_bytes()),
-    ] {
-        let mut header = entry_header();
-        header.set_mode(0o644);
-        header.set_size(bytes.len() as u64);
-        archive.append_data(&mut header, name, bytes).unwrap();
-    }
-    archive.finish().unwrap();
+    fs::write(path, dray_testkit::busybox_archive("box:latest")).unwrap();
 }
