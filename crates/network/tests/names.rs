@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dray_network::names::{
-    Answer, Forwarder, NameServer, Names, Question, Record, RecordData, RecordKind, Resolvers, Zone,
+    Answer, Forwarder, NameServer, Names, Prepared, Question, Record, RecordData, RecordKind, Resolvers, Zone,
 };
 use dray_network::namespace;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -142,6 +142,27 @@ fn containers_resolve_each_other_and_the_world() {
     view.set_networks(vec!["n2".to_owned()]);
     let internal = ask_udp(Some(&container), at, &query("example.com.", RecordType::A));
     assert_eq!(internal.metadata.response_code, ResponseCode::ServFail, "cve_2024_29018");
+}
+
+#[test]
+fn a_server_made_ahead_moves_with_its_namespace() {
+    let host = Host::new();
+    let stored = host.namespace("stored");
+    let container = stored.with_file_name("taken");
+    let prepared = Prepared::new(&stored, DNS.into()).unwrap();
+    namespace::move_pin(&stored, &container).unwrap();
+    assert!(!stored.exists() && namespace::move_pin(&container, &container).is_err());
+    let runtime = runtime();
+    let _guard = runtime.enter();
+    let names = Names::new();
+    names.add_network("n1", "front", false);
+    names.add("n1", [10, 0, 0, 2].into(), &["web".to_owned()]);
+    let _server = server(names.view(vec!["n1".to_owned()]), vec![]).serve_prepared(prepared).unwrap();
+    let at = SocketAddr::from((DNS, 53));
+    for ask in [ask_udp, ask_tcp] {
+        assert_eq!(answers(&ask(Some(&container), at, &query("web.", RecordType::A))), ["10.0.0.2"]);
+    }
+    namespace::remove(&container).unwrap();
 }
 
 #[test]
