@@ -132,3 +132,45 @@ async fn many_endpoints_come_in_portions() {
     sizes.sort_unstable();
     assert_eq!(sizes, [30, 100]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_that_somebody_wrote_are_slices_too() {
+    let cluster = support::cluster().await;
+    service(&cluster, json!({ "spec": { "selector": null } })).await;
+    let endpoints: Api<Endpoints> = cluster.api();
+    cluster
+        .create::<Endpoints>(json!({
+            "metadata": { "name": "web" },
+            "subsets": [{
+                "addresses": [{ "ip": "192.0.2.1" }], "notReadyAddresses": [{ "ip": "192.0.2.2" }],
+                "ports": [{ "name": "http", "port": 8080 }],
+            }],
+        }))
+        .await;
+    let both = |slices: &[EndpointSlice]| {
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let mut both: Vec<_> = endpoints
+            .map(|endpoint| (endpoint.addresses[0].clone(), endpoint.conditions.as_ref().unwrap().ready))
+            .collect();
+        both.sort();
+        both
+    };
+    let all = slices(&cluster, "two endpoints", |slices| both(slices).len() == 2).await;
+    assert_eq!(both(&all), [("192.0.2.1".into(), Some(true)), ("192.0.2.2".into(), Some(false))]);
+    let manager = &all[0].labels()["endpointslice.kubernetes.io/managed-by"];
+    assert_eq!(manager, "endpointslicemirroring-controller.k8s.io");
+    assert_eq!(all[0].ports.as_ref().unwrap()[0].port, Some(8080));
+    let change = json!({ "subsets": [{ "addresses": [{ "ip": "192.0.2.9" }], "ports": [{ "port": 1 }] }] });
+    endpoints.patch("web", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    slices(&cluster, "another", |slices| both(slices) == [("192.0.2.9".into(), Some(true))]).await;
+    let services: Api<Service> = cluster.api();
+    services.delete("web", &DeleteParams::default()).await.unwrap();
+    slices(&cluster, "none", <[EndpointSlice]>::is_empty).await;
+    assert!(endpoints.get_opt("web").await.unwrap().is_some());
+    service(&cluster, json!({ "spec": { "selector": null } })).await;
+    slices(&cluster, "the endpoint", |slices| both(slices).len() == 1).await;
+    // With a selector it has the endpoints of pods: none here.
+    let selector = Patch::Merge(json!({ "spec": { "selector": { "app": "web" } } }));
+    services.patch("web", &PatchParams::default(), &selector).await.unwrap();
+    slices(&cluster, "none", |slices| slices.len() == 1 && both(slices).is_empty()).await;
+}

@@ -65,7 +65,8 @@ impl EndpointController {
         Ok(())
     }
 
-    /// The Service is gone: its Endpoints go, whoever made them, as in the reference.
+    /// The Service is gone: the Endpoints that were made for it go. Those that somebody else wrote may be waiting for
+    /// a Service to come.
     pub(super) async fn remove_endpoints(&self, key: &ObjectKey) -> Result<()> {
         if self.sources.endpoints.get(key).is_none_or(|known| !is_ours(&known)) {
             return Ok(());

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod legacy;
+mod mirror;
 mod slices;
 
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ use crate::queue::{Again, Queue};
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// The manager of slices that are made from Endpoints.
+const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// So many Services are looked at at the same time.
 const WIDTH: usize = 16;
@@ -145,10 +148,13 @@ impl EndpointController {
             return Ok(Some(WAIT));
         }
         let Some(service) = self.sources.services.get(&key) else {
-            // The slices go with their owner; Endpoints have none.
+            // Slices of pods go with their owner, the Service.
+            self.remove_mirrored(&key).await?;
             return self.remove_endpoints(&key).await.map(|()| None);
         };
-        let Some(spec) = service.spec.as_ref().filter(|spec| selects(spec)) else { return Ok(None) };
+        let Some(spec) = service.spec.as_ref().filter(|spec| selects(spec)) else {
+            return self.mirror(&service).await.map(|()| None);
+        };
         let selector = spec.selector.clone().unwrap_or_default();
         let mut pods = self.sources.pods.list(&key.namespace);
         pods.retain(|pod| {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt as _};
 
-use super::{EndpointController, HEADLESS, MANAGED_BY, MANAGER, SERVICE_NAME, endpoint};
+use super::{EndpointController, HEADLESS, MANAGED_BY, MANAGER, MIRROR, SERVICE_NAME, endpoint};
 use crate::error::Result;
 use crate::key::ObjectKey;
 use crate::model::Pod;
@@ -25,8 +25,13 @@ const OWN_LABELS: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
 /// The Service of a slice of this controller.
 pub(super) fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     let labels = slice.labels();
-    (labels.get(MANAGED_BY).map(String::as_str) == Some(MANAGER)).then_some(())?;
+    matches!(labels.get(MANAGED_BY)?.as_str(), MANAGER | MIRROR).then_some(())?;
     Some(ObjectKey::new(slice.namespace().unwrap_or_default(), labels.get(SERVICE_NAME)?))
+}
+
+/// Whether a slice was made from the pods that a Service selects, or from Endpoints.
+pub(super) fn is_of(slice: &EndpointSlice, manager: &str) -> bool {
+    slice.labels().get(MANAGED_BY).map(String::as_str) == Some(manager)
 }
 
 /// Whether a slice may be one of a Service, by its name alone.
@@ -34,15 +39,77 @@ pub(super) fn is_named_after(slice: &str, service: &str) -> bool {
     slice.strip_prefix(service).is_some_and(|rest| rest.starts_with('-') && !rest[1..].contains('-'))
 }
 
+/// Endpoints with the same ports.
+pub(super) type Group = (Vec<EndpointPort>, Vec<Endpoint>);
+
+/// What slices are made of, but for their endpoints.
+pub(super) struct Form {
+    pub(super) service: ObjectKey,
+    pub(super) family: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) owner: OwnerReference,
+}
+
 /// What is to be done.
 #[derive(Default)]
-struct Plan {
+pub(super) struct Plan {
     create: Vec<EndpointSlice>,
     update: Vec<EndpointSlice>,
     delete: Vec<Arc<EndpointSlice>>,
 }
 
 impl Plan {
+    /// Has slices deleted.
+    pub(super) fn delete(&mut self, slices: impl IntoIterator<Item = Arc<EndpointSlice>>) {
+        self.delete.extend(slices);
+    }
+
+    /// Has endpoints put into the known slices of their ports, and into new ones.
+    pub(super) fn fill(&mut self, form: &Form, known: Vec<Arc<EndpointSlice>>, groups: Vec<Group>) {
+        let mut left = known;
+        for (ports, endpoints) in groups {
+            let (same, others): (Vec<_>, Vec<_>) =
+                left.into_iter().partition(|slice| slice.ports.clone().unwrap_or_default() == ports);
+            left = others;
+            // One that says that there are no endpoints is needed only where none says anything else.
+            let mut needless = !endpoints.is_empty();
+            for filled in fill(&same, endpoints) {
+                match filled {
+                    Filled::Old { slice, endpoints } if endpoints.is_empty() && needless => {
+                        self.delete.push(slice);
+                    }
+                    Filled::Old { slice, endpoints } => {
+                        needless = true;
+                        let up_to_date = slice.endpoints.as_deref().unwrap_or_default() == endpoints
+                            && slice.metadata.labels.as_ref() == Some(&form.labels)
+                            && slice.owner_references() == [form.owner.clone()];
+                        if !up_to_date {
+                            let mut slice = (*slice).clone();
+                            slice.endpoints = Some(endpoints);
+                            slice.metadata.labels = Some(form.labels.clone());
+                            slice.metadata.owner_references = Some(vec![form.owner.clone()]);
+                            self.update.push(slice);
+                        }
+                    }
+                    Filled::New { endpoints } => self.create.push(EndpointSlice {
+                        metadata: ObjectMeta {
+                            generate_name: Some(format!("{}-", form.service.name)),
+                            namespace: Some(form.service.namespace.clone()),
+                            labels: Some(form.labels.clone()),
+                            owner_references: Some(vec![form.owner.clone()]),
+                            ..ObjectMeta::default()
+                        },
+                        address_type: form.family.clone(),
+                        endpoints: Some(endpoints),
+                        ports: Some(ports.clone()),
+                    }),
+                }
+            }
+        }
+        self.delete.extend(left);
+        self.reuse();
+    }
+
     /// A slice that would be deleted becomes one that would be made: one write instead of two.
     fn reuse(&mut self) {
         let can = |old: &EndpointSlice, new: &EndpointSlice| old.address_type == new.address_type;
@@ -75,13 +142,16 @@ impl EndpointController {
         let mut known = self.sources.slices.list(&key.namespace);
         known.retain(|slice| service_of(slice).as_ref() == Some(&key) && !owner::is_terminating(&**slice));
         let mut plan = Plan::default();
+        // It may have had no selector before.
+        let (known, mirrored): (Vec<_>, Vec<_>) = known.into_iter().partition(|slice| is_of(slice, MANAGER));
+        plan.delete(mirrored);
         let mut families = spec.ip_families.clone().unwrap_or_default();
         if families.is_empty() {
             families.push("IPv4".to_owned());
         }
         let (mine, other): (Vec<_>, Vec<_>) =
             known.into_iter().partition(|slice| families.contains(&slice.address_type));
-        plan.delete.extend(other);
+        plan.delete(other);
         for family in &families {
             let of_family: Vec<_> =
                 mine.iter().filter(|slice| slice.address_type == *family).cloned().collect();
@@ -100,7 +170,7 @@ impl EndpointController {
         plan: &mut Plan,
     ) {
         let name = service.name_any();
-        let mut wanted: Vec<(Vec<EndpointPort>, Vec<Endpoint>)> = Vec::new();
+        let mut wanted: Vec<Group> = Vec::new();
         for pod in pods {
             let is_six = |address: &str| address.contains(':');
             let addresses = pod.addresses();
@@ -118,50 +188,13 @@ impl EndpointController {
             // A slice without endpoints says that there are none.
             wanted.push((Vec::new(), Vec::new()));
         }
-        let labels = labels(service, spec);
-        let owner = owner::reference(service);
-        let mut left = known;
-        for (ports, endpoints) in wanted {
-            let (same, others): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|slice| slice.ports.clone().unwrap_or_default() == ports);
-            left = others;
-            // One that says that there are no endpoints is needed only where none says anything else.
-            let mut needless = !endpoints.is_empty();
-            for filled in fill(&same, endpoints) {
-                match filled {
-                    Filled::Old { slice, endpoints } if endpoints.is_empty() && needless => {
-                        plan.delete.push(slice);
-                    }
-                    Filled::Old { slice, endpoints } => {
-                        needless = true;
-                        let up_to_date = slice.endpoints.as_deref().unwrap_or_default() == endpoints
-                            && slice.metadata.labels.as_ref() == Some(&labels)
-                            && slice.owner_references() == [owner.clone()];
-                        if !up_to_date {
-                            let mut slice = (*slice).clone();
-                            slice.endpoints = Some(endpoints);
-                            slice.metadata.labels = Some(labels.clone());
-                            slice.metadata.owner_references = Some(vec![owner.clone()]);
-                            plan.update.push(slice);
-                        }
-                    }
-                    Filled::New { endpoints } => plan.create.push(EndpointSlice {
-                        metadata: ObjectMeta {
-                            generate_name: Some(format!("{name}-")),
-                            namespace: service.namespace(),
-                            labels: Some(labels.clone()),
-                            owner_references: Some(vec![owner.clone()]),
-                            ..ObjectMeta::default()
-                        },
-                        address_type: family.to_owned(),
-                        endpoints: Some(endpoints),
-                        ports: Some(ports.clone()),
-                    }),
-                }
-            }
-        }
-        plan.delete.extend(left);
-        plan.reuse();
+        let form = Form {
+            service: ObjectKey::of(service),
+            family: family.to_owned(),
+            labels: labels(service, spec),
+            owner: owner::reference(service),
+        };
+        plan.fill(&form, known, wanted);
     }
 
     fn zone(&self, node: &str) -> Option<String> {
@@ -169,7 +202,7 @@ impl EndpointController {
         node.labels().get(ZONE).cloned()
     }
 
-    async fn carry_out(&self, service: &ObjectKey, plan: Plan) -> Result<()> {
+    pub(super) async fn carry_out(&self, service: &ObjectKey, plan: Plan) -> Result<()> {
         let api = Api::<EndpointSlice>::namespaced(self.client.clone(), &service.namespace);
         let creations = plan.create.iter().map(|slice| async {
             let made = api.create(&PostParams::default(), slice).await;
