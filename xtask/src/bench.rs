@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Error,
-    daemon::{Daemon, Directory, isolate, output, release},
+    daemon::{Daemon, Directory, output, prepare},
     tools,
 };
 
@@ -158,8 +158,7 @@ fn processes(name: &str) -> Vec<String> {
 
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
     tools::install_peers()?;
-    isolate()?;
-    let dray = release(root, "dray")?;
+    let [dray] = prepare(root, ["dray"])?;
     let directory = Directory::new("bench")?;
     let mut lines = Vec::new();
     starts(&dray, directory.path(), &mut lines)?;
@@ -373,8 +372,8 @@ fn deployments(daemon: &Daemon, directory: &Path, lines: &mut Vec<Line>) -> Resu
 /// KiB of private memory of the shim of a container that sleeps.
 fn shim(daemon: &Daemon, state: &Path) -> Result<u64, Error> {
     daemon.ask(&["run", "-d", "--name", "shim", IMAGE, "sleep", "infinity"])?;
-    let sizes =
-        processes("dray-shim").into_iter().map(|pid| memory(&pid, &["Private_Clean:", "Private_Dirty:"]));
+    let shims = processes(&format!("dray-shim {}", state.display()));
+    let sizes = shims.iter().map(|pid| memory(pid, &["Private_Clean:", "Private_Dirty:"]));
     let sizes = sizes.collect::<Result<Vec<_>, _>>()?;
     sizes.into_iter().max().ok_or_else(|| Error::Unexpected { what: "no shim runs".to_owned() })
 }

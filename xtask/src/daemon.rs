@@ -19,26 +19,41 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that nobody announces.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Goes on in a network and a mount namespace of its own, so that the host's links, packet rules and mounts stay as they
-/// are. Does not return but with an error, the first time.
-pub(crate) fn isolate() -> Result<(), Error> {
-    if std::env::var_os(ISOLATED).is_some() {
-        return run(Command::new("ip").args(["link", "set", "lo", "up"]));
+/// Builds packages for release, and goes on in a network and a mount namespace of its own, so that the host's links, packet
+/// rules and mounts stay as they are. Answers the binaries.
+pub(crate) fn prepare<const N: usize>(root: &Path, packages: [&str; N]) -> Result<[PathBuf; N], Error> {
+    let mut binaries = [const { PathBuf::new() }; N];
+    for (binary, package) in binaries.iter_mut().zip(packages) {
+        *binary = release(root, package)?;
     }
-    tools::install_packages()?;
-    let executable = std::env::current_exe()
-        .map_err(|source| Error::File { path: PathBuf::from("/proc/self/exe"), source })?;
+    if std::env::var_os(ISOLATED).is_none() {
+        return Err(isolate());
+    }
+    run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    Ok(binaries)
+}
+
+/// Begins anew in namespaces of its own. Everything is built by then, as no network is in reach there.
+fn isolate() -> Error {
+    if let Err(error) = tools::install_packages() {
+        return error;
+    }
+    let executable = match std::env::current_exe() {
+        Ok(executable) => executable,
+        Err(source) => return Error::File { path: PathBuf::from("/proc/self/exe"), source },
+    };
     let mut command = Command::new("unshare");
     command
         .args(["--net", "--mount", "--propagation", "private", "--"])
         .arg(executable)
         .args(std::env::args_os().skip(1))
-        .env(ISOLATED, "1");
-    Err(Error::Start { program: program(&command), source: command.exec() })
+        .env(ISOLATED, "1")
+        .env("CARGO_NET_OFFLINE", "true");
+    Error::Start { program: program(&command), source: command.exec() }
 }
 
 /// Builds a package for release and answers its binary.
-pub(crate) fn release(root: &Path, package: &str) -> Result<PathBuf, Error> {
+fn release(root: &Path, package: &str) -> Result<PathBuf, Error> {
     let mut command = Command::new("cargo");
     command.args(["build", "--release", "--package", package, "--message-format=json"]);
     command.current_dir(root).stderr(Stdio::inherit());

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     Error,
-    daemon::{Daemon, Directory, fetch, isolate, release},
+    daemon::{Daemon, Directory, fetch, prepare},
 };
 
 const IMAGE: &str = "example-web";
@@ -55,9 +55,7 @@ fn show(daemon: &Daemon, arguments: &[&str]) -> Result<String, Error> {
 }
 
 pub(crate) fn run(root: &Path) -> Result<(), Error> {
-    isolate()?;
-    let dray = release(root, "dray")?;
-    let web = release(root, IMAGE)?;
+    let [dray, web] = prepare(root, ["dray", IMAGE])?;
     let directory = Directory::new("demo")?;
     let context = directory.path().join("context");
     let file = |path: &Path| {
