@@ -16,6 +16,8 @@ use crate::record::{self, ContainerRecord, Status};
 use crate::spec::RestartPolicy;
 use crate::{Engine, Result, shim_client};
 
+const SIGKILL: i32 = 9;
+
 impl Engine {
     pub(crate) async fn restore(&self) -> Result<()> {
         let found = self.blocking(Self::read_records).await?;
@@ -164,6 +166,13 @@ impl Engine {
             let _ = dray_network::namespace::remove(&path);
         }
         for path in self.left_in("c", &known) {
+            // A daemon was killed between making the process and noting that it runs: it waits for a word that nobody
+            // would ever give, or nobody would ever look after it.
+            if let Ok(process) = dray_runtime::Process::read(&path.join("pid.json"))
+                && process.signal(SIGKILL).is_ok()
+            {
+                tracing::info!(pid = process.pid, "ended a process that belongs to no container");
+            }
             let _ = fs::remove_dir_all(path);
         }
         let sandboxes = self.sandboxes();
