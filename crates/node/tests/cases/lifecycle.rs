@@ -482,6 +482,9 @@ async fn killed_in_the_middle(mut world: World) -> World {
             .filter(|record| record.state.status == dray_engine::Status::Running)
             .count();
         assert_eq!(running, 3 * (round + 1), "each pod has one container, and no other runs");
+        dray_testkit::eventually("processes that belong to nobody to end", Duration::from_secs(10), || {
+            (crate::world::processes() == running).then_some(())
+        });
         assert_eq!(world.engine().sandboxes().len(), 3 * (round + 1));
     }
     world

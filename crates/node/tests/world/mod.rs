@@ -61,15 +61,7 @@ pub struct World {
 
 /// Ends what a test that failed has left running, so that nothing stays on the host.
 pub fn sweep() {
-    let group = format!("dray-{}", instance());
-    let roots: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path())
-        .chain([PathBuf::from("/sys/fs/cgroup")])
-        .map(|root| root.join(&group))
-        .filter(|path| path.is_dir())
-        .collect();
+    let roots = groups();
     for root in &roots {
         dray_testkit::eventually("the test's processes to end", PATIENCE, || {
             let processes = processes_below(root);
@@ -85,6 +77,24 @@ pub fn sweep() {
             (!root.exists()).then_some(())
         });
     }
+}
+
+/// The control groups of the test's engine, one in each hierarchy.
+fn groups() -> Vec<PathBuf> {
+    let group = format!("dray-{}", instance());
+    std::fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .chain([PathBuf::from("/sys/fs/cgroup")])
+        .map(|root| root.join(&group))
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// How many processes run in containers, whether the engine knows of them or not.
+pub fn processes() -> usize {
+    groups().iter().map(|group| processes_below(group).len()).max().unwrap_or(0)
 }
 
 fn groups_in(group: &Path) -> Vec<PathBuf> {
