@@ -175,6 +175,15 @@ impl Engine {
             }
             let _ = fs::remove_dir_all(path);
         }
+        for record in self.containers().iter().filter(|record| record.state.process.is_none()) {
+            // What was just ended leaves its group empty in a moment; this waits for it.
+            if let Ok(group) = self.group_of(record)
+                && group.exists()
+                && let Err(error) = group.delete()
+            {
+                tracing::warn!(container = %record.id, %error, "cannot remove a control group that was left");
+            }
+        }
         let sandboxes = self.sandboxes();
         let names = sandboxes.iter().map(|sandbox| sandbox.name.clone()).collect();
         for path in self.left_in("p", &names) {
