@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use dray_store::{EventKind, Limits, Store, Watcher};
@@ -21,6 +22,10 @@ use crate::{
     read::Pages,
     service::ApiService,
 };
+
+/// The first and the longest pause after the cluster's own objects could not be made again.
+const RETRY: Duration = Duration::from_millis(10);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 /// A connection to a node agent.
 pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -115,12 +120,18 @@ impl ApiServer {
                 });
                 let mut changes = futures_util::stream::select_all(following);
                 while let Some(gone) = changes.next().await {
-                    let Some(inner) = inner.upgrade().filter(|_| gone) else { continue };
-                    if let Err(error) = (ApiServer { inner }).bootstrap(service_address).await {
-                        tracing::warn!(
+                    let mut pause = RETRY;
+                    while let Some(inner) = inner.upgrade().filter(|_| gone) {
+                        let Err(error) = (ApiServer { inner }).bootstrap(service_address).await else {
+                            break;
+                        };
+                        // The address of what was deleted may not be free again yet.
+                        tracing::debug!(
                             error = &error as &dyn std::error::Error,
                             "the cluster lacks its own objects"
                         );
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_RETRY);
                     }
                 }
             };

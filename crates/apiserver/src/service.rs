@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use dray_machinery::Status;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -68,8 +68,23 @@ impl ApiService {
                 )));
             }
         };
-        let answer = self.inner.handle(self.identity.as_deref(), &mut parts, body).await;
-        let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+        let accepted = parts.headers.get(header::ACCEPT_ENCODING).cloned();
+        let accepted = accepted.as_ref().and_then(|value| value.to_str().ok());
+        let changes = !matches!(parts.method, Method::GET | Method::HEAD);
+        let (inner, identity) = (self.inner.clone(), self.identity.clone());
+        let work = async move { inner.handle(identity.as_deref(), &mut parts, body).await };
+        // A change is done to its end, even when whoever asked for it goes away meanwhile.
+        let answer = if changes {
+            match tokio::spawn(work).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::error!(%error, "a request was cut off");
+                    respond::failure(&Status::internal("the request was cut off"))
+                }
+            }
+        } else {
+            work.await
+        };
         let big = answer.body().size_hint().exact().is_some_and(|length| length >= COMPRESSED_FROM);
         if big && accepted.is_some_and(|accepted| accepted.split(',').any(|one| one.trim() == "gzip")) {
             compressed(answer).await

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dray_apiserver::{ApiServer, Config, Identity};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Namespace, Pod, Service},
@@ -255,6 +255,26 @@ async fn deployments_scale_and_are_checked() {
             .message
             .starts_with("Deployment.apps \"bad\" is invalid: spec.template.metadata.labels: Invalid value")
     );
+}
+
+#[tokio::test]
+async fn a_change_is_done_to_its_end() {
+    let cluster = cluster().await;
+    let services: Api<Service> = Api::default_namespaced(cluster.client.clone());
+    let wanted = |name: &str| json!({ "metadata": { "name": name }, "spec": { "clusterIP": "10.43.0.77", "ports": [{ "port": 80 }] } });
+    let request = http::Request::post("/api/v1/namespaces/default/services")
+        .body(http_body_util::Full::new(bytes::Bytes::from(wanted("a").to_string())))
+        .unwrap();
+    let mut service = cluster.server.service(Identity::component("test"));
+    // Whoever asked goes away while the change is under way.
+    let gone = tower_service::Service::call(&mut service, request).now_or_never();
+    assert!(gone.is_none());
+    let parameters = WatchParams::default().fields("metadata.name=a").timeout(20);
+    let mut events = services.watch(&parameters, "0").await.unwrap().boxed();
+    assert!(matches!(events.try_next().await.unwrap().unwrap(), WatchEvent::Added(_)));
+    let second: Service = serde_json::from_value(wanted("b")).unwrap();
+    let refused = services.create(&PostParams::default(), &second).await.unwrap_err();
+    assert!(refused.to_string().contains("provided IP is already allocated"), "{refused}");
 }
 
 #[tokio::test]
