@@ -1,8 +1,8 @@
-//! `docker cp`: paths of a container as archives.
+//! `docker cp`, `diff` and `export`: a container's file system, in part, in what is new, and as a whole.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dray_engine::PathEntry;
+use dray_engine::{ChangeKind, PathEntry};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -72,6 +72,34 @@ pub(crate) async fn write(api: &Api, id: &str, query: &Query, incoming: Incoming
     let container = api.engine.container(id)?;
     api.engine.write_archive(&container, path(query)?, reader).await?;
     Ok(body::empty(StatusCode::OK))
+}
+
+pub(crate) async fn changes(api: &Api, id: &str) -> Result<Response<Body>> {
+    let changes = api.engine.changes(&api.engine.container(id)?).await?;
+    let document: Vec<_> = changes
+        .iter()
+        .map(|(path, kind)| {
+            let kind = match kind {
+                ChangeKind::Modified => 0,
+                ChangeKind::Added => 1,
+                ChangeKind::Deleted => 2,
+            };
+            json!({ "Path": format!("/{}", path.to_string_lossy()), "Kind": kind })
+        })
+        .collect();
+    body::json(StatusCode::OK, &document)
+}
+
+pub(crate) async fn export(api: &Api, id: &str) -> Result<Response<Body>> {
+    let root = api.engine.merged_root(&api.engine.container(id)?).await?;
+    let (sender, response) = body::stream("application/octet-stream");
+    tokio::task::spawn_blocking(move || {
+        // The answer has begun: all that can be done is to end it without the archive's end mark.
+        if let Err(error) = dray_image::archive_contents(root, BodyWriter { sender }) {
+            tracing::debug!(%error, "cannot export a container");
+        }
+    });
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -101,6 +101,8 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("HEAD", ["containers", id, "archive"]) => archive::stat(api, id, &query).await,
         ("GET", ["containers", id, "archive"]) => archive::read(api, id, &query).await,
         ("PUT", ["containers", id, "archive"]) => archive::write(api, id, &query, request.into_body()).await,
+        ("GET", ["containers", id, "changes"]) => archive::changes(api, id).await,
+        ("GET", ["containers", id, "export"]) => archive::export(api, id).await,
         ("DELETE", ["containers", id]) => containers::remove(api, id, &query).await,
         ("POST", ["containers", id, "exec"]) => exec::create(api, id, request.into_body()).await,
 

@@ -18,7 +18,7 @@ use crate::{Engine, Error, Id, Result};
 /// The directory of unfinished work below the data directory.
 const SCRATCH: &str = "scratch";
 /// What a start puts into every root to mount on, parents behind what is in them.
-const MOUNT_POINTS: &[&str] =
+pub(crate) const MOUNT_POINTS: &[&str] =
     &["etc/hosts", "etc/hostname", "etc/resolv.conf", "etc", "proc", "sys", "dev/console", "dev"];
 
 /// Removes what a crash left of unfinished work.

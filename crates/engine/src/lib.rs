@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod changes;
 mod container;
 mod control;
 mod create;
@@ -39,6 +40,7 @@ mod supervise;
 mod volumes;
 
 pub use archive::PathEntry;
+pub use changes::ChangeKind;
 pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
 pub use dray_runtime::cgroup::Statistics;

@@ -25,7 +25,7 @@ pub use config::{ContainerDefaults, History, ImageConfig, RootFs};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use load::Loaded;
-pub use pack::{archive_path, copy_directory};
+pub use pack::{archive_contents, archive_path, copy_directory};
 pub use reference::Reference;
 pub use store::{Image, ImageStore, Layer, NewImage};
 pub use unpack::{decompressed_head, extract_archive};

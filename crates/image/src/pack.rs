@@ -87,6 +87,22 @@ pub fn archive_path(parent: BorrowedFd<'_>, name: &OsStr, prefix: &Path, writer:
     packer.builder.get_mut().flush().io("write archive of", prefix)
 }
 
+/// Writes an uncompressed archive of what is in `directory`, without the directory itself.
+///
+/// # Errors
+/// [`Error::Io`] when something cannot be read or the writer fails.
+pub fn archive_contents(directory: OwnedFd, writer: impl Write) -> Result<()> {
+    let mut packer = Packer {
+        builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
+        overlay: false,
+        links: HashMap::new(),
+        size: 0,
+    };
+    packer.directory(directory, Path::new(""))?;
+    packer.builder.finish().io("write archive of", "directory")?;
+    packer.builder.get_mut().flush().io("write archive of", "directory")
+}
+
 struct Packer<W: Write> {
     builder: Builder<W>,
     overlay: bool,
