@@ -9,6 +9,7 @@ use dray_image::{Digest, Image, Reference};
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, CachedStep, Pins};
+use crate::configure::Scope;
 use crate::context::Context;
 use crate::expand::Expander;
 use crate::instruction::{Dockerfile, Instruction, Kind, Stage};
@@ -141,12 +142,14 @@ impl Builder {
         let mut session = Session {
             builder: self,
             request: &request,
-            escape: file.escape,
             context,
             output: Output(progress),
             pins: Pins::new(&self.cache),
-            arguments: Arguments::new(request.build_args.clone()),
-            used: Vec::new(),
+            scope: Scope {
+                escape: file.escape,
+                arguments: Arguments::new(request.build_args.clone()),
+                used: Vec::new(),
+            },
             results: Vec::new(),
             step: 0,
             total,
@@ -249,14 +252,11 @@ fn source_stage(earlier: &[Stage], from: &str) -> Option<usize> {
 pub(crate) struct Session<'a> {
     pub(crate) builder: &'a Builder,
     pub(crate) request: &'a BuildRequest,
-    pub(crate) escape: char,
     pub(crate) context: Arc<Context>,
     pub(crate) output: Output,
     pub(crate) pins: Pins,
-    /// The arguments as the current stage sees them.
-    pub(crate) arguments: Arguments,
-    /// Names of arguments that some `ARG` declared.
-    pub(crate) used: Vec<String>,
+    /// What words mean in the current stage.
+    pub(crate) scope: Scope,
     /// What each stage has become; those that nobody needs are not built.
     results: Vec<Option<State>>,
     step: usize,
@@ -273,14 +273,14 @@ impl Session<'_> {
                     Some(text) => Some(self.expand_global(text)?),
                     None => None,
                 };
-                self.arguments.declare_global(name, default);
-                self.used.push(name.clone());
+                self.scope.arguments.declare_global(name, default);
+                self.scope.used.push(name.clone());
             }
         }
-        let global = self.arguments.clone();
+        let global = self.scope.arguments.clone();
         for (index, stage) in file.stages.iter().enumerate() {
             let result = if needed[index] {
-                self.arguments = global.clone();
+                self.scope.arguments = global.clone();
                 Some(self.stage(&file.stages[..index], stage).await?)
             } else {
                 None
@@ -291,8 +291,8 @@ impl Session<'_> {
     }
 
     fn expand_global(&self, text: &str) -> Result<String> {
-        let lookup = |name: &str| self.arguments.global(name);
-        Expander { escape: self.escape, lookup: &lookup }.word(text).map_err(Error::invalid)
+        let lookup = |name: &str| self.scope.arguments.global(name);
+        Expander { escape: self.scope.escape, lookup: &lookup }.word(text).map_err(Error::invalid)
     }
 
     async fn print_step(&mut self, source: &str) -> Result<()> {
@@ -399,8 +399,12 @@ impl Session<'_> {
     /// Records the image and gives it its names.
     async fn finish(&mut self, state: State) -> Result<Digest> {
         let Some(id) = state.id.clone() else { return Err(Error::NoResult) };
-        let unused: Vec<&str> =
-            self.arguments.given_names().filter(|name| !self.used.iter().any(|used| used == name)).collect();
+        let unused: Vec<&str> = self
+            .scope
+            .arguments
+            .given_names()
+            .filter(|name| !self.scope.used.iter().any(|used| used == name))
+            .collect();
         if !unused.is_empty() {
             let text = format!("[Warning] One or more build-args {unused:?} were not consumed\n");
             self.output.text(text.replace('"', "").replace(", ", " ")).await?;

@@ -6,6 +6,7 @@
 
 mod builder;
 mod cache;
+mod configure;
 mod context;
 mod error;
 mod expand;
@@ -22,6 +23,7 @@ mod tree;
 
 pub use builder::{BuildRequest, Builder, Progress, Pruned};
 pub use cache::CachedStep;
+pub use configure::amend;
 pub use error::{Error, ParseError, Result};
 pub use instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 pub use lines::Heredoc;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Api;
 use crate::body::{self, Body, BodyWriter};
+use crate::commit;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
@@ -219,11 +220,11 @@ pub(crate) fn save(api: &Api, names: &[&str]) -> Result<Response<Body>> {
     Ok(response)
 }
 
-/// `docker pull`: images come from `load` so far, and the answer says so.
-pub(crate) async fn create(api: &Api, query: &Query, _incoming: Incoming) -> Result<Response<Body>> {
-    let name = query.non_empty("fromImage").ok_or_else(|| {
-        ApiError::new(StatusCode::NOT_IMPLEMENTED, "importing is not supported: use `docker load`")
-    })?;
+/// `docker import`, and `docker pull`: images do not come from registries, and the answer says so.
+pub(crate) async fn create(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let Some(name) = query.non_empty("fromImage") else {
+        return commit::import(api, query, incoming).await;
+    };
     let name = match query.non_empty("tag") {
         Some(tag) if tag.starts_with("sha256:") => format!("{name}@{tag}"),
         Some(tag) => format!("{name}:{tag}"),

@@ -7,6 +7,7 @@
 mod archive;
 mod body;
 mod build;
+mod commit;
 mod containers;
 mod create;
 mod duration;

@@ -7,8 +7,8 @@ use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::query::{Query, decode};
 use crate::{
-    API_VERSION, Api, MINIMUM_API_VERSION, archive, build, containers, create, events, exec, images, inspect,
-    list, logs, networks, observe, system, volumes,
+    API_VERSION, Api, MINIMUM_API_VERSION, archive, build, commit, containers, create, events, exec, images,
+    inspect, list, logs, networks, observe, system, volumes,
 };
 
 /// Answers one request.
@@ -76,6 +76,7 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
             "login to registries is not supported: images come from build, load and import",
         )),
 
+        ("POST", ["commit"]) => commit::commit(api, &query, request.into_body()).await,
         ("POST", ["build"]) => build::build(api, &query, request.into_body()).await,
         ("POST", ["build", "prune"]) => build::prune(api).await,
         ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),

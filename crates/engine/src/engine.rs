@@ -9,6 +9,7 @@ use dray_runtime::Executable;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::broadcast;
 
+use crate::commit;
 use crate::container::ContainerHandle;
 use crate::error::{IoContext, Trying};
 use crate::events::{Event, EventFilter, EventKind, Events};
@@ -82,6 +83,7 @@ impl Engine {
         private_directory(&config.data_dir)?;
         layers::clear_scratch(&config.data_dir)?;
         let images = Arc::new(ImageStore::open(config.data_dir.join("image"))?);
+        commit::clear_leases(&images)?;
         let executable = Executable::open().trying("open the running binary")?;
         let networks = Networks::open(&config)?;
         let namespaces = NamespacePool::open(run("q"))?;

@@ -8,6 +8,7 @@
 
 mod archive;
 mod changes;
+mod commit;
 mod container;
 mod control;
 mod create;
@@ -41,6 +42,7 @@ mod volumes;
 
 pub use archive::PathEntry;
 pub use changes::ChangeKind;
+pub use commit::CommitSpec;
 pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
 pub use dray_runtime::cgroup::Statistics;

@@ -23,9 +23,21 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Io`] when something cannot be read or the writer fails.
 pub(crate) fn pack(root: &Path, overlay: bool, writer: impl Write) -> Result<u64> {
+    pack_some(root, Packer::new(overlay, writer))
+}
+
+/// As [`pack`] with `overlay`, but only of paths that are `wanted`, which is asked for each directory before what is
+/// in it.
+///
+/// # Errors
+/// As [`pack`].
+pub(crate) fn pack_wanted(root: &Path, wanted: &dyn Fn(&Path) -> bool, writer: impl Write) -> Result<u64> {
+    pack_some(root, Packer { wanted, ..Packer::new(true, writer) })
+}
+
+fn pack_some<W: Write>(root: &Path, mut packer: Packer<'_, W>) -> Result<u64> {
     let fd = openat(CWD, root, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .io("open directory", root)?;
-    let mut packer = Packer { builder: Builder::new(writer), overlay, links: HashMap::new(), size: 0 };
     packer.builder.mode(tar::HeaderMode::Complete);
     packer.directory(fd, Path::new(""))?;
     packer.builder.finish().io("write archive of", root)?;
@@ -42,12 +54,7 @@ pub fn copy_directory(source: OwnedFd, target: &Path) -> Result<()> {
     let (reader, writer) = io::pipe().io("make a pipe for", target)?;
     std::thread::scope(|scope| {
         let packing = scope.spawn(move || {
-            let mut packer = Packer {
-                builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
-                overlay: false,
-                links: HashMap::new(),
-                size: 0,
-            };
+            let mut packer = Packer::new(false, io::BufWriter::with_capacity(64 * 1024, writer));
             packer.directory(source, Path::new(""))?;
             packer.builder.finish().io("write archive of", "directory")?;
             packer.builder.get_mut().flush().io("write archive of", "directory")
@@ -76,12 +83,7 @@ pub fn copy_directory(source: OwnedFd, target: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] when something cannot be read or the writer fails.
 pub fn archive_path(parent: BorrowedFd<'_>, name: &OsStr, prefix: &Path, writer: impl Write) -> Result<()> {
-    let mut packer = Packer {
-        builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
-        overlay: false,
-        links: HashMap::new(),
-        size: 0,
-    };
+    let mut packer = Packer::new(false, io::BufWriter::with_capacity(64 * 1024, writer));
     packer.entry(parent, name, prefix)?;
     packer.builder.finish().io("write archive of", prefix)?;
     packer.builder.get_mut().flush().io("write archive of", prefix)
@@ -92,26 +94,26 @@ pub fn archive_path(parent: BorrowedFd<'_>, name: &OsStr, prefix: &Path, writer:
 /// # Errors
 /// [`Error::Io`] when something cannot be read or the writer fails.
 pub fn archive_contents(directory: OwnedFd, writer: impl Write) -> Result<()> {
-    let mut packer = Packer {
-        builder: Builder::new(io::BufWriter::with_capacity(64 * 1024, writer)),
-        overlay: false,
-        links: HashMap::new(),
-        size: 0,
-    };
+    let mut packer = Packer::new(false, io::BufWriter::with_capacity(64 * 1024, writer));
     packer.directory(directory, Path::new(""))?;
     packer.builder.finish().io("write archive of", "directory")?;
     packer.builder.get_mut().flush().io("write archive of", "directory")
 }
 
-struct Packer<W: Write> {
+struct Packer<'a, W: Write> {
     builder: Builder<W>,
     overlay: bool,
     /// The first path of each file that has several.
     links: HashMap<(u64, u64), PathBuf>,
     size: u64,
+    wanted: &'a dyn Fn(&Path) -> bool,
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
+    fn new(overlay: bool, writer: W) -> Self {
+        Self { builder: Builder::new(writer), overlay, links: HashMap::new(), size: 0, wanted: &|_| true }
+    }
+
     fn directory(&mut self, fd: OwnedFd, path: &Path) -> Result<()> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&fd).io("list", path)? {
@@ -126,7 +128,10 @@ impl<W: Write> Packer<W> {
             self.marker(&path.join(".wh..wh..opq"))?;
         }
         for name in names {
-            self.entry(fd.as_fd(), &name, &path.join(&name))?;
+            let path = path.join(&name);
+            if (self.wanted)(&path) {
+                self.entry(fd.as_fd(), &name, &path)?;
+            }
         }
         Ok(())
     }

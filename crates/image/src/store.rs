@@ -312,27 +312,38 @@ impl ImageStore {
         Ok(layer)
     }
 
-    /// Packs `upper` as it is now, without moving it, and makes a layer of the archive.
+    /// Packs `upper` as it is now, without moving it, makes a layer of the archive, and leases it to `owner`. Only
+    /// paths that are `wanted` become part of it.
     ///
     /// # Errors
     /// When it cannot be packed or unpacked.
-    pub fn commit_copy(&self, parent: Option<&Digest>, upper: &Path) -> Result<Layer> {
+    pub fn commit_copy(
+        &self,
+        parent: Option<&Digest>,
+        upper: &Path,
+        wanted: &dyn Fn(&Path) -> bool,
+        owner: &str,
+    ) -> Result<Layer> {
         let _adding = self.adding.read();
         let mut ingest = self.content.begin()?;
-        pack::pack(upper, true, &mut ingest)?;
+        pack::pack_wanted(upper, wanted, &mut ingest)?;
         let (blob, _) = ingest.commit(None)?;
-        self.unpack_blob(parent, &blob, &blob)
+        let layer = self.unpack_blob(parent, &blob, &blob)?;
+        self.lease(owner, &layer.chain_id)?;
+        Ok(layer)
     }
 
-    /// Makes the uncompressed archive `reader` a layer without parent (`docker import`).
+    /// Makes the archive `reader` a layer without parent (`docker import`), and leases it to `owner`.
     ///
     /// # Errors
     /// When the archive is damaged.
-    pub fn import_layer(&self, reader: impl Read + Send) -> Result<Layer> {
+    pub fn import_layer(&self, reader: impl Read + Send, owner: &str) -> Result<Layer> {
         let _adding = self.adding.read();
         let mut plain = unpack::decompress(reader).io("read", "archive")?;
         let (blob, _) = self.content.put_from(&mut plain, None)?;
-        self.unpack_blob(None, &blob, &blob)
+        let layer = self.unpack_blob(None, &blob, &blob)?;
+        self.lease(owner, &layer.chain_id)?;
+        Ok(layer)
     }
 
     fn adopt(&self, parent: Option<&Digest>, diff_id: Digest, size: u64, directory: &Path) -> Result<Layer> {
