@@ -32,8 +32,9 @@ struct Check {
     run: fn() -> Outcome,
 }
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     Check { name: "root", need: Need::Always, quick: true, run: root },
+    Check { name: "root directory", need: Need::Always, quick: true, run: root_directory },
     Check { name: "kernel", need: Need::Always, quick: true, run: kernel },
     Check { name: "namespaces", need: Need::Always, quick: true, run: namespaces },
     Check { name: "overlayfs", need: Need::Always, quick: true, run: || filesystem("overlay") },
@@ -78,6 +79,16 @@ fn root() -> Outcome {
         Ok("user 0".to_owned())
     } else {
         Err("dray must run as root; try sudo".to_owned())
+    }
+}
+
+fn root_directory() -> Outcome {
+    match dray_runtime::namespaces::root_is_whole() {
+        Ok(true) => Ok("that of the mount namespace".to_owned()),
+        Ok(false) => {
+            Err("this is a chroot, which could not confine containers; use pivot_root(8)".to_owned())
+        }
+        Err(error) => Err(chain(&error)),
     }
 }
 

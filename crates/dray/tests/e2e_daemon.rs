@@ -130,6 +130,21 @@ fn a_kernel_that_lacks_something_is_named() {
 }
 
 #[test]
+fn a_chroot_is_refused_as_it_could_not_confine_containers() {
+    isolate();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for name in ["proc", "tmp", "usr", "bin"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    fs::copy(env!("CARGO_BIN_EXE_dray"), root.join("bin/dray")).unwrap();
+    stdout(Command::new("mount").arg("--bind").arg("/proc").arg(root.join("proc")));
+    let error = refused(Command::new("chroot").arg(root).args(["/bin/dray", "up", "--data-dir", "/tmp/d"]));
+    assert!(error.contains("root directory: this is a chroot"), "{error}");
+    stdout(Command::new("umount").arg(root.join("proc")));
+}
+
+#[test]
 fn doctor_lists_what_the_host_offers() {
     isolate();
     let text = stdout(&mut dray(&["doctor"]));

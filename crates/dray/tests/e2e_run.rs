@@ -426,7 +426,8 @@ fn bad_input_is_refused_as_docker_does_and_leaves_nothing() {
         (&["exec", "nosuch", "true"], "No such container: nosuch"),
         (&["rmi", "nosuch"], "No such image: nosuch"),
         (&["tag", "box", "UPPER"], "UPPER"),
-        (&["volume", "rm", "nosuch"], "no such volume"),
+        // Older clients say it with a capital letter.
+        (&["volume", "rm", "nosuch"], "o such volume"),
         (&["network", "rm", "nosuch"], "network nosuch not found"),
         (&["kill", "-s", "NOSUCH", "box"], ""),
         (&["logs", "nosuch"], "No such container: nosuch"),

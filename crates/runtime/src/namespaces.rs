@@ -141,6 +141,37 @@ pub fn run_inside<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> Resu
     })
 }
 
+/// Whether this process sees its mount namespace from the namespace's own root, and not from a directory below it that
+/// `chroot(2)` made its root.
+///
+/// In a `chroot` a container would not be confined: what joins its mount namespace later, as an exec does, begins at the
+/// namespace's root (`setns(2)`), which is the host's.
+///
+/// # Errors
+/// When the kernel refuses to look.
+pub fn root_is_whole() -> Result<bool> {
+    let identity = || {
+        let stat = rustix::fs::stat("/").to("look at the root directory")?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    let seen = identity()?;
+    let namespace = open_namespace(Path::new("/proc/self/ns/mnt"))?;
+    std::thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                // A thread that shares its root directory with others may not join a mount namespace.
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).to("part a thread's root directory")?;
+                crate::sys::setns(namespace.as_fd(), libc::CLONE_NEWNS).to("join the mount namespace")?;
+                Ok(identity()? == seen)
+            })
+            .join()
+            .unwrap_or(Err(Error::System {
+                operation: "look at the root directory",
+                source: std::io::ErrorKind::Other.into(),
+            }))
+    })
+}
+
 /// Whether a file name is one that [`pin`] makes, for whoever cleans a directory.
 pub fn is_pin_name(name: &OsStr) -> bool {
     [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts]
