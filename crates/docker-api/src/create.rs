@@ -45,11 +45,11 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 macro_rules! request {
-    ($(#[$meta:meta])* $name:ident { $($field:ident : $kind:ty = $wire:literal),* $(,)? }) => {
+    ($(#[$meta:meta])* $visibility:vis $name:ident { $($field:ident : $kind:ty = $wire:literal),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Default, Deserialize)]
         #[serde(default)]
-        struct $name { $(#[serde(rename = $wire, deserialize_with = "nullable")] $field: $kind,)* }
+        $visibility struct $name { $(#[serde(rename = $wire, deserialize_with = "nullable")] $field: $kind,)* }
     };
 }
 
@@ -142,7 +142,7 @@ impl From<UlimitRequest> for Ulimit {
 
 request! { LogRequest { kind: String = "Type", options: BTreeMap<String, String> = "Config" } }
 request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
-request! { EndpointRequest { aliases: Vec<String> = "Aliases", addresses: AddressRequest = "IPAMConfig" } }
+request! { pub(crate) EndpointRequest { aliases: Vec<String> = "Aliases", addresses: AddressRequest = "IPAMConfig" } }
 request! { AddressRequest { ipv4: String = "IPv4Address" } }
 request! {
     MountRequest {
@@ -509,7 +509,7 @@ pub(crate) fn network_mode(mode: &str) -> NetworkMode {
     }
 }
 
-fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
+pub(crate) fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
     let address = match request.addresses.ipv4.as_str() {
         "" => None,
         text => {

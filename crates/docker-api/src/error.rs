@@ -70,6 +70,7 @@ impl From<EngineError> for ApiError {
             | EngineError::NetworkNotFound { .. }
             | EngineError::NoSuchPath { .. } => StatusCode::NOT_FOUND,
             EngineError::Conflict { .. } => StatusCode::CONFLICT,
+            EngineError::Forbidden { .. } => StatusCode::FORBIDDEN,
             EngineError::Invalid { .. } | EngineError::Start { .. } => StatusCode::BAD_REQUEST,
             EngineError::NotModified { .. } => StatusCode::NOT_MODIFIED,
             EngineError::Image(error) => image_status(error),

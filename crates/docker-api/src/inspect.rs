@@ -208,7 +208,10 @@ pub(crate) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
 }
 
 fn network_settings(record: &ContainerRecord) -> Value {
-    let networks: Map<String, Value> = if record.endpoints.is_empty() {
+    // One that runs and has left all its networks is in none.
+    let is_outside = record.state.status == Status::Running
+        && matches!(record.spec.network, NetworkMode::Default | NetworkMode::Named(_));
+    let networks: Map<String, Value> = if record.endpoints.is_empty() && !is_outside {
         stopped_networks(record)
     } else {
         record
@@ -265,8 +268,9 @@ fn stopped_networks(record: &ContainerRecord) -> Map<String, Value> {
 pub(crate) fn endpoint(record: &ContainerRecord, endpoint: &EndpointRecord) -> Value {
     let aliases = record.spec.endpoints.get(&endpoint.network_name).map(|spec| spec.aliases.clone());
     let predefined = endpoint.network_name == "bridge" || endpoint.names.is_empty();
+    let fixed = record.spec.endpoints.get(&endpoint.network_name).and_then(|spec| spec.address);
     json!({
-        "IPAMConfig": null, "Links": null,
+        "IPAMConfig": fixed.map(|address| json!({ "IPv4Address": address.to_string() })), "Links": null,
         "Aliases": aliases.filter(|aliases| !aliases.is_empty()),
         "MacAddress": endpoint.mac.clone().unwrap_or_default(), "DriverOpts": null, "GwPriority": 0,
         "NetworkID": endpoint.network.as_str(),

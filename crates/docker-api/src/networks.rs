@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Api;
 use crate::body::{self, Body};
+use crate::create::{self, EndpointRequest};
 use crate::duration::rfc3339;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
@@ -144,6 +145,28 @@ pub(crate) async fn remove(api: &Api, name: &str) -> Result<Response<Body>> {
         }
         result => Ok(result.map(|()| body::empty(StatusCode::NO_CONTENT))?),
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Membership {
+    container: String,
+    endpoint_config: Option<EndpointRequest>,
+}
+
+pub(crate) async fn connect(api: &Api, name: &str, incoming: Incoming) -> Result<Response<Body>> {
+    let request: Membership = body::read_json(incoming).await?;
+    let container = api.engine.container(&request.container)?;
+    let endpoint = create::endpoint_spec(request.endpoint_config.unwrap_or_default())?;
+    api.engine.connect_network(&container, name, endpoint).await?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+pub(crate) async fn disconnect(api: &Api, name: &str, incoming: Incoming) -> Result<Response<Body>> {
+    let request: Membership = body::read_json(incoming).await?;
+    let container = api.engine.container(&request.container)?;
+    api.engine.disconnect_network(&container, name).await?;
+    Ok(body::empty(StatusCode::OK))
 }
 
 /// Networks that no container is in, but for those that are always there.

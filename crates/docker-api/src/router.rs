@@ -129,6 +129,10 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("POST", ["networks", "prune"]) => networks::prune(api, &query).await,
         ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
         ("GET", ["networks", name]) => networks::inspect(api, name),
+        ("POST", ["networks", name, "connect"]) => networks::connect(api, name, request.into_body()).await,
+        ("POST", ["networks", name, "disconnect"]) => {
+            networks::disconnect(api, name, request.into_body()).await
+        }
         ("DELETE", ["networks", name]) => networks::remove(api, name).await,
 
         ("GET", ["volumes"]) => volumes::list(api, &query),

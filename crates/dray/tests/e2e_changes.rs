@@ -154,3 +154,97 @@ fn makes_images_of_containers_and_archives() {
     assert_eq!(fs::read_dir(daemon.path("d/image/leases")).unwrap().count(), 0, "nothing holds a layer");
     daemon.assert_nothing_left();
 }
+
+#[test]
+fn joins_and_leaves_networks_later() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let inspect = |name: &str, what: &str| daemon.ok(&["inspect", "-f", what, name]);
+    let networks = "{{range $name, $at := .NetworkSettings.Networks}}{{$name}}={{$at.IPAddress}} {{end}}";
+    daemon.ok(&["network", "create", "--subnet", "10.78.0.0/24", "front"]);
+    daemon.ok(&["network", "create", "--subnet", "10.79.0.0/24", "back"]);
+    daemon.ok(&["run", "-d", "--name", "peer", "--network", "back", "box", "sleep", "1000"]);
+    let page = "echo page > /tmp/index.html; httpd -f -p 80 -h /tmp";
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "front",
+        "-p",
+        "127.0.0.1:8097:80",
+        "box",
+        "sh",
+        "-c",
+        page,
+    ]);
+    let published = || common::fetch("127.0.0.1:8097").is_some_and(|body| body == "page\n");
+    dray_testkit::eventually("the server", common::PATIENCE, || published().then_some(()));
+
+    daemon.ok(&["network", "connect", "--alias", "store", "--ip", "10.79.0.9", "back", "web"]);
+    assert_eq!(inspect("web", networks), "back=10.79.0.9 front=10.78.0.2");
+    let fetched =
+        |name: &str| daemon.docker(&["exec", "peer", "wget", "-q", "-O", "-", name]).stdout == b"page\n";
+    assert!(fetched("http://web/") && fetched("http://store/"), "found by name and by alias");
+    let found = daemon.ok(&["exec", "web", "nslookup", "peer", "127.0.0.11"]);
+    assert!(found.contains("10.79.0.2"), "and it finds others: {found}");
+    // The default route's gateway, as the kernel writes it (proc_net_route(5)).
+    let leads_by = |gateway: &str| {
+        let routes = daemon.ok(&["exec", "web", "cat", "/proc/net/route"]);
+        routes.lines().any(|line| line.contains(&format!("\t00000000\t{gateway}\t")))
+    };
+    assert!(leads_by("01004E0A"), "its way out stays 10.78.0.1");
+    daemon.refused(
+        &["network", "connect", "back", "web"],
+        "endpoint with name web already exists in network back",
+    );
+    daemon.refused(&["network", "connect", "nosuch", "web"], "network nosuch not found");
+    daemon.refused(&["network", "connect", "back", "nosuch"], "No such container: nosuch");
+    daemon.refused(&["network", "connect", "--ip", "10.79.0.9", "back", "peer"], "already exists");
+    daemon.refused(&["network", "connect", "host", "web"], "host network");
+    daemon.refused(&["network", "connect", "--alias", "x", "bridge", "web"], "user defined networks");
+
+    // Leaving the first network moves ports and the way out to the next.
+    daemon.ok(&["network", "disconnect", "front", "web"]);
+    assert_eq!(inspect("web", networks), "back=10.79.0.9");
+    daemon.refused(&["network", "disconnect", "front", "web"], "is not connected to network front");
+    assert!(published(), "the port leads to the place that is left");
+    assert!(leads_by("01004F0A"), "its way out is 10.79.0.1");
+    daemon.ok(&["network", "disconnect", "back", "web"]);
+    assert_eq!(inspect("web", networks), "");
+    assert!(!published(), "the port leads nowhere");
+    let lookup = daemon.docker(&["exec", "peer", "nslookup", "store", "127.0.0.11"]);
+    assert!(!String::from_utf8_lossy(&lookup.stdout).contains("10.79.0.9"), "its names went with it");
+    daemon.ok(&["network", "connect", "back", "web"]);
+    assert!(published() && fetched("http://web/"), "and back again");
+
+    // What is said of one that does not run holds for its next start.
+    daemon.ok(&["stop", "-t", "0", "web"]);
+    daemon.ok(&["network", "connect", "--ip", "10.78.0.7", "--alias", "late", "front", "web"]);
+    daemon.refused(&["network", "connect", "front", "web"], "already exists in network front");
+    daemon.ok(&["network", "disconnect", "back", "web"]);
+    daemon.ok(&["start", "web"]);
+    assert_eq!(inspect("web", networks), "front=10.78.0.7");
+    dray_testkit::eventually("the server", common::PATIENCE, || published().then_some(()));
+    assert!(daemon.ok(&["exec", "web", "nslookup", "late", "127.0.0.11"]).contains("10.78.0.7"));
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let events = daemon.ok(&[
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        &format!("{soon:.3}"),
+        "--filter",
+        "type=network",
+        "--filter",
+        "event=disconnect",
+        "--format",
+        "{{.Action}} {{index .Actor.Attributes \"name\"}}",
+    ]);
+    assert_eq!(events, "disconnect front\ndisconnect back\ndisconnect back");
+    daemon.ok(&["rm", "-f", "web", "peer"]);
+    daemon.ok(&["network", "rm", "front", "back"]);
+    daemon.assert_nothing_left();
+}

@@ -38,6 +38,12 @@ pub enum Error {
         /// In the words that Docker's API uses.
         message: String,
     },
+    /// What exists does not allow it.
+    #[error("{message}")]
+    Forbidden {
+        /// In the words that Docker's API uses.
+        message: String,
+    },
     /// The request makes no sense.
     #[error("{message}")]
     Invalid {

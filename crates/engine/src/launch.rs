@@ -324,15 +324,12 @@ impl Engine {
         let plain = EndpointSpec::default();
         for (index, name) in names.iter().enumerate() {
             let endpoint = record.spec.endpoints.get(name).unwrap_or(&plain);
-            let mut aliases = vec![record.name.clone(), record.id.short().to_owned()];
-            aliases.extend(endpoint.aliases.iter().cloned());
-            aliases.dedup();
             let place = Place {
                 owner: &record.id,
                 namespace,
                 interface: format!("eth{index}"),
                 endpoint,
-                names: aliases,
+                names: self.names_of(record, endpoint),
             };
             made.endpoints.push(self.inner.networks.connect(name, &place)?);
         }
@@ -342,6 +339,14 @@ impl Engine {
         }
         self.inner.networks.names.serve(&record.id, namespace, &made.endpoints, prepared);
         Ok(())
+    }
+
+    /// Under which names others find a container at one place.
+    pub(crate) fn names_of(&self, record: &ContainerRecord, endpoint: &EndpointSpec) -> Vec<String> {
+        let mut names = vec![record.name.clone(), record.id.short().to_owned()];
+        names.extend(endpoint.aliases.iter().cloned());
+        names.dedup();
+        names
     }
 
     fn join_namespaces(&self, record: &ContainerRecord, resolved: &mut Resolved) -> Result<()> {

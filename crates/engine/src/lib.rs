@@ -23,6 +23,7 @@ mod launch;
 mod layers;
 mod lifecycle;
 mod logs;
+mod membership;
 mod name_service;
 mod namespace_pool;
 mod networks;

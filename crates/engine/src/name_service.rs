@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use dray_network::names::{Forwarder, Listening, NameServer, Names, Prepared, Resolvers};
+use dray_network::names::{Forwarder, Listening, NameServer, Names, Prepared, Resolvers, View};
 use parking_lot::Mutex;
 
 use crate::Id;
@@ -18,7 +18,8 @@ pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 pub(crate) struct NameService {
     names: Arc<Names>,
     forwarder: Arc<Forwarder>,
-    listening: Mutex<HashMap<Id, Listening>>,
+    /// What listens in each container, and what it sees.
+    listening: Mutex<HashMap<Id, (Listening, Arc<View>)>>,
 }
 
 impl NameService {
@@ -53,18 +54,43 @@ impl NameService {
                 self.names.add(endpoint.network.as_str(), IpAddr::V4(address), &endpoint.names);
             }
         }
-        let networks = endpoints.iter().map(|endpoint| endpoint.network.to_string()).collect();
-        let server = NameServer::new(self.names.view(networks), Arc::clone(&self.forwarder));
+        let view = self.names.view(networks_of(endpoints));
+        let server = NameServer::new(view.clone(), Arc::clone(&self.forwarder));
         let served = match prepared {
             Some(prepared) => server.serve_prepared(prepared),
             None => server.serve_redirected(namespace, ADDRESS),
         };
         match served {
             Ok(listening) => {
-                self.listening.lock().insert(owner.clone(), listening);
+                self.listening.lock().insert(owner.clone(), (listening, view));
             }
             Err(error) => tracing::warn!(container = %owner, %error, "cannot serve names in a container"),
         }
+    }
+
+    /// Tells of a container's places as they are now, one of which is `changed`: new, or no longer there.
+    pub(crate) fn change(
+        &self,
+        owner: &Id,
+        namespace: &Path,
+        endpoints: &[EndpointRecord],
+        changed: &EndpointRecord,
+    ) {
+        if let Some(address) = changed.address {
+            let (network, address) = (changed.network.as_str(), IpAddr::V4(address));
+            if endpoints.contains(changed) {
+                self.names.add(network, address, &changed.names);
+            } else {
+                self.names.remove(network, address);
+            }
+        }
+        match self.listening.lock().get(owner) {
+            Some((_, view)) => return view.set_networks(networks_of(endpoints)),
+            // A daemon that found a container without any place serves it nothing.
+            None if endpoints.is_empty() => return,
+            None => {}
+        }
+        self.serve(owner, namespace, endpoints, None);
     }
 
     /// Ends the service of a container and forgets its names.
@@ -76,4 +102,8 @@ impl NameService {
             }
         }
     }
+}
+
+fn networks_of(endpoints: &[EndpointRecord]) -> Vec<String> {
+    endpoints.iter().map(|endpoint| endpoint.network.to_string()).collect()
 }
