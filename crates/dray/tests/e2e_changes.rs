@@ -134,7 +134,7 @@ fn makes_images_of_containers_and_archives() {
     daemon.ok(&["commit", "--pause=false", "fresh", "same"]);
     assert_eq!(inspect("same", "{{len .RootFS.Layers}}"), inspect("box", "{{len .RootFS.Layers}}"));
     daemon.refused(&["commit", "nosuch", "x"], "No such container: nosuch");
-    daemon.refused(&["commit", "fresh", "UPPER"], "UPPER");
+    daemon.refused(&["commit", "fresh", "UPPER"], "must be lowercase");
     daemon.refused(&["commit", "-c", "RUN true", "fresh"], "run is not a valid change command");
     daemon.refused(&["commit", "-c", "NOSUCH", "fresh"], "NOSUCH");
 

@@ -373,7 +373,9 @@ fn looks_at_pauses_and_updates_containers() {
     daemon.ok(&["rm", "user"]);
     daemon.ok(&["volume", "prune", "-f"]);
     assert_eq!(daemon.ok(&["volume", "ls", "-q"]), "named");
-    assert!(daemon.ok(&["volume", "prune", "-af"]).ends_with("Total reclaimed space: 8B"));
+    assert!(
+        daemon.ok(&["volume", "prune", "-f", "--filter", "all=1"]).ends_with("Total reclaimed space: 8B")
+    );
     daemon.ok(&["image", "prune", "-af"]);
     assert_eq!(daemon.ok(&["images", "-q"]), "");
     daemon.assert_nothing_left();
@@ -546,7 +548,8 @@ fn copies_files_in_and_out() {
     assert!(fs::read_to_string(daemon.path("passwd")).unwrap().starts_with("root:"));
     daemon.ok(&["cp", "box1:/link", &host("copied-link")]);
     assert_eq!(fs::read_link(daemon.path("copied-link")).unwrap(), std::path::Path::new("/etc/passwd"));
-    daemon.refused(&["cp", "box1:/nosuch", "-"], "Could not find the file /nosuch in container box1");
+    // Clients of different ages put it in different words.
+    daemon.refused(&["cp", "box1:/nosuch", "-"], "/nosuch");
     daemon.refused(&["cp", &host("tree/a"), "box1:/nosuch/"], "no such directory");
     daemon.refused(&["cp", &host("tree/a"), "nosuch:/x"], "No such container: nosuch");
     daemon.ok(&["kill", "box1"]);
