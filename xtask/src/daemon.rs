@@ -202,6 +202,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Error> {
     Err(Error::Failed { command: describe(command), status: output.status })
 }
 
+/// The body of a page, once a program that has just been started serves it.
+pub(crate) fn fetch_when_served(address: SocketAddr) -> Result<String, Error> {
+    let begin = Instant::now();
+    loop {
+        match fetch(address) {
+            Err(_) if begin.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+}
+
 /// The body of a page.
 pub(crate) fn fetch(address: SocketAddr) -> Result<String, Error> {
     let failed = |source| Error::Connection { address, source };

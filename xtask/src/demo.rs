@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     Error,
-    daemon::{Daemon, Directory, fetch, prepare},
+    daemon::{Daemon, Directory, fetch, fetch_when_served, prepare},
 };
 
 const IMAGE: &str = "example-web";
@@ -86,7 +86,7 @@ pub(crate) fn run(root: &Path) -> Result<(), Error> {
     steps.step("Run it as a container with a published port", || {
         let port = format!("{PORT}:{PORT}");
         show(&daemon, &["run", "-d", "--name", "web", "-p", &port, IMAGE])?;
-        let page = fetch(SocketAddr::from(([127, 0, 0, 1], PORT)))?;
+        let page = fetch_when_served(SocketAddr::from(([127, 0, 0, 1], PORT)))?;
         println!("http://127.0.0.1:{PORT}/ answers: {page}");
         Ok(())
     })?;
