@@ -4,13 +4,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::json;
 use support::{condition, is_rolled_out, make_ready, template, when, when_all};
 
@@ -278,36 +277,4 @@ async fn controllers_that_begin_again_go_on() {
     assert!(left.iter().all(|pod| pod.labels()["app"] == "web"));
     let sets = when_all(&cluster.sets(), "one set", |sets| sets.len() == 1).await;
     assert!(set.starts_with("gone-") || sets[0].name_any() == set);
-}
-
-/// How long it takes; run with `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn measure() {
-    let cluster = support::cluster().await;
-    let mut times = Vec::new();
-    for number in 0..25 {
-        let name = format!("one{number}");
-        let pods = cluster.pods();
-        let labels = format!("app={name}");
-        let mut events = pods.watch(&WatchParams::default().labels(&labels), "0").await.unwrap().boxed();
-        let start = Instant::now();
-        cluster.deployment(&name, json!({ "replicas": 1 })).await;
-        while !matches!(events.next().await.unwrap().unwrap(), WatchEvent::Added(_)) {}
-        times.push(start.elapsed());
-    }
-    times.sort();
-    println!("Deployment of 1 from POST to its pod: median {:?}, p90 {:?}", times[12], times[22]);
-    let pods = cluster.pods();
-    let mut events = pods.watch(&WatchParams::default().labels("app=many"), "0").await.unwrap().boxed();
-    let start = Instant::now();
-    cluster.deployment("many", json!({ "replicas": 1000 })).await;
-    let mut count = 0;
-    while count < 1000 {
-        if matches!(events.next().await.unwrap().unwrap(), WatchEvent::Added(_)) {
-            count += 1;
-        }
-    }
-    println!("Deployment of 1000: all pods exist after {:?}", start.elapsed());
-    let _ = PostParams::default();
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dray_apiserver::{ApiServer, Config, Identity};
 use futures_util::StreamExt as _;
@@ -248,69 +248,4 @@ async fn a_scheduler_that_begins_again_knows_what_is_taken() {
     cluster.stop = Some(start(&cluster.server));
     assert_eq!(cluster.refusal_of("b").await, "0/1 nodes are available: 1 Insufficient cpu.");
     assert_eq!(cluster.node_of("c").await, "one");
-}
-
-/// How long it takes; run with `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures"]
-async fn measure() {
-    let cluster = cluster().await;
-    for number in 0..100 {
-        cluster.node(&format!("n{number}"), json!({}), size("64")).await;
-    }
-    let mut times = Vec::new();
-    for number in 0..40 {
-        let name = format!("single{number}");
-        let pods = cluster.pods();
-        let fields = format!("metadata.name={name}");
-        let parameters = WatchParams::default().fields(&fields);
-        let mut events = pods.watch(&parameters, "0").await.unwrap().boxed();
-        cluster.pod(&name, asking("10m")).await;
-        let created = Instant::now();
-        loop {
-            if let WatchEvent::Modified(pod) = events.next().await.unwrap().unwrap()
-                && pod.spec.unwrap().node_name.is_some()
-            {
-                break;
-            }
-        }
-        times.push(created.elapsed());
-    }
-    times.sort();
-    println!("created to bound: median {:?}, p90 {:?}", times[20], times[36]);
-    let client = cluster.client.clone();
-    let pods: Api<Pod> = Api::default_namespaced(client);
-    let count = 3000;
-    let mut events = pods.watch(&WatchParams::default().labels("backlog=yes"), "0").await.unwrap().boxed();
-    let start = Instant::now();
-    let creator = tokio::spawn({
-        let pods = pods.clone();
-        async move {
-            let pod: Pod = serde_json::from_value(json!({
-                "metadata": { "generateName": "p-", "labels": { "backlog": "yes" } },
-                "spec": asking("10m"),
-            }))
-            .unwrap();
-            futures_util::stream::iter(0..count)
-                .for_each_concurrent(16, |_| async {
-                    pods.create(&PostParams::default(), &pod).await.unwrap();
-                })
-                .await;
-            start.elapsed()
-        }
-    });
-    let mut bound = 0;
-    while bound < count {
-        if let WatchEvent::Modified(pod) = events.next().await.unwrap().unwrap()
-            && pod.spec.unwrap().node_name.is_some()
-        {
-            bound += 1;
-        }
-    }
-    let took = start.elapsed();
-    println!(
-        "{count} pods created in {:?}, bound in {took:?}: {:.0}/s",
-        creator.await.unwrap(),
-        f64::from(count) / took.as_secs_f64()
-    );
 }

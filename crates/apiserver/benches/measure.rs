@@ -1,4 +1,4 @@
-//! How long it takes; run in a release build with `--run-ignored only --no-capture`.
+//! How long it takes; run with `cargo test --release -p dray-apiserver --bench measure -- --ignored --nocapture`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::time::{Duration, Instant};

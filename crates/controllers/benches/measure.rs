@@ -1,6 +1,7 @@
-//! What the cluster half takes of memory and time; run in a release build with `--run-ignored only --no-capture`.
+//! What the cluster half takes of memory and time; run with `cargo test --release -p dray-controllers --bench measure -- --ignored --nocapture`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
