@@ -129,8 +129,8 @@ impl Drop for Daemon {
             let _ = self.docker(&["rm", "-f", id]);
         }
         let down = Command::new(env!("CARGO_BIN_EXE_dray"))
-            .arg("down")
-            .arg("--run-dir")
+            // The containers of pods would be started again by anything less.
+            .args(["down", "--all", "--run-dir"])
             .arg(self.path("r"))
             .status();
         if down.is_ok_and(|status| status.success())
