@@ -45,18 +45,27 @@ impl Choices {
     /// Reads what was chosen, or chooses networks that the host does not use.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, Error> {
         let path = data_dir.join("choices.json");
-        if let Ok(text) = fs::read(&path) {
-            return serde_json::from_slice(&text)
-                .map_err(|source| error::io("read", &path)(io::Error::from(source)));
+        match fs::read(&path) {
+            Ok(text) => {
+                return serde_json::from_slice(&text)
+                    .map_err(|source| error::io("read", &path)(io::Error::from(source)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // To choose again would take the addresses of Services away from those who hold on to them.
+            Err(error) => return Err(error::io("read", &path)(error)),
         }
         let network = |source| Error::Network { source };
         let taken = Netlink::open().and_then(|netlink| netlink.networks_in_use()).map_err(network)?;
         let service_network = pool::choose_subnet(pool::service_candidates(), &taken).map_err(network)?;
         let choices = Self { service_network };
-        let text = serde_json::to_vec_pretty(&choices).unwrap_or_default();
         // A half-written file must not be found at the next start.
         let new = path.with_extension("new");
-        fs::write(&new, text).map_err(error::io("write", &new))?;
+        let write = || {
+            let file = fs::File::create(&new)?;
+            serde_json::to_writer_pretty(&file, &choices)?;
+            file.sync_all()
+        };
+        write().map_err(error::io("write", &new))?;
         fs::rename(&new, &path).map_err(error::io("write", &path))?;
         Ok(choices)
     }
@@ -201,7 +210,9 @@ impl Cluster {
         self.stop.send_replace(true);
         self.api.shut_down();
         for task in self.tasks.drain(..) {
-            let _ = task.await;
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the cluster broke");
+            }
         }
     }
 

@@ -107,6 +107,25 @@ fn wrong_places_are_refused_in_one_line() {
 }
 
 #[test]
+fn the_range_of_services_is_never_chosen_twice() {
+    let mut daemon = Daemon::start();
+    let choices = daemon.path("d/choices.json");
+    let chosen = fs::read_to_string(&choices).unwrap();
+    daemon.down(&["--all"]);
+    daemon.up();
+    assert_eq!(fs::read_to_string(&choices).unwrap(), chosen);
+    daemon.down(&["--all"]);
+    // What cannot be read is not replaced: a directory can be opened and not read.
+    fs::remove_file(&choices).unwrap();
+    fs::create_dir(&choices).unwrap();
+    let mut up = dray(&["up", "--data-dir"]);
+    let error = refused(up.arg(daemon.path("d")).arg("--run-dir").arg(daemon.path("r")));
+    assert!(error.contains("cannot read") && error.contains("choices.json"), "{error}");
+    fs::remove_dir(&choices).unwrap();
+    fs::write(&choices, chosen).unwrap();
+}
+
+#[test]
 fn a_kernel_that_lacks_something_is_named() {
     isolate();
     let directory = tempfile::tempdir().unwrap();
