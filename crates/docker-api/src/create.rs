@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dray_engine::{
-    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, LogPolicy, Mount, MountSource, NamespaceMode,
-    NetworkMode, PortBinding, Protocol, Resources, RestartPolicy, SeccompMode, Security, Ulimit,
+    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, HealthCheck, LogPolicy, Mount, MountSource,
+    NamespaceMode, NetworkMode, PortBinding, Protocol, Resources, RestartPolicy, SeccompMode, Security,
+    Ulimit,
 };
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -71,6 +72,7 @@ request! {
         labels: BTreeMap<String, String> = "Labels",
         stop_signal: Option<String> = "StopSignal",
         stop_timeout: Option<i64> = "StopTimeout",
+        health: Option<Value> = "Healthcheck",
         host: HostConfig = "HostConfig",
         networking: NetworkingConfig = "NetworkingConfig",
     }
@@ -237,6 +239,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         ports,
         publish_all: host.publish_all,
         restart,
+        health: request.health.as_ref().map(HealthCheck::parse).transpose()?,
         resources,
         security: Security {
             privileged: host.privileged,

@@ -62,7 +62,7 @@ fn document(engine: &Engine, record: &ContainerRecord) -> Value {
 
 fn state(record: &ContainerRecord) -> Value {
     let state = &record.state;
-    json!({
+    let mut value = json!({
         "Status": state.as_str(),
         "Running": matches!(state.status, Status::Running | Status::Restarting),
         "Paused": state.paused,
@@ -74,7 +74,20 @@ fn state(record: &ContainerRecord) -> Value {
         "Error": state.error,
         "StartedAt": rfc3339(state.started),
         "FinishedAt": rfc3339(state.finished),
-    })
+    });
+    if let Some(health) = &state.health {
+        value["Health"] = json!({
+            "Status": health.status.as_str(),
+            "FailingStreak": health.failing_streak,
+            "Log": health.log.iter().map(|result| json!({
+                "Start": rfc3339(Some(result.start)),
+                "End": rfc3339(Some(result.end)),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            })).collect::<Vec<_>>(),
+        });
+    }
+    value
 }
 
 /// Lays `over` on `base`, nulls left out.

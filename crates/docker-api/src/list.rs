@@ -1,6 +1,6 @@
 //! `GET /containers/json`.
 
-use dray_engine::{ContainerRecord, Engine, Status};
+use dray_engine::{ContainerRecord, Engine, HealthStatus, Status};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -98,7 +98,9 @@ fn suits(engine: &Engine, record: &ContainerRecord, filters: &Filters) -> bool {
             let number = port.split('/').next().unwrap_or_default();
             record.ports.iter().any(|published| published.host_port.to_string() == number)
         })
-        && filters.any("health", |health| health == "none")
+        && filters.any("health", |health| {
+            health == record.state.health.as_ref().map_or("none", |known| known.status.as_str())
+        })
         && filters.any("is-task", |task| task == "false")
 }
 
@@ -156,7 +158,13 @@ fn status(record: &ContainerRecord) -> String {
     match state.status {
         Status::Created => "Created".to_owned(),
         Status::Running if state.paused => format!("Up {} (Paused)", since(state.started)),
-        Status::Running => format!("Up {}", since(state.started)),
+        Status::Running => match &state.health {
+            Some(health) if health.status == HealthStatus::Starting => {
+                format!("Up {} (health: starting)", since(state.started))
+            }
+            Some(health) => format!("Up {} ({})", since(state.started), health.status.as_str()),
+            None => format!("Up {}", since(state.started)),
+        },
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished)),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished)),
         Status::Removing => "Removal In Progress".to_owned(),

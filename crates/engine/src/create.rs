@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
 use crate::error::IoContext;
+use crate::health::HealthCheck;
 use crate::record::{ContainerRecord, State, VolumeUse};
 use crate::spec::{ContainerSpec, Mount, MountSource, NetworkMode, PortBinding, Protocol};
 use crate::{Engine, Error, Id, Result, parse_signal};
@@ -133,6 +134,8 @@ impl Engine {
             user,
             working_dir,
             stop_signal,
+            health_check: health_check(&spec, image)?,
+            shell: defaults.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]),
             created: Timestamp::now(),
             volumes: Vec::new(),
             state: State::default(),
@@ -299,6 +302,15 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         crate::oci::capability(capability)?;
     }
     Ok(())
+}
+
+/// The health check that counts: the caller's over the image's; none when there is nothing to run.
+fn health_check(spec: &ContainerSpec, image: &Image) -> Result<Option<HealthCheck>> {
+    let declared = image.config.config.other.get("Healthcheck").filter(|value| !value.is_null());
+    let declared = declared.map(HealthCheck::parse).transpose()?.unwrap_or_default();
+    let merged = spec.health.clone().unwrap_or_default().over(declared);
+    let is_none = merged.test.first().is_none_or(|kind| kind == "NONE") || merged.test.len() < 2;
+    Ok(Some(merged).filter(|_| !is_none))
 }
 
 fn publish_exposed(spec: &mut ContainerSpec, image: &Image) {

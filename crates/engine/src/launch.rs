@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
 use crate::error::{IoContext, Trying};
+use crate::health::Health;
 use crate::late_root::LateRoot;
 use crate::networks::{self, Place};
 use crate::oci::{self, Resolved, ResolvedUser};
@@ -107,6 +108,7 @@ impl Engine {
             record.state.exit_code = 0;
             record.state.oom_killed = false;
             record.state.error.clear();
+            record.state.health = record.health_check.is_some().then(Health::default);
         });
         self.save(container)?;
         self.publish(&record, "start", &[]);

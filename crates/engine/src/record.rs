@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::IoContext;
+use crate::health::{Health, HealthCheck};
 use crate::spec::{ContainerSpec, PortBinding};
 use crate::{Error, Id, Result};
 
@@ -35,6 +36,12 @@ pub struct ContainerRecord {
     pub working_dir: String,
     /// The signal that asks it to stop, as a number.
     pub stop_signal: i32,
+    /// How its health is checked; none when it is not.
+    #[serde(default)]
+    pub health_check: Option<HealthCheck>,
+    /// The shell that health checks given as one line run in.
+    #[serde(default)]
+    pub shell: Vec<String>,
     /// When it was made.
     pub created: Timestamp,
     /// The mounts, with volumes by name.
@@ -141,6 +148,9 @@ pub struct State {
     pub started: Option<Timestamp>,
     /// When it last ended.
     pub finished: Option<Timestamp>,
+    /// What its health checks have said; none when there are none.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 impl State {

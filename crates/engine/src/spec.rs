@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::health::HealthCheck;
+
 pub use dray_network::ports::Protocol;
 pub use dray_runtime::launch::TerminalSize;
 
@@ -58,6 +60,8 @@ pub struct ContainerSpec {
     pub publish_all: bool,
     /// What happens when the process ends.
     pub restart: RestartPolicy,
+    /// How its health is checked; what is left out comes from the image.
+    pub health: Option<HealthCheck>,
     /// Limits.
     pub resources: Resources,
     /// Isolation.

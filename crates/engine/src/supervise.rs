@@ -9,6 +9,7 @@ use dray_runtime::protocol::Exit;
 use jiff::Timestamp;
 
 use crate::container::ContainerHandle;
+use crate::health::HealthStatus;
 use crate::record::Status;
 use crate::spec::RestartPolicy;
 use crate::{Engine, Id, Result, record, shim_client};
@@ -27,6 +28,7 @@ const KILLED_EXIT: u8 = 137;
 impl Engine {
     /// Waits in the background for the end of a process that runs.
     pub(crate) fn supervise(&self, container: &Arc<ContainerHandle>, process: Process) {
+        self.check_health(container);
         let engine = self.clone();
         let container = Arc::clone(container);
         tokio::spawn(async move {
@@ -120,6 +122,10 @@ impl Engine {
             record.state.paused = false;
             record.state.exit_code = exit.code;
             record.state.oom_killed = exit.oom_killed;
+            if let Some(health) = &mut record.state.health {
+                // Nobody checks any more.
+                health.status = HealthStatus::Unhealthy;
+            }
             record.state.finished = Some(exit.finished_at.parse().unwrap_or_else(|_| Timestamp::now()));
             let again = !record.stopped_by_hand
                 && match record.spec.restart {
