@@ -50,7 +50,8 @@ fn health_checks_tell_how_a_container_is() {
     becomes(&daemon, "unhealthy");
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let until = (since + 1).to_string();
-    let events = daemon.ok(&["events", "--since", "1h", "--until", &until, "--filter", "event=health_status"]);
+    let events =
+        daemon.ok(&["events", "--since", "1h", "--until", &until, "--filter", "event=health_status"]);
     assert!(events.contains("health_status: unhealthy"), "{events}");
     daemon.ok(&["stop", "-t", "0", "checked"]);
     assert_eq!(health(&daemon, "checked", "Status"), "unhealthy", "nobody checks any more");

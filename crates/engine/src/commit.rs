@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dray_image::{ContainerDefaults, History, Image, ImageConfig, ImageStore, Layer, NewImage, Reference};
 
 use crate::container::ContainerHandle;
+use crate::failpoint::failpoint;
 use crate::record::ContainerRecord;
 use crate::{Engine, Error, Id, Result};
 
@@ -90,6 +91,7 @@ impl Engine {
             let wanted = |path: &std::path::Path| changes.contains_key(path);
             images.commit_copy(parent, &upper, &wanted, &owner).map(Some)
         };
+        failpoint("commit.layer-made");
         let image = layer.map_err(Error::from).and_then(|layer| {
             let image = self.describe(config, record.layers.clone(), layer, &created_by, &spec)?;
             let reference = spec.reference.map(|reference| reference.familiar()).unwrap_or_default();
@@ -98,6 +100,7 @@ impl Engine {
             self.publish(record, "commit", &more);
             Ok(image)
         });
+        failpoint("commit.written");
         images.release(&owner)?;
         image
     }

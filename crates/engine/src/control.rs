@@ -6,6 +6,7 @@ use dray_runtime::cgroup::Cgroup;
 
 use crate::container::ContainerHandle;
 use crate::error::Trying;
+use crate::failpoint::failpoint;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::{Resources, RestartPolicy};
 use crate::{Engine, Error, Result, create, oci};
@@ -52,8 +53,10 @@ impl Engine {
                     } else {
                         group.thaw().trying("thaw the container")?;
                     }
+                    failpoint("pause.frozen");
                     let record = handle.update(|record| record.state.paused = paused);
                     engine.save(&handle)?;
+                    failpoint("pause.recorded");
                     engine.publish(&record, if paused { "pause" } else { "unpause" }, &[]);
                     Ok(())
                 })
@@ -88,11 +91,13 @@ impl Engine {
                         let limits = oci::resources(&spec.resources, &spec.security)?;
                         engine.group_of(&record)?.update(&limits).trying("change the container's limits")?;
                     }
+                    failpoint("update.applied");
                     let record = handle.update(|record| {
                         record.spec.resources = spec.resources;
                         record.spec.restart = spec.restart;
                     });
                     engine.save(&handle)?;
+                    failpoint("update.recorded");
                     engine.publish(&record, "update", &[]);
                     Ok(())
                 })

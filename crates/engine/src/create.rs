@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use dray_image::Image;
 use jiff::Timestamp;
@@ -9,10 +10,11 @@ use jiff::Timestamp;
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
 use crate::error::IoContext;
+use crate::failpoint::failpoint;
 use crate::health::HealthCheck;
 use crate::record::{ContainerRecord, State, VolumeUse};
 use crate::spec::{ContainerSpec, Mount, MountSource, NetworkMode, PortBinding, Protocol};
-use crate::{Engine, Error, Id, Result, parse_signal};
+use crate::{Engine, Error, Id, Result, parse_signal, pending};
 
 /// Mount points of one container; more are refused.
 const MOUNT_LIMIT: usize = 1000;
@@ -74,8 +76,10 @@ impl Engine {
         if spec.publish_all {
             publish_exposed(&mut spec, image);
         }
+        failpoint("create.reserved");
         let directory = self.container_dir(&id);
         private_directory(&directory)?;
+        failpoint("create.directory-made");
         let made = self.make(spec, image, &id, &reserved.name);
         let record = match made {
             Ok(record) => record,
@@ -113,6 +117,7 @@ impl Engine {
         if let Some(chain) = image.chain_id() {
             self.inner.images.lease(id.as_str(), chain)?;
         }
+        failpoint("create.leased");
         let working_dir = match spec.working_dir.as_deref().filter(|dir| !dir.is_empty()) {
             Some(dir) => dir.to_owned(),
             None if defaults.working_dir.is_empty() => "/".to_owned(),
@@ -145,14 +150,17 @@ impl Engine {
             stopped_by_hand: false,
             spec,
         };
-        self.make_volumes(&mut record, defaults.volumes.keys())?;
         let directory = self.container_dir(id);
+        self.make_volumes(&mut record, defaults.volumes.keys(), &directory)?;
+        failpoint("create.volumes-made");
         for name in ["upper", "work"] {
             let path = directory.join(name);
             fs::create_dir(&path).io("create", &path)?;
         }
         set_mode(&directory.join("upper"), 0o755)?;
         self.write_record(&record)?;
+        failpoint("create.recorded");
+        pending::clear(&directory)?;
         Ok(record)
     }
 
@@ -161,6 +169,7 @@ impl Engine {
         &self,
         record: &mut ContainerRecord,
         declared: impl Iterator<Item = &'a String>,
+        directory: &Path,
     ) -> Result<()> {
         for target in declared {
             let target = clean_target(target)?;
@@ -179,13 +188,16 @@ impl Engine {
             if anonymous {
                 *name = Id::random().to_string();
             }
-            self.inner.volumes.create(name, BTreeMap::new(), anonymous)?;
             record.volumes.push(VolumeUse {
                 name: name.clone(),
                 target: mount.target.clone(),
                 anonymous,
                 read_only: mount.read_only,
             });
+        }
+        pending::write(directory, record)?;
+        for used in &record.volumes {
+            self.inner.volumes.create(&used.name, BTreeMap::new(), used.anonymous)?;
         }
         Ok(())
     }
@@ -386,7 +398,7 @@ fn clean_target(target: &str) -> Result<String> {
     Ok(clean)
 }
 
-fn set_mode(path: &std::path::Path, mode: u32) -> Result<()> {
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).io("change mode of", path)
 }

@@ -212,6 +212,12 @@ impl Engine {
         self.write_record(&container.record())
     }
 
+    /// Writes what a record is about to be, unless the container has been removed meanwhile.
+    pub(crate) fn write_ahead(&self, container: &ContainerHandle, record: &ContainerRecord) -> Result<()> {
+        let on_disk = container.on_disk.lock();
+        if *on_disk { self.write_record(record) } else { Ok(()) }
+    }
+
     pub(crate) fn write_record(&self, record: &ContainerRecord) -> Result<()> {
         record::write(&self.container_dir(&record.id).join("container.json"), record)
     }

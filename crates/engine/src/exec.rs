@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
 use crate::error::Trying;
+use crate::failpoint::failpoint;
 use crate::shim_client::{self, AttachOptions};
 use crate::spec::SeccompMode;
 use crate::{Engine, Error, Id, Result, launch, oci};
@@ -240,12 +241,14 @@ impl Engine {
             stderr: exec.spec.stderr && !exec.spec.tty,
         };
         let joined = async {
+            failpoint("exec.spawned");
             let stream = if detach { None } else { Some(shim_client::attach(directory, options).await?) };
             self.inner.execs.update(&exec.id, |exec| {
                 exec.process = Some(process);
                 exec.running = true;
             });
             shim_client::start(directory).await?;
+            failpoint("exec.started");
             Ok(stream)
         };
         let joined = joined.await;
@@ -293,6 +296,7 @@ impl Engine {
             && record.spec.security.seccomp == SeccompMode::Default;
         let list: Vec<Capability> = capabilities.iter().copied().collect();
         private_directory(directory)?;
+        failpoint("exec.directory-made");
         let launch = LaunchSpec {
             id: exec.id.short().to_owned(),
             kind: Kind::Exec {

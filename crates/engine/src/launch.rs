@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
 use crate::error::{IoContext, Trying};
+use crate::failpoint::failpoint;
 use crate::health::Health;
 use crate::late_root::LateRoot;
 use crate::networks::{self, Place};
@@ -100,7 +101,9 @@ impl Engine {
         for attach in pending {
             let _ = attach.answer.send(shim_client::attach(&directory, attach.options).await);
         }
+        failpoint("start.attached");
         shim_client::start(&directory).await?;
+        failpoint("start.started");
         let record = container.update(|record| {
             record.state.status = Status::Running;
             record.state.process = Some(process);
@@ -111,6 +114,7 @@ impl Engine {
             record.state.health = record.health_check.is_some().then(Health::default);
         });
         self.save(container)?;
+        failpoint("start.recorded");
         self.publish(&record, "start", &[]);
         self.supervise(container, process);
         Ok(())
@@ -175,6 +179,7 @@ impl Engine {
             sources: Vec::new(),
         };
         self.join_network(record, made, &mut resolved)?;
+        failpoint("start.published");
         self.join_namespaces(record, &mut resolved)?;
         let record = container.update(|record| {
             record.endpoints.clone_from(&made.endpoints);
@@ -196,6 +201,7 @@ impl Engine {
         let root = LateRoot::new(self, &record, &lower);
         resolved.user = resolve_user(root.accounts()?.root(), &record.user, &record.spec.groups)?;
         self.resolve_sources(&record, &root, &mut resolved)?;
+        failpoint("start.mounts-resolved");
         drop(root);
         let spec = oci::container(&record, &resolved)?;
         let shim_dir = self.shim_dir(&record.id);
@@ -203,6 +209,7 @@ impl Engine {
             fs::remove_dir_all(&shim_dir).io("remove", &shim_dir)?;
         }
         private_directory(&shim_dir)?;
+        failpoint("start.directory-made");
         let stdin = record.spec.open_stdin;
         let launch = LaunchSpec {
             id: record.id.short().to_owned(),
@@ -226,10 +233,12 @@ impl Engine {
             pid_file: shim_dir.join("pid.json"),
         };
         launch.write(&shim_dir).trying("write the launch specification")?;
-        shim::spawn(&self.inner.executable, &shim_dir).map_err(|error| match error {
+        let process = shim::spawn(&self.inner.executable, &shim_dir).map_err(|error| match error {
             dray_runtime::Error::Start(failure) => Error::start(failure),
             other => Error::Runtime { action: "start a shim".to_owned(), source: Box::new(other) },
-        })
+        })?;
+        failpoint("start.spawned");
+        Ok(process)
     }
 
     /// The root file system as the container will see it, on no path of the host. An image without layers has only
@@ -293,6 +302,7 @@ impl Engine {
                 let prepared = self.inner.namespaces.take(&path)?;
                 made.namespace = Some(path.clone());
                 self.fill_namespaces();
+                failpoint("start.namespace-made");
                 resolved.joined.push((LinuxNamespaceType::Network, path.clone()));
                 self.connect_all(record, &path, prepared, made)?;
             }
@@ -335,6 +345,7 @@ impl Engine {
             };
             made.endpoints.push(self.inner.networks.connect(name, &place)?);
         }
+        failpoint("start.connected");
         if let Some(address) = made.endpoints.first().and_then(|endpoint| endpoint.address) {
             made.ports =
                 self.inner.networks.publish(&record.id, &record.name, &record.spec.ports, address)?;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::container::{ContainerHandle, PendingAttach, WaitCondition};
 use crate::error::Trying;
+use crate::failpoint::failpoint;
 use crate::record::Status;
 use crate::shim_client::{self, AttachOptions};
 use crate::{Engine, Error, Result, parse_signal};
@@ -59,7 +60,9 @@ impl Engine {
         let timeout = timeout.or(record.spec.stop_timeout).unwrap_or(STOP_TIMEOUT);
         container.update(|record| record.stopped_by_hand = true);
         self.save(container)?;
+        failpoint("stop.recorded");
         self.signal(container, signal)?;
+        failpoint("stop.signalled");
         let ended = container.wait(WaitCondition::NotRunning);
         if tokio::time::timeout(timeout, ended).await.is_err() {
             self.signal(container, SIGKILL)?;
@@ -159,6 +162,7 @@ impl Engine {
         let old = container.record().name.clone();
         let record = container.update(|record| record.name.clone_from(&new));
         self.save(container)?;
+        failpoint("rename.recorded");
         {
             let mut containers = self.inner.containers.write();
             containers.by_name.remove(&old);

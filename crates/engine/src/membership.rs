@@ -9,6 +9,7 @@ use dray_network::{IpNet, Ipv4Net};
 
 use crate::container::ContainerHandle;
 use crate::error::Trying;
+use crate::failpoint::failpoint;
 use crate::networks::{self, NetworkRecord, Place};
 use crate::record::{ContainerRecord, EndpointRecord};
 use crate::spec::{EndpointSpec, NetworkMode, PortBinding};
@@ -96,6 +97,7 @@ impl Engine {
                 endpoint: &spec,
             };
             let endpoint = self.inner.networks.connect(&network.name, &place)?;
+            failpoint("connect.linked");
             let updated = container.update(|record| record.endpoints.push(endpoint.clone()));
             self.inner.networks.names.change(&record.id, &namespace, &updated.endpoints, &endpoint);
             // One that has a way out keeps it.
@@ -110,6 +112,7 @@ impl Engine {
         }
         container.update(|record| drop(record.spec.endpoints.insert(network.name.clone(), spec)));
         self.save(container)?;
+        failpoint("connect.recorded");
         self.network_event("connect", network, Some(&record.id));
         Ok(())
     }
@@ -125,10 +128,7 @@ impl Engine {
             let message = format!("container {} is not connected to network {}", record.id, network.name);
             return Err(Error::Forbidden { message });
         }
-        if let Some(index) = record.endpoints.iter().position(|endpoint| endpoint.network == network.id) {
-            self.leave(container, &record, index)?;
-        }
-        container.update(|record| {
+        let change = |record: &mut ContainerRecord| {
             record.spec.endpoints.remove(&network.name);
             // The next start is in what is left; with nothing left it begins anew.
             if first_network(record) == network.name
@@ -136,7 +136,18 @@ impl Engine {
             {
                 record.spec.network = NetworkMode::Named(next.clone());
             }
-        });
+        };
+        // On disk first: what a crash leaves in the kernel without a record is cleared by the next start.
+        let mut without = (*record).clone();
+        change(&mut without);
+        without.endpoints.retain(|endpoint| endpoint.network != network.id);
+        self.write_ahead(container, &without)?;
+        failpoint("disconnect.recorded");
+        if let Some(index) = record.endpoints.iter().position(|endpoint| endpoint.network == network.id) {
+            self.leave(container, &record, index)?;
+        }
+        failpoint("disconnect.left");
+        container.update(change);
         self.save(container)?;
         self.network_event("disconnect", network, Some(&record.id));
         Ok(())

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineConfig, private_directory};
 use crate::error::{IoContext, Trying};
 use crate::events::EventKind;
+use crate::failpoint::failpoint;
 use crate::name_service::NameService;
 use crate::record::{self, EndpointRecord};
 use crate::spec::{EndpointSpec, PortBinding};
@@ -215,11 +216,14 @@ impl Networks {
         };
         let pool = Self::pool(&record)?;
         // The record comes first and goes last, so that no crash leaves a bridge that nobody knows.
+        failpoint("network.before-record");
         record::write(&self.record_path(&id), &record)?;
+        failpoint("network.recorded");
         if let Err(error) = self.realise(&record) {
             let _ = fs::remove_file(self.record_path(&id));
             return Err(error);
         }
+        failpoint("network.bridged");
         self.names.add_network(&record);
         self.state.lock().networks.insert(id, Network { record: record.clone(), pool });
         Ok(record)
@@ -469,8 +473,10 @@ impl Networks {
         let Some(network) = self.state.lock().networks.remove(id) else { return Ok(()) };
         self.names.remove_network(id);
         let bridge = &network.record.bridge;
+        failpoint("network.remove-begun");
         self.firewall.lock().remove_bridge(bridge).trying(format!("remove the packet rules of {bridge}"))?;
         self.netlink.lock().delete_link(bridge).trying(format!("remove the bridge {bridge}"))?;
+        failpoint("network.unbridged");
         let path = self.record_path(id);
         fs::remove_file(&path).io("remove", &path)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::container::ContainerHandle;
 use crate::error::{IoContext, Trying};
-use crate::record::Status;
-use crate::{Engine, Error, Result};
+use crate::failpoint::failpoint;
+use crate::record::{ContainerRecord, Status};
+use crate::{Engine, Error, Result, pending};
 
 impl Engine {
     /// Removes a control group that containers were told to be below ([`crate::ContainerSpec::cgroup_parent`]) and
@@ -59,8 +60,14 @@ impl Engine {
             }
         }
         container.update(|record| record.state.status = Status::Removing);
+        failpoint("remove.marked");
         let handle = Arc::clone(container);
-        self.blocking(move |engine| engine.remove_blocking(&handle, volumes)).await
+        let removed = self.blocking(move |engine| engine.remove_blocking(&handle, volumes)).await;
+        if removed.is_err() {
+            // What is left of it can be removed again.
+            container.update(|record| record.state.status = Status::Dead);
+        }
+        removed
     }
 
     fn remove_blocking(&self, container: &ContainerHandle, volumes: bool) -> Result<()> {
@@ -68,6 +75,11 @@ impl Engine {
         let directory = self.container_dir(&record.id);
         let mut on_disk = container.on_disk.lock();
         *on_disk = false;
+        if volumes && directory.exists() {
+            pending::write(&directory, &record)?;
+        } else {
+            pending::clear(&directory)?;
+        }
         // The record goes first: after a crash in the middle the rest is an orphan that the next start clears.
         let file = directory.join("container.json");
         match fs::remove_file(&file) {
@@ -76,10 +88,22 @@ impl Engine {
             }
             _ => {}
         }
-        fs::remove_dir_all(&directory).io("remove", &directory)?;
         drop(on_disk);
+        failpoint("remove.record-gone");
+        if volumes {
+            self.remove_anonymous_volumes(&record)?;
+            failpoint("remove.volumes-gone");
+        }
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).io("remove", &directory);
+            }
+            _ => {}
+        }
+        failpoint("remove.directory-gone");
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
         self.inner.images.release(record.id.as_str())?;
+        failpoint("remove.released");
         {
             let mut containers = self.inner.containers.write();
             containers.by_id.remove(&record.id);
@@ -88,20 +112,22 @@ impl Engine {
             }
         }
         self.inner.execs.forget(&record.id);
-        if volumes {
-            for used in record.volumes.iter().filter(|used| used.anonymous) {
-                let others = self
-                    .containers()
-                    .iter()
-                    .any(|other| other.volumes.iter().any(|volume| volume.name == used.name));
-                if !others {
-                    self.inner.volumes.remove(&used.name)?;
-                    self.volume_event("destroy", &used.name);
-                }
-            }
-        }
         self.publish(&record, "destroy", &[]);
         container.observed.send_modify(|observed| observed.removed = true);
+        Ok(())
+    }
+
+    /// Removes the volumes that were made for this container alone.
+    fn remove_anonymous_volumes(&self, record: &ContainerRecord) -> Result<()> {
+        for used in record.volumes.iter().filter(|used| used.anonymous) {
+            let is_shared = self.containers().iter().any(|other| {
+                other.id != record.id && other.volumes.iter().any(|volume| volume.name == used.name)
+            });
+            if !is_shared && self.inner.volumes.get(&used.name).is_ok() {
+                self.inner.volumes.remove(&used.name)?;
+                self.volume_event("destroy", &used.name);
+            }
+        }
         Ok(())
     }
 }

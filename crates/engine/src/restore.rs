@@ -14,7 +14,7 @@ use crate::container::ContainerHandle;
 use crate::error::IoContext;
 use crate::record::{self, ContainerRecord, Status};
 use crate::spec::RestartPolicy;
-use crate::{Engine, Result, shim_client};
+use crate::{Engine, Id, Result, shim_client};
 
 const SIGKILL: i32 = 9;
 
@@ -47,12 +47,12 @@ impl Engine {
     fn read_records(&self) -> Result<Vec<Arc<ContainerHandle>>> {
         let root = self.inner.config.data_dir.join("containers");
         let mut found = Vec::new();
+        let mut unfinished = Vec::new();
         for entry in fs::read_dir(&root).io("list", &root)? {
             let directory = entry.io("list", &root)?.path();
             let path = directory.join("container.json");
             if !path.exists() {
-                // A creation or removal that a crash cut off.
-                fs::remove_dir_all(&directory).io("remove", &directory)?;
+                unfinished.push(directory);
                 continue;
             }
             let record: ContainerRecord = record::read(&path)?;
@@ -61,6 +61,17 @@ impl Engine {
             containers.by_name.insert(record.name.clone(), record.id.clone());
             containers.by_id.insert(record.id, Arc::clone(&container));
             found.push(container);
+        }
+        for directory in unfinished {
+            self.clear_unfinished(&directory)?;
+        }
+        // Leases of containers that a crash kept from being, or took.
+        for owner in self.inner.images.lease_owners() {
+            if let Ok(id) = owner.parse::<Id>()
+                && !self.inner.containers.read().by_id.contains_key(&id)
+            {
+                self.inner.images.release(&owner)?;
+            }
         }
         Ok(found)
     }

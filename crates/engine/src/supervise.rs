@@ -9,8 +9,9 @@ use dray_runtime::protocol::Exit;
 use jiff::Timestamp;
 
 use crate::container::ContainerHandle;
+use crate::failpoint::failpoint;
 use crate::health::HealthStatus;
-use crate::record::Status;
+use crate::record::{ContainerRecord, Status};
 use crate::spec::RestartPolicy;
 use crate::{Engine, Id, Result, record, shim_client};
 
@@ -112,39 +113,25 @@ impl Engine {
         if container.record().state.process != Some(process) {
             return Ok(None);
         }
+        failpoint("end.seen");
+        let mut pause = None;
+        // On disk before the shim's directory goes, which alone knows the exit code: a crash in between must not lose
+        // it. In memory after everything is taken down: what waits for the end may start the container again at once.
+        if !container.record().spec.auto_remove {
+            let mut record = (*container.record()).clone();
+            note_end(&mut record, exit);
+            record.endpoints.clear();
+            record.ports.clear();
+            self.write_ahead(container, &record)?;
+            failpoint("end.recorded-early");
+        }
         self.take_down(container);
         let _ = dray_runtime::cgroup::Cgroup::new(&self.cgroup_of(&container.record()))
             .and_then(|cgroup| if cgroup.exists() { cgroup.delete() } else { Ok(()) });
-        let mut pause = None;
-        let record = container.update(|record| {
-            let ran = record.state.started.map(|started| Timestamp::now().duration_since(started));
-            record.state.process = None;
-            record.state.paused = false;
-            record.state.exit_code = exit.code;
-            record.state.oom_killed = exit.oom_killed;
-            if let Some(health) = &mut record.state.health {
-                // Nobody checks any more.
-                health.status = HealthStatus::Unhealthy;
-            }
-            record.state.finished = Some(exit.finished_at.parse().unwrap_or_else(|_| Timestamp::now()));
-            let again = !record.stopped_by_hand
-                && match record.spec.restart {
-                    RestartPolicy::No => false,
-                    RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-                    RestartPolicy::OnFailure { maximum } => {
-                        exit.code != 0 && (maximum == 0 || record.restart_count < maximum)
-                    }
-                };
-            if again {
-                let steady =
-                    ran.is_some_and(|ran| ran.as_secs() >= i64::try_from(STEADY.as_secs()).unwrap_or(10));
-                let doublings = if steady { 0 } else { record.restart_count.min(16) };
-                pause = Some((FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE));
-                record.restart_count += 1;
-            }
-            record.state.status = if again { Status::Restarting } else { Status::Exited };
-        });
+        failpoint("end.taken-down");
+        let record = container.update(|record| pause = note_end(record, exit));
         self.save(container)?;
+        failpoint("end.recorded");
         if record.state.oom_killed {
             self.publish(&record, "oom", &[]);
         }
@@ -171,4 +158,33 @@ impl Engine {
             }
         });
     }
+}
+
+/// Puts into a record that its process has ended; gives the pause before it starts again, if it does.
+fn note_end(record: &mut ContainerRecord, exit: &Exit) -> Option<Duration> {
+    let ran = record.state.started.map(|started| Timestamp::now().duration_since(started));
+    record.state.process = None;
+    record.state.paused = false;
+    record.state.exit_code = exit.code;
+    record.state.oom_killed = exit.oom_killed;
+    if let Some(health) = &mut record.state.health {
+        // Nobody checks any more.
+        health.status = HealthStatus::Unhealthy;
+    }
+    record.state.finished = Some(exit.finished_at.parse().unwrap_or_else(|_| Timestamp::now()));
+    let again = !record.stopped_by_hand
+        && match record.spec.restart {
+            RestartPolicy::No => false,
+            RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+            RestartPolicy::OnFailure { maximum } => {
+                exit.code != 0 && (maximum == 0 || record.restart_count < maximum)
+            }
+        };
+    record.state.status = if again { Status::Restarting } else { Status::Exited };
+    again.then(|| {
+        let steady = ran.is_some_and(|ran| ran.as_secs() >= i64::try_from(STEADY.as_secs()).unwrap_or(10));
+        let doublings = if steady { 0 } else { record.restart_count.min(16) };
+        record.restart_count += 1;
+        (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+    })
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::private_directory;
 use crate::error::IoContext;
 use crate::events::EventKind;
+use crate::failpoint::failpoint;
 use crate::{Engine, Error, Result, record};
 
 /// A volume.
@@ -38,10 +39,14 @@ impl Volumes {
         private_directory(&root)?;
         let mut all = BTreeMap::new();
         for entry in fs::read_dir(&root).io("list", &root)? {
-            let path = entry.io("list", &root)?.path().join("volume.json");
+            let directory = entry.io("list", &root)?.path();
+            let path = directory.join("volume.json");
             if path.exists() {
                 let volume: VolumeRecord = record::read(&path)?;
                 all.insert(volume.name.clone(), volume);
+            } else {
+                // A creation or removal that a crash cut off.
+                fs::remove_dir_all(&directory).io("remove", &directory)?;
             }
         }
         Ok(Self { root, all: Mutex::new(all) })
@@ -64,9 +69,11 @@ impl Volumes {
         private_directory(&directory)?;
         let mountpoint = directory.join("_data");
         fs::create_dir_all(&mountpoint).io("create", &mountpoint)?;
+        failpoint("volume.made");
         let volume =
             VolumeRecord { name: name.to_owned(), labels, created: Timestamp::now(), anonymous, mountpoint };
         record::write(&directory.join("volume.json"), &volume)?;
+        failpoint("volume.recorded");
         all.insert(name.to_owned(), volume.clone());
         Ok((volume, true))
     }
@@ -79,6 +86,15 @@ impl Volumes {
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.get(name)?;
         let directory = self.root.join(name);
+        // The record goes first: what a crash leaves without one is cleared by the next start.
+        let record = directory.join("volume.json");
+        match fs::remove_file(&record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).io("remove", &record);
+            }
+            _ => {}
+        }
+        failpoint("volume.remove-begun");
         fs::remove_dir_all(&directory).io("remove", &directory)?;
         self.all.lock().remove(name);
         Ok(())

@@ -30,8 +30,14 @@ impl Daemon {
     }
 
     pub fn up(&mut self) {
+        self.up_with(&[]);
+    }
+
+    /// Starts the daemon with more in its environment.
+    pub fn up_with(&mut self, environment: &[(&str, &str)]) {
         let _ = fs::remove_file(self.path("out"));
         let process = Command::new(env!("CARGO_BIN_EXE_dray"))
+            .envs(environment.iter().copied())
             .arg("up")
             .arg("--data-dir")
             .arg(self.path("d"))
@@ -47,6 +53,15 @@ impl Daemon {
             let out = fs::read_to_string(self.path("out")).unwrap();
             out.contains("export KUBECONFIG=").then_some(())
         });
+    }
+
+    /// Whether its process has ended by itself.
+    pub fn has_died(&mut self) -> bool {
+        let has_died = self.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some());
+        if has_died {
+            self.process = None;
+        }
+        has_died
     }
 
     pub fn kill(&mut self) {
