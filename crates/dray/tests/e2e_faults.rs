@@ -67,14 +67,14 @@ impl World {
         let keeper = daemon.ok(&["inspect", "-f", "{{.State.Pid}} {{.RestartCount}}", "keeper"]);
         let mut world = Self { daemon, keeper, baseline: BTreeMap::new() };
         // What the first life of each kind makes for good is part of the baseline.
-        world.live(&mut || false);
+        world.live();
         world.clean();
         world.baseline = world.inventory();
         world
     }
 
-    /// Does all of a life until `stop` says so; gives the command line during which it did.
-    fn live(&mut self, stop: &mut dyn FnMut() -> bool) -> Option<&'static str> {
+    /// Does all of a life; when the daemon dies meanwhile, gives the command line during which it did.
+    fn live(&mut self) -> Option<&'static str> {
         for line in LIFE {
             let words: Vec<String> = line
                 .split(' ')
@@ -96,7 +96,7 @@ impl World {
                 }
                 true
             };
-            if stop() || has_died(&mut self.daemon) {
+            if has_died(&mut self.daemon) {
                 return Some(line);
             }
             assert!(
@@ -238,7 +238,7 @@ impl World {
         self.check(context);
         self.clean();
         self.assert_nothing_more(context);
-        assert_eq!(self.live(&mut || false), None, "{context}: everything works again");
+        assert_eq!(self.live(), None, "{context}: everything works again");
         self.clean();
     }
 }
@@ -265,7 +265,7 @@ fn killed_at_every_failpoint(part: usize) {
         eprintln!("{name}");
         world.daemon.kill();
         world.daemon.up_with(&[("DRAY_FAILPOINT", name)]);
-        let line = world.live(&mut || false);
+        let line = world.live();
         // It may die right after its answer.
         let Some(line) = line else { panic!("no part of a life comes by {name}") };
         eventually("the daemon to be dead", PATIENCE, || world.daemon.has_died().then_some(()));
@@ -291,4 +291,29 @@ fn killed_at_failpoints_three() {
 #[test]
 fn killed_at_failpoints_four() {
     killed_at_every_failpoint(3);
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let rounds = std::env::var("DRAY_FAULT_ROUNDS").map_or(6, |rounds| rounds.parse().unwrap());
+    let mut world = World::new();
+    let begun = std::time::Instant::now();
+    assert_eq!(world.live(), None);
+    let life = begun.elapsed();
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    // A plain linear congruential generator: the moments only have to differ.
+    let mut state = u64::try_from(seed % u128::from(u64::MAX)).unwrap() | 1;
+    for round in 0..rounds {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = life.mul_f64((state >> 11) as f64 / (1_u64 << 53) as f64);
+        let pid = world.daemon.pid();
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(moment);
+            Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        });
+        let line = world.live();
+        killer.join().unwrap();
+        eventually("the daemon to be dead", PATIENCE, || world.daemon.has_died().then_some(()));
+        world.come_back(&format!("round {round}: killed after {moment:?}, during {line:?}"));
+    }
 }

@@ -61,9 +61,13 @@ impl Engine {
         Self::to_the_end(async move {
             let running = container.is_running() && !container.record().state.paused;
             // One that ends meanwhile stands still as well.
-            let paused = spec.pause && running && engine.pause(&container).await.is_ok();
+            let paused = spec.pause && running && {
+                container.update(|record| record.state.paused_for_commit = true);
+                engine.pause(&container).await.is_ok()
+            };
             let record = container.record();
             let image = engine.blocking(move |engine| engine.commit_blocking(&record, spec)).await;
+            container.update(|record| record.state.paused_for_commit = false);
             if paused
                 && let Err(error) = engine.unpause(&container).await
                 && container.is_running()

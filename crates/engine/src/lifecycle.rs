@@ -105,8 +105,12 @@ impl Engine {
         }
         let record = container.record();
         if record.state.paused {
-            // What stands still does not see its signal.
-            self.group_of(&record)?.thaw().trying("thaw the container")?;
+            // What stands still does not see its signal, but for SIGKILL, which some kernels let through.
+            let group = self.group_of(&record)?;
+            match group.thaw() {
+                Err(error) if group.exists() => return Err(error).trying("thaw the container"),
+                _ => {}
+            }
             container.update(|record| record.state.paused = false);
         }
         Ok(())

@@ -136,6 +136,9 @@ pub struct State {
     /// Whether its processes stand still.
     #[serde(default)]
     pub paused: bool,
+    /// Whether that is only for as long as an image is made of it, so that a crash meanwhile must not leave it so.
+    #[serde(default)]
+    pub paused_for_commit: bool,
     /// The process while it runs.
     pub process: Option<Process>,
     /// The last exit code.

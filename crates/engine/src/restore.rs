@@ -94,7 +94,17 @@ impl Engine {
             if !record.endpoints.is_empty() {
                 self.inner.networks.names.serve(&record.id, &namespace, &record.endpoints, None);
             }
+            // The kernel knows better, when a crash cut a pause off.
+            let is_frozen = self.group_of(&record).is_ok_and(|group| group.is_frozen());
+            let record = container.update(|record| record.state.paused = is_frozen);
             self.supervise(container, process);
+            if record.state.paused_for_commit {
+                container.update(|record| record.state.paused_for_commit = false);
+                let thawed = if record.state.paused { self.unpause(container).await } else { Ok(()) };
+                if let Err(error) = thawed {
+                    tracing::warn!(container = %record.id, error = %error.chain(), "cannot let a container go on");
+                }
+            }
             return;
         }
         let exit = record::read(&directory.join("exit.json")).unwrap_or_else(|_| Exit {

@@ -55,6 +55,11 @@ impl Daemon {
         });
     }
 
+    /// Its process while it runs.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     /// Whether its process has ended by itself.
     pub fn has_died(&mut self) -> bool {
         let has_died = self.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some());

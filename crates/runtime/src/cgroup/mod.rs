@@ -187,10 +187,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether its processes were told to stand still.
+    pub fn is_frozen(&self) -> bool {
+        let Some(directory) = self.directory(Controller::Freezer) else { return false };
+        let file = if self.hierarchy.version() == Version::V2 { "cgroup.freeze" } else { "freezer.state" };
+        let state = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+        matches!(state.trim(), "1" | "FROZEN" | "FREEZING")
+    }
+
     fn thaw_if_frozen(&self) -> Result<()> {
-        let Some(directory) = self.directory(Controller::Freezer) else { return Ok(()) };
-        let state = std::fs::read_to_string(directory.join("freezer.state")).unwrap_or_default();
-        if state.trim() == "FROZEN" || state.trim() == "FREEZING" { self.thaw() } else { Ok(()) }
+        if self.is_frozen() { self.thaw() } else { Ok(()) }
     }
 
     /// Pids of the group's processes and those of its children groups; empty when it does not exist.
