@@ -66,6 +66,16 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A hook of the bundle failed.
+    #[error("the {kind} hook {} failed: {reason}", path.display())]
+    Hook {
+        /// When it was to run.
+        kind: &'static str,
+        /// Which program.
+        path: PathBuf,
+        /// How it ended, with the first of its output.
+        reason: String,
+    },
     /// A path in a container's root could not be used.
     #[error("cannot {operation} {} in the container's root", path.display())]
     InRoot {

@@ -10,16 +10,22 @@
 
 pub mod cgroup;
 pub mod defaults;
+pub mod direct;
+
 mod error;
 mod executable;
+pub mod hooks;
+mod identities;
 mod init;
 pub mod launch;
 pub mod namespaces;
 mod process;
 pub mod protocol;
 pub mod rootfs;
-mod seccomp;
+pub mod seccomp;
+pub mod security;
 pub mod shim;
+mod spawn;
 mod sys;
 mod timestamp;
 

@@ -34,7 +34,10 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
     // SAFETY: clone_args is plain numbers, all zero is valid.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A sibling (CLONE_PARENT) has the signal of its maker.
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        arguments.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(directory) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = directory.as_raw_fd() as u64;
@@ -135,18 +138,69 @@ pub(crate) fn onto_standard(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Re
     check(libc::c_long::from(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })).map(drop)
 }
 
-/// seccomp(SECCOMP_SET_MODE_FILTER).
-pub(crate) fn load_filter(instructions: &[Instruction], flags: u32) -> io::Result<()> {
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER (linux/seccomp.h).
+pub(crate) const NEW_LISTENER: u32 = 1 << 3;
+
+/// seccomp(SECCOMP_SET_MODE_FILTER). With [`NEW_LISTENER`] the result is the descriptor that hears of calls.
+pub(crate) fn load_filter(instructions: &[Instruction], flags: u32) -> io::Result<Option<OwnedFd>> {
     let program = libc::sock_fprog {
         len: instructions.len() as libc::c_ushort,
         filter: instructions.as_ptr().cast_mut().cast::<libc::sock_filter>(),
     };
     // SAFETY: Instruction is repr(C) with the layout of sock_filter, the kernel copies `len` of them and writes
     // nothing.
-    check(unsafe {
+    let result = check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    })
-    .map(drop)
+    })?;
+    if flags & NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel made this descriptor for the call and nobody else owns it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(result as RawFd) }))
+}
+
+/// personality(2).
+pub(crate) fn set_personality(persona: u64) -> io::Result<()> {
+    // SAFETY: a plain number.
+    check(libc::c_long::from(unsafe { libc::personality(persona as libc::c_ulong) })).map(drop)
+}
+
+/// ioprio_set(2) of the calling process.
+pub(crate) fn set_io_priority(class: u32, level: u32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, class << 13 | level) })
+        .map(drop)
+}
+
+/// The kernel's `struct sched_attr` of version 0 (linux/sched/types.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SchedulingAttributes {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// sched_setattr(2) of the calling process.
+pub(crate) fn set_scheduling(mut attributes: SchedulingAttributes) -> io::Result<()> {
+    attributes.size = size_of::<SchedulingAttributes>() as u32;
+    // SAFETY: the structure lives for the call and holds its own size.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// setfsuid(2) and setfsgid(2): who owns what the calling thread makes in file systems.
+pub(crate) fn set_file_system_identity(uid: u32, gid: u32) {
+    // SAFETY: plain numbers. The results are the previous identities: neither call can be refused to root.
+    unsafe {
+        libc::setfsuid(uid);
+        libc::setfsgid(gid);
+    }
 }
 
 /// Capability sets as bit masks.

@@ -9,6 +9,45 @@ use super::Cgroup;
 use super::limits::write;
 use crate::{Error, Result};
 
+/// Reads a rule as `docker run --device-cgroup-rule` and the kernel write it: `TYPE MAJOR:MINOR ACCESS`, where the
+/// type is `a`, `b` or `c`, a number may be `*` and access is made of `r`, `w` and `m`. It allows.
+pub fn parse_device_rule(text: &str) -> Result<LinuxDeviceCgroup> {
+    let invalid = || Error::Invalid {
+        field: "device cgroup rule",
+        reason: format!("invalid device cgroup format '{text}'"),
+    };
+    let mut parts = text.split(' ');
+    let (kind, numbers, access) = (parts.next(), parts.next(), parts.next());
+    let (Some(kind), Some(numbers), Some(access), None) = (kind, numbers, access, parts.next()) else {
+        return Err(invalid());
+    };
+    let kind = match kind {
+        "a" => LinuxDeviceType::A,
+        "b" => LinuxDeviceType::B,
+        "c" => LinuxDeviceType::C,
+        _ => return Err(invalid()),
+    };
+    let number = |text: &str| match text {
+        "*" => Ok(-1),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse::<u32>().map(i64::from).map_err(|_| invalid())
+        }
+        _ => Err(invalid()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    let known = (1..=3).contains(&access.len()) && access.bytes().all(|byte| b"rwm".contains(&byte));
+    if !known {
+        return Err(invalid());
+    }
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true)
+        .set_typ(Some(kind))
+        .set_major(Some(number(major)?))
+        .set_minor(Some(number(minor)?))
+        .set_access(Some(access.into()));
+    Ok(rule)
+}
+
 /// Writes rules in order to `devices.allow` and `devices.deny`.
 pub(super) fn write_rules(directory: &Path, rules: &[LinuxDeviceCgroup]) -> Result<()> {
     for rule in rules {
@@ -170,6 +209,17 @@ mod tests {
         assert_eq!(text(&rule(false, LinuxDeviceType::A, None, "rwm")).unwrap(), "a");
         assert_eq!(text(&rule(true, LinuxDeviceType::C, Some(1), "r")).unwrap(), "c 1:* r");
         assert!(text(&rule(true, LinuxDeviceType::C, Some(1), "x")).is_err());
+    }
+
+    #[test]
+    fn rules_are_read_as_docker_writes_them() {
+        let rule = parse_device_rule("c 1:3 rwm").unwrap();
+        assert_eq!(text(&rule).unwrap(), "c 1:3 rwm");
+        assert_eq!(text(&parse_device_rule("b 8:* r").unwrap()).unwrap(), "b 8:* r");
+        for wrong in ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c 1:3 x", "c 1:3 rwmr", "c -1:3 r", "c 1:3 r r"]
+        {
+            assert!(parse_device_rule(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -26,10 +26,16 @@ pub enum Controller {
     Freezer,
     /// Huge pages.
     Hugetlb,
+    /// Class of network packets (version 1 only).
+    NetworkClass,
+    /// Priority of network packets (version 1 only).
+    NetworkPriority,
+    /// Remote direct memory access.
+    Rdma,
 }
 
 /// Controllers with their names on version 1, in the order in which groups are made.
-const CONTROLLERS: [(Controller, &str); 9] = [
+const CONTROLLERS: [(Controller, &str); 12] = [
     (Controller::Pids, "pids"),
     (Controller::Memory, "memory"),
     (Controller::Cpu, "cpu"),
@@ -39,6 +45,9 @@ const CONTROLLERS: [(Controller, &str); 9] = [
     (Controller::Io, "blkio"),
     (Controller::Cpuset, "cpuset"),
     (Controller::Hugetlb, "hugetlb"),
+    (Controller::NetworkClass, "net_cls"),
+    (Controller::NetworkPriority, "net_prio"),
+    (Controller::Rdma, "rdma"),
 ];
 
 /// The kind of hierarchy of a host.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use oci_spec::runtime::LinuxThrottleDevice;
+use oci_spec::runtime::{LinuxRdma, LinuxThrottleDevice};
 
 use crate::{Error, Result};
 
@@ -28,6 +28,13 @@ pub(super) fn write_if_present(directory: &Path, file: &str, value: &str) -> Res
 /// `MAJOR:MINOR RATE` of version 1.
 pub(super) fn throttle(device: &LinuxThrottleDevice) -> String {
     format!("{}:{} {}", device.major(), device.minor(), device.rate())
+}
+
+/// `DEVICE hca_handle=N hca_object=N` as both versions write it.
+pub(super) fn rdma(name: &str, limit: &LinuxRdma) -> String {
+    let number = |value: Option<u32>| value.map_or_else(|| "max".to_owned(), |value| value.to_string());
+    let (handles, objects) = (number(limit.hca_handles()), number(limit.hca_objects()));
+    format!("{name} hca_handle={handles} hca_object={objects}")
 }
 
 /// A page size is part of a file name: only what the kernel itself writes there.

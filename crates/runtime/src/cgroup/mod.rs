@@ -19,6 +19,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::{Error, Result};
+pub use devices::parse_device_rule;
 pub use hierarchy::{Controller, Hierarchy, Version};
 pub use statistics::{CpuStatistics, DeviceIo, MemoryStatistics, PidStatistics, Statistics};
 

@@ -5,14 +5,23 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::limits::{page_size, throttle, write, write_if_present};
+use super::limits::{page_size, rdma, throttle, write, write_if_present};
 use super::{Cgroup, Controller, devices};
 use crate::{Error, Result};
 
-/// Makes the group's directories. cpuset and hugetlb wait until a limit asks for them: an unset cpuset cannot
-/// hold a process, and each hierarchy costs a container time to join.
+/// Controllers whose groups wait until a limit asks for them: an unset cpuset cannot hold a process, and each
+/// hierarchy costs a container time to join.
+const LATE: [Controller; 5] = [
+    Controller::Cpuset,
+    Controller::Hugetlb,
+    Controller::NetworkClass,
+    Controller::NetworkPriority,
+    Controller::Rdma,
+];
+
+/// Makes the group's directories but those of [`LATE`] controllers.
 pub(super) fn create(group: &Cgroup) -> Result<()> {
-    let late = [group.directory(Controller::Cpuset), group.directory(Controller::Hugetlb)];
+    let late = LATE.map(|controller| group.directory(controller));
     for directory in group.directories() {
         if !late.iter().flatten().any(|one| *one == directory) {
             make(&directory)?;
@@ -53,10 +62,22 @@ pub(super) fn set(group: &Cgroup, resources: &LinuxResources, first: bool) -> Re
         set_io(group, block)?;
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        let directory = directory(group, Controller::Hugetlb, "hugetlb")?;
-        make(&directory)?;
+        let directory = late(group, Controller::Hugetlb, "hugetlb")?;
         let file = format!("hugetlb.{}.limit_in_bytes", page_size(limit.page_size())?);
         write(&directory, &file, &limit.limit().to_string())?;
+    }
+    if let Some(network) = resources.network() {
+        if let Some(class) = network.class_id().filter(|&class| class != 0) {
+            let directory = late(group, Controller::NetworkClass, "net_cls")?;
+            write(&directory, "net_cls.classid", &class.to_string())?;
+        }
+        for one in network.priorities().iter().flatten() {
+            let directory = late(group, Controller::NetworkPriority, "net_prio")?;
+            write(&directory, "net_prio.ifpriomap", &format!("{} {}", one.name(), one.priority()))?;
+        }
+    }
+    for (name, limit) in resources.rdma().iter().flatten() {
+        write(&late(group, Controller::Rdma, "rdma")?, "rdma.max", &rdma(name, limit))?;
     }
     match (resources.devices(), group.directory(Controller::Devices)) {
         (Some(rules), Some(directory)) if first && !rules.is_empty() => {
@@ -64,6 +85,19 @@ pub(super) fn set(group: &Cgroup, resources: &LinuxResources, first: bool) -> Re
         }
         _ => Ok(()),
     }
+}
+
+/// The directory of a controller that is made only now; it gets those processes that the group has already.
+fn late(group: &Cgroup, controller: Controller, name: &'static str) -> Result<PathBuf> {
+    let directory = directory(group, controller, name)?;
+    if !directory.exists() {
+        make(&directory)?;
+        for pid in group.pids()? {
+            // Members that have just ended count nowhere.
+            let _ = std::fs::write(directory.join("cgroup.procs"), pid.to_string());
+        }
+    }
+    Ok(directory)
 }
 
 fn set_memory(directory: &Path, memory: &LinuxMemory) -> Result<()> {
@@ -88,6 +122,12 @@ fn set_memory(directory: &Path, memory: &LinuxMemory) -> Result<()> {
     if let Some(reservation) = memory.reservation().filter(|&reservation| reservation != 0) {
         write(directory, "memory.soft_limit_in_bytes", &reservation.to_string())?;
     }
+    if let Some(kernel) = memory.kernel().filter(|&kernel| kernel != 0) {
+        write_if_present(directory, "memory.kmem.limit_in_bytes", &kernel.to_string())?;
+    }
+    if let Some(kernel) = memory.kernel_tcp().filter(|&kernel| kernel != 0) {
+        write_if_present(directory, "memory.kmem.tcp.limit_in_bytes", &kernel.to_string())?;
+    }
     if let Some(swappiness) = memory.swappiness() {
         write(directory, "memory.swappiness", &swappiness.to_string())?;
     }
@@ -101,6 +141,12 @@ fn set_cpu(group: &Cgroup, cpu: &LinuxCpu) -> Result<()> {
     let path = || directory(group, Controller::Cpu, "cpu");
     if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
         write(&path()?, "cpu.shares", &shares.to_string())?;
+    }
+    if let Some(period) = cpu.realtime_period().filter(|&period| period != 0) {
+        write(&path()?, "cpu.rt_period_us", &period.to_string())?;
+    }
+    if let Some(runtime) = cpu.realtime_runtime().filter(|&runtime| runtime != 0) {
+        write(&path()?, "cpu.rt_runtime_us", &runtime.to_string())?;
     }
     let period = cpu.period().filter(|&period| period != 0).map(|period| period.to_string());
     let quota = cpu.quota().filter(|&quota| quota != 0).map(|quota| quota.to_string());
@@ -172,6 +218,21 @@ fn set_io(group: &Cgroup, block: &LinuxBlockIo) -> Result<()> {
         let directory = path()?;
         let file = if directory.join("blkio.weight").exists() { "blkio.weight" } else { "blkio.bfq.weight" };
         write(&directory, file, &weight.to_string())?;
+    }
+    if let Some(weight) = block.leaf_weight().filter(|&weight| weight != 0) {
+        write_if_present(&path()?, "blkio.leaf_weight", &weight.to_string())?;
+    }
+    for device in block.weight_device().iter().flatten() {
+        let at = format!("{}:{}", device.major(), device.minor());
+        if let Some(weight) = device.weight().filter(|&weight| weight != 0) {
+            let directory = path()?;
+            let bfq = "blkio.bfq.weight_device";
+            let file = if directory.join(bfq).exists() { bfq } else { "blkio.weight_device" };
+            write(&directory, file, &format!("{at} {weight}"))?;
+        }
+        if let Some(weight) = device.leaf_weight().filter(|&weight| weight != 0) {
+            write(&path()?, "blkio.leaf_weight_device", &format!("{at} {weight}"))?;
+        }
     }
     for (file, devices) in [
         ("blkio.throttle.read_bps_device", block.throttle_read_bps_device()),

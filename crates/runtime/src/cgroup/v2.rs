@@ -6,7 +6,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 
-use super::limits::{page_size, write, write_if_present};
+use super::limits::{page_size, rdma, write, write_if_present};
 use super::{Cgroup, Controller, devices};
 use crate::{Error, Result};
 
@@ -56,6 +56,9 @@ pub(super) fn set(group: &Cgroup, resources: &LinuxResources, first: bool) -> Re
     for limit in resources.hugepage_limits().iter().flatten() {
         let file = format!("hugetlb.{}.max", page_size(limit.page_size())?);
         write(&directory, &file, &limit.limit().to_string())?;
+    }
+    for (name, limit) in resources.rdma().iter().flatten() {
+        write(&directory, "rdma.max", &rdma(name, limit))?;
     }
     for (file, value) in resources.unified().iter().flatten() {
         if file.contains('/') || file.starts_with("cgroup.") {
@@ -146,6 +149,12 @@ fn set_io(directory: &Path, block: &LinuxBlockIo) -> Result<()> {
         } else {
             let weight = 1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990;
             write(directory, "io.weight", &weight.to_string())?;
+        }
+    }
+    for device in block.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight().filter(|&weight| weight != 0) {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            write(directory, "io.bfq.weight", &value)?;
         }
     }
     for (key, devices) in [

@@ -1,12 +1,17 @@
 //! The line between a shim and the process that it makes: one packet socket, closed by execve.
 //!
-//! The child sends `R` (ready, with the terminal's master where there is one) or `E` and a failure as JSON; the shim
-//! sends `P` (placed in its control group, identities mapped) and `S` (start). The end of the child's side without
-//! a failure after `S` means that the program runs.
+//! The child sends `H` (at the point of hooks), `R` (ready, with the terminal's master and the listener of its filter
+//! where there are such) or `E` and a failure as JSON; the shim sends `P` (placed in its control group, identities
+//! mapped), `H` (hooks have run) and `S` (start). The end of the child's side without a failure after `S` means that
+//! the program runs.
+//!
+//! Without a shim the line ends with `K` (keep), and the start comes over another one: whoever connects to the door,
+//! a socket that the child got from its maker, is heard there.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -28,8 +33,15 @@ pub(crate) struct Channel {
 
 /// What the child says.
 pub(crate) enum FromChild {
-    /// Everything is prepared; the master of its terminal.
-    Ready(Option<OwnedFd>),
+    /// Everything is prepared.
+    Ready {
+        /// The master of its terminal.
+        terminal: Option<OwnedFd>,
+        /// What hears of calls that the filter leaves to others.
+        listener: Option<OwnedFd>,
+    },
+    /// It waits for hooks to have run.
+    AtHooks,
     /// It could not be prepared or run.
     Failed(Failure),
     /// It closed its end: it runs the program, or is gone.
@@ -59,10 +71,32 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits for the order to run the program.
-    pub(crate) fn wait_for_start(&mut self) -> Result<()> {
+    /// Waits for the order to run the program; at the door, where there is one.
+    pub(crate) fn wait_for_start(&mut self, door: Option<&UnixListener>) -> Result<()> {
         self.wait_until_placed()?;
-        self.expect(b'S')
+        let Some(door) = door else { return self.expect(b'S') };
+        // Until now the end of the maker was the end of everything.
+        self.expect(b'K')?;
+        loop {
+            let visitor = match door.accept() {
+                Ok((visitor, _)) => visitor,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).to("wait at the door"),
+            };
+            let mut word = [0u8; 1];
+            // Others only look whether somebody waits, or ended before they said a word.
+            if matches!((&visitor).read(&mut word), Ok(1)) && word[0] == b'S' {
+                self.socket = visitor.into();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells that hooks may run, and waits until they have.
+    pub(crate) fn wait_for_hooks(&mut self) -> Result<()> {
+        self.wait_until_placed()?;
+        send(&self.socket, b"H", SendFlags::NOSIGNAL).to("report to the maker")?;
+        self.expect(b'H')
     }
 
     fn expect(&self, word: u8) -> Result<()> {
@@ -78,14 +112,16 @@ impl Channel {
         }
     }
 
-    pub(crate) fn send_ready(&self, master: Option<&OwnedFd>) -> Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    pub(crate) fn send_ready(&self, terminal: Option<&OwnedFd>, listener: Option<&OwnedFd>) -> Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors: Vec<BorrowedFd<'_>> = master.iter().map(|master| master.as_fd()).collect();
+        let descriptors: Vec<BorrowedFd<'_>> =
+            terminal.into_iter().chain(listener).map(|one| one.as_fd()).collect();
         if !descriptors.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(&descriptors));
         }
-        sendmsg(&self.socket, &[IoSlice::new(b"R")], &mut control, SendFlags::NOSIGNAL)
+        let word = [b'R', u8::from(terminal.is_some()), u8::from(listener.is_some())];
+        sendmsg(&self.socket, &[IoSlice::new(&word)], &mut control, SendFlags::NOSIGNAL)
             .map(drop)
             .to("report to the shim")
     }
@@ -116,6 +152,19 @@ impl Channel {
         self.say(b"S")
     }
 
+    pub(crate) fn send_hooks_done(&self) -> Result<()> {
+        self.say(b"H")
+    }
+
+    pub(crate) fn send_keep(&self) -> Result<()> {
+        self.say(b"K")
+    }
+
+    /// The line over which a process at a door is started.
+    pub(crate) fn of_visitor(stream: UnixStream) -> Self {
+        Self { socket: stream.into(), placed: true }
+    }
+
     fn say(&self, word: &[u8]) -> Result<()> {
         match send(&self.socket, word, SendFlags::NOSIGNAL) {
             // The child has failed and said why: that is read next.
@@ -127,7 +176,7 @@ impl Channel {
     /// Waits for the child's next word.
     pub(crate) fn receive(&self) -> Result<FromChild> {
         let mut buffer = vec![0u8; 8 * FAILURE_LIMIT];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let mut slices = [IoSliceMut::new(&mut buffer)];
@@ -137,13 +186,20 @@ impl Channel {
                 result => break result.to("hear from the new process")?,
             }
         };
-        let descriptor = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                descriptors.extend(received);
+            }
+        }
+        let mut descriptors = descriptors.into_iter();
         match buffer.get(..received.bytes).unwrap_or_default() {
             [] => Ok(FromChild::Closed),
-            [b'R'] => Ok(FromChild::Ready(descriptor)),
+            [b'R', terminal, listener] => Ok(FromChild::Ready {
+                terminal: if *terminal == 1 { descriptors.next() } else { None },
+                listener: if *listener == 1 { descriptors.next() } else { None },
+            }),
+            [b'H'] => Ok(FromChild::AtHooks),
             [b'E', json @ ..] => serde_json::from_slice(json)
                 .map(FromChild::Failed)
                 .map_err(|source| Error::Json { what: "failure", path: "new process".into(), source }),

@@ -1,5 +1,7 @@
 //! Who the process is and what it may: user, groups, limits, capabilities, no_new_privs, seccomp.
 
+use std::os::fd::OwnedFd;
+
 use oci_spec::runtime::{Capabilities, Capability, PosixRlimitType, Process};
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -112,16 +114,18 @@ pub(super) fn take(process: &Process, filtered: bool) -> Result<()> {
         .to("set capabilities")
 }
 
-/// Sets no_new_privs, loads the filter, and gives up what only loading it needed.
-pub(super) fn seal(process: &Process, filter: Option<&Filter>) -> Result<()> {
+/// Sets no_new_privs, loads the filter, and gives up what only loading it needed. The result hears of the calls that
+/// the filter leaves to a listener.
+pub(super) fn seal(process: &Process, filter: Option<&Filter>) -> Result<Option<OwnedFd>> {
     let now = sys::capabilities().to("read capabilities")?;
     let sets = Sets::of(process, now.permitted);
     if process.no_new_privileges() == Some(true) {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).to("set no_new_privs")?;
     }
-    if let Some(filter) = filter {
-        sys::load_filter(&filter.instructions, filter.flags).to("load the seccomp filter")?;
-    }
+    let listener = match filter {
+        None => None,
+        Some(filter) => sys::load_filter(&filter.instructions, filter.flags).to("load the seccomp filter")?,
+    };
     let final_sets = CapabilityBits {
         effective: sets.effective,
         permitted: sets.permitted,
@@ -134,7 +138,7 @@ pub(super) fn seal(process: &Process, filter: Option<&Filter>) -> Result<()> {
                 .to("set an ambient capability")?;
         }
     }
-    Ok(())
+    Ok(listener)
 }
 
 /// Capability sets as bits, within what the daemon itself has.

@@ -55,7 +55,7 @@ pub(super) struct Node {
     bind: Option<OwnedFd>,
 }
 
-pub(super) fn is_null(stat: &Stat) -> bool {
+pub(crate) fn is_null(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
 }

@@ -61,3 +61,12 @@ pub(super) fn change(mount: BorrowedFd<'_>, recursive: bool, set: u64, clear: u6
 pub(super) fn propagate(mount: BorrowedFd<'_>, kind: u64, recursive: bool) -> io::Result<()> {
     crate::sys::mount_setattr(mount, recursive, 0, 0, kind, None)
 }
+
+/// Shows the owners of a mount that is attached nowhere as a user namespace maps them.
+pub(crate) fn map_identities(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    namespace: BorrowedFd<'_>,
+) -> io::Result<()> {
+    crate::sys::mount_setattr(mount, recursive, libc::MOUNT_ATTR_IDMAP, 0, 0, Some(namespace))
+}

@@ -10,22 +10,27 @@ pub(crate) mod channel;
 mod credentials;
 pub(crate) mod devices;
 mod filesystem;
+mod labels;
 mod mounts;
 mod options;
 mod program;
 mod root;
+mod scheduling;
+mod sources;
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{ContainerState, Hook, LinuxNamespaceType, LinuxSeccomp, Process, Spec, State};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::umask;
 
 use crate::error::Context as _;
-use crate::launch::{Rootfs, Stdio};
+use crate::launch::{Rootfs, TerminalSize};
 use crate::rootfs::Root;
 use crate::{Error, Result};
 use channel::Channel;
+pub(crate) use sources::Sources;
 
 /// Standard streams for the new process, made by the shim; None where a terminal takes their place.
 pub(crate) struct Streams {
@@ -40,54 +45,80 @@ pub(crate) struct Joined {
     pub(crate) file: OwnedFd,
 }
 
+/// What only the command line of the runtime asks for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options<'a> {
+    /// Change the root by chroot(2), for roots in an initial ramdisk.
+    pub(crate) no_pivot: bool,
+    /// Leave the session keyring as it is.
+    pub(crate) keep_keyring: bool,
+    /// Descriptors from number 3 on that the program gets.
+    pub(crate) preserved: u32,
+    /// Where the order to start comes from when there is no shim.
+    pub(crate) door: Option<&'a UnixListener>,
+    /// What hooks inside the container are told; without it none run.
+    pub(crate) state: Option<&'a State>,
+}
+
 /// A container's first process.
 pub(crate) struct Container<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) rootfs: &'a Rootfs,
-    pub(crate) stdio: &'a Stdio,
+    pub(crate) terminal: Option<TerminalSize>,
     /// Its control group below the hierarchies' roots.
     pub(crate) cgroup: Option<&'a std::path::Path>,
     pub(crate) joined: Vec<Joined>,
     pub(crate) streams: Option<Streams>,
+    pub(crate) sources: Sources<'a>,
+    pub(crate) options: Options<'a>,
 }
 
 /// A further process of a running container.
 pub(crate) struct Joiner<'a> {
     pub(crate) process: &'a Process,
     pub(crate) seccomp: Option<&'a LinuxSeccomp>,
-    pub(crate) stdio: &'a Stdio,
+    pub(crate) terminal: Option<TerminalSize>,
     /// The container's first process.
     pub(crate) target: OwnedFd,
     /// Namespaces of the target that differ from the shim's, as clone flags, without the pid namespace.
     pub(crate) namespaces: libc::c_int,
     pub(crate) streams: Option<Streams>,
+    pub(crate) options: Options<'a>,
 }
 
 /// Runs in the child: prepares the container and its first process, and becomes the program. Never returns.
 pub(crate) fn container(container: Container<'_>, channel: Channel) -> ! {
     finish(channel, |channel| {
+        let mut container = container;
         let process = container
             .spec
             .process()
             .as_ref()
             .ok_or(Error::Invalid { field: "process", reason: "it is missing".into() })?;
         begin()?;
-        let user_namespace = has_namespace(container.spec, LinuxNamespaceType::User);
-        // With a user namespace nothing works before the shim has written its maps.
-        if user_namespace {
+        // With a user namespace nothing works before its maps are written.
+        if is_new_namespace(container.spec, LinuxNamespaceType::User) {
             channel.wait_until_placed()?;
             credentials::become_root_of_namespace()?;
         }
-        for joined in &container.joined {
-            crate::sys::setns(joined.file.as_fd(), joined.flag).to("join a namespace")?;
-        }
+        join_all(&container.joined)?;
         set_names(container.spec)?;
         if let Some(adjustment) = process.oom_score_adj() {
             program::adjust_oom_score(adjustment)?;
         }
-        let terminal = root::assemble(&container, process, channel)?;
-        let seccomp = container.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let stage = Stage { process, seccomp, stdio: container.stdio, create_directory: true };
+        let sources = std::mem::replace(&mut container.sources, Sources::none());
+        let terminal = root::assemble(&container, sources, process, channel)?;
+        let linux = container.spec.linux().as_ref();
+        if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {
+            scheduling::set_personality(personality)?;
+        }
+        let stage = Stage {
+            process,
+            seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
+            create_directory: true,
+            options: &container.options,
+            hooks: container.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()),
+        };
         prepare_program(&stage, container.streams, terminal, channel)
     })
 }
@@ -105,15 +136,16 @@ pub(crate) fn join(joiner: Joiner<'_>, channel: Channel) -> ! {
         if joiner.namespaces & libc::CLONE_NEWUSER != 0 {
             credentials::become_root_of_namespace()?;
         }
-        let terminal = match joiner.stdio.terminal {
+        let terminal = match joiner.terminal {
             None => None,
             Some(size) => Some(devices::open_terminal(&Root::open("/".as_ref())?, size)?),
         };
         let stage = Stage {
             process: joiner.process,
             seccomp: joiner.seccomp,
-            stdio: joiner.stdio,
             create_directory: false,
+            options: &joiner.options,
+            hooks: None,
         };
         prepare_program(&stage, joiner.streams, terminal, channel)
     })
@@ -123,9 +155,22 @@ pub(crate) fn join(joiner: Joiner<'_>, channel: Channel) -> ! {
 struct Stage<'a> {
     process: &'a Process,
     seccomp: Option<&'a LinuxSeccomp>,
-    stdio: &'a Stdio,
     /// A first process gets its working directory made where it is missing.
     create_directory: bool,
+    options: &'a Options<'a>,
+    /// What runs inside the container between the order to start and the program.
+    hooks: Option<&'a [Hook]>,
+}
+
+/// Joins namespaces in order; whoever joins a user namespace becomes its root.
+pub(crate) fn join_all(all: &[Joined]) -> Result<()> {
+    for joined in all {
+        crate::sys::setns(joined.file.as_fd(), joined.flag).to("join a namespace")?;
+        if joined.flag == libc::CLONE_NEWUSER {
+            credentials::become_root_of_namespace()?;
+        }
+    }
+    Ok(())
 }
 
 fn finish(mut channel: Channel, work: impl FnOnce(&mut Channel) -> Result<program::Program>) -> ! {
@@ -195,9 +240,12 @@ fn prepare_program(
         }
         (None, None) => None,
     };
-    debug_assert_eq!(master.is_some(), stage.stdio.terminal.is_some());
     // A keyring of its own, or the container would share the daemon's. Kernels without keyrings have none to share.
-    let _ = crate::sys::join_session_keyring(c"_dray");
+    if !stage.options.keep_keyring {
+        let _ = crate::sys::join_session_keyring(c"_dray");
+    }
+    scheduling::apply(process)?;
+    labels::apply(process)?;
     credentials::set_resource_limits(process)?;
     let filter = stage.seccomp.map(crate::seccomp::compile).transpose()?;
     let environment = program::environment(process, &root);
@@ -206,12 +254,28 @@ fn prepare_program(
     credentials::take(process, filter.is_some())?;
     let program = program::find(process, &environment)?;
     // Whatever is open beyond the standard streams must not reach the program (CVE-2024-21626).
-    crate::sys::close_range(3, true).to("mark descriptors as private")?;
-    credentials::seal(process, filter.as_ref())?;
-    channel.send_ready(master.as_ref())?;
-    drop(master);
-    channel.wait_for_start()?;
+    crate::sys::close_range(3 + stage.options.preserved, true).to("mark descriptors as private")?;
+    // The filter comes last, so that it need not allow what happens here; but somebody must hear what it leaves to
+    // others before the program runs.
+    let early = filter.as_ref().is_some_and(|filter| filter.notifies);
+    let listener = if early { credentials::seal(process, filter.as_ref())? } else { None };
+    channel.send_ready(master.as_ref(), listener.as_ref())?;
+    drop((master, listener));
+    channel.wait_for_start(stage.options.door)?;
+    if let (Some(hooks), Some(state)) = (stage.hooks, stage.options.state) {
+        run_hooks("startContainer", hooks, state, ContainerState::Created)?;
+    }
+    if !early {
+        credentials::seal(process, filter.as_ref())?;
+    }
     Ok(program)
+}
+
+/// Runs hooks inside the container, where this process has another number.
+fn run_hooks(kind: &'static str, hooks: &[Hook], state: &State, status: ContainerState) -> Result<()> {
+    let mut state = state.clone();
+    state.set_status(status).set_pid(Some(std::process::id() as i32));
+    crate::hooks::run(kind, Some(hooks), &state)
 }
 
 /// Opens a device of the host and makes sure that it is the one meant.

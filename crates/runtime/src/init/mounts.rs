@@ -11,8 +11,9 @@ use oci_spec::runtime::Mount;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2};
 
 use super::cgroups;
-use super::filesystem::{attach, change, clone_mount, new_filesystem, propagate};
+use super::filesystem::{attach, change, clone_mount, map_identities, new_filesystem, propagate};
 use super::options::Options;
+use super::sources::Mapped;
 use crate::rootfs::{Root, open_host_path};
 use crate::{Error, Result};
 
@@ -41,23 +42,29 @@ fn failed(mount: &Mount, source: impl Into<io::Error>) -> Error {
 }
 
 /// Reads the options and clones what bind mounts name, while the host's tree is still the root.
-pub(super) fn prepare(mounts: &[Mount]) -> Result<Vec<Prepared<'_>>> {
-    mounts.iter().map(prepare_one).collect()
+pub(super) fn prepare<'a>(mounts: &'a [Mount], mapped: &mut Mapped<'_>) -> Result<Vec<Prepared<'a>>> {
+    mounts.iter().map(|mount| prepare_one(mount, mapped)).collect()
 }
 
-fn prepare_one(mount: &Mount) -> Result<Prepared<'_>> {
+fn prepare_one<'a>(mount: &'a Mount, mapped: &mut Mapped<'_>) -> Result<Prepared<'a>> {
     if !mount.destination().is_absolute() {
         return Err(Error::Invalid {
             field: "mounts.destination",
             reason: format!("{} is not absolute", mount.destination().display()),
         });
     }
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(Error::Invalid { field: "mounts.uidMappings", reason: "it is not supported".into() });
-    }
-    let mut options = Options::parse(mount.options().iter().flatten())?;
+    let mut options = Options::parse(mount.options().iter().flatten());
     options.bind |= mount.typ().as_deref() == Some("bind");
-    let source = if options.bind {
+    if options.idmap.is_none() && (mount.uid_mappings().is_some() || mount.gid_mappings().is_some()) {
+        options.idmap = Some(false);
+    }
+    if options.idmap.is_some() && !options.bind {
+        return Err(Error::Invalid {
+            field: "mounts.uidMappings",
+            reason: format!("{} is no bind mount", mount.destination().display()),
+        });
+    }
+    let source = if options.bind && !options.remount {
         let path = mount.source().as_deref().unwrap_or(Path::new(""));
         if !path.is_absolute() {
             return Err(Error::Invalid {
@@ -66,7 +73,13 @@ fn prepare_one(mount: &Mount) -> Result<Prepared<'_>> {
             });
         }
         let source = open_host_path(path, true).map_err(|source| failed(mount, source))?;
-        Some(clone_mount(source.as_fd(), options.recursive).map_err(|source| failed(mount, source))?)
+        let clone = clone_mount(source.as_fd(), options.recursive).map_err(|source| failed(mount, source))?;
+        if let Some(recursive) = options.idmap {
+            let namespace = mapped.namespace(Some(mount))?;
+            map_identities(clone.as_fd(), recursive, namespace.as_fd())
+                .map_err(|source| failed(mount, source))?;
+        }
+        Some(clone)
     } else {
         None
     };
@@ -81,6 +94,16 @@ pub(super) fn put(root: &Root, prepared: Prepared<'_>, own_cgroup: Option<&Path>
         return cgroups::mount(&destination, &prepared.options, own_cgroup)
             .map_err(|source| failed(mount, source));
     }
+    if prepared.options.remount {
+        let options = &prepared.options;
+        let at = root.resolve(mount.destination(), OFlags::PATH, Mode::empty());
+        return at
+            .and_then(|at| {
+                change(at.as_fd(), false, options.set, options.clear)?;
+                change(at.as_fd(), true, options.recursive_set, options.recursive_clear)
+            })
+            .map_err(|source| failed(mount, source));
+    }
     match &prepared.source {
         Some(source) => {
             let stat = fstat(source).map_err(|errno| failed(mount, errno))?;
@@ -92,6 +115,12 @@ pub(super) fn put(root: &Root, prepared: Prepared<'_>, own_cgroup: Option<&Path>
         None => {
             let destination = destination(root, &prepared, true)?;
             let new = new_mount(&prepared, &destination).map_err(|source| failed(mount, source))?;
+            if prepared.options.copy_up && prepared.kind() == "tmpfs" {
+                copy_tree(&destination, &new, 0).map_err(|source| failed(mount, source))?;
+                let options = &prepared.options;
+                change(new.as_fd(), false, options.set & libc::MOUNT_ATTR_RDONLY, 0)
+                    .map_err(|source| failed(mount, source))?;
+            }
             attach(&new, destination.as_fd()).map_err(|source| failed(mount, source))?;
             set_propagation(&new, &prepared.options).map_err(|source| failed(mount, source))
         }
@@ -149,7 +178,58 @@ fn new_mount(prepared: &Prepared<'_>, destination: &OwnedFd) -> io::Result<Owned
         let mode = fstat(destination)?.st_mode & 0o7777;
         data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
-    new_filesystem(kind, source, &data, prepared.options.attributes())
+    let mut attributes = prepared.options.attributes();
+    if prepared.options.copy_up {
+        attributes.remove(rustix::mount::MountAttrFlags::MOUNT_ATTR_RDONLY);
+    }
+    new_filesystem(kind, source, &data, attributes)
+}
+
+/// Copies files, directories and links from one open directory into another. Other kinds stay behind, and nothing is
+/// followed.
+fn copy_tree(from: &OwnedFd, into: &OwnedFd, depth: usize) -> io::Result<()> {
+    if depth > 64 {
+        return Err(rustix::io::Errno::NAMETOOLONG.into());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in rustix::fs::Dir::new(openat(from, ".", flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let stat = fstat(openat(from, name, flags, Mode::empty())?)?;
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                mkdirat(into, name, mode)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let (from, into) =
+                    (openat(from, name, flags, Mode::empty())?, openat(into, name, flags, Mode::empty())?);
+                copy_tree(&from, &into, depth + 1)?;
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let mut from = std::fs::File::from(openat(from, name, flags, Mode::empty())?);
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let mut copy = std::fs::File::from(openat(into, name, flags, mode)?);
+                io::copy(&mut from, &mut copy)?;
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                rustix::fs::symlinkat(target, into, name)?;
+            }
+            _ => continue,
+        }
+        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(into, name, Some(uid), Some(gid), flags)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            rustix::fs::chmodat(into, name, mode, rustix::fs::AtFlags::empty())?;
+        }
+    }
+    Ok(())
 }
 
 /// The kernel's own file systems must be where programs look for them, not where a link of the image leads: what is

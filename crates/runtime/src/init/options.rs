@@ -2,14 +2,18 @@
 
 use rustix::mount::MountAttrFlags;
 
-use crate::{Error, Result};
-
 /// Options of one mount, sorted by who they concern.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     /// It is a bind mount, and with what is mounted below.
     pub(super) bind: bool,
     pub(super) recursive: bool,
+    /// Owners are shown mapped, and whether those of mounts below too.
+    pub(super) idmap: Option<bool>,
+    /// A tmpfs begins with what it covers.
+    pub(super) copy_up: bool,
+    /// Change what is mounted there already.
+    pub(super) remount: bool,
     /// Attributes of the mount to set and to clear.
     pub(super) set: u64,
     pub(super) clear: u64,
@@ -68,7 +72,7 @@ fn propagation(name: &str) -> Option<u64> {
 
 impl Options {
     /// Sorts options; what is no option of mounts goes to the file system.
-    pub(super) fn parse<'a>(options: impl IntoIterator<Item = &'a String>) -> Result<Self> {
+    pub(super) fn parse<'a>(options: impl IntoIterator<Item = &'a String>) -> Self {
         let mut parsed = Self::default();
         for option in options {
             match option.as_str() {
@@ -78,16 +82,14 @@ impl Options {
                     parsed.bind = true;
                     parsed.recursive = true;
                 }
-                "idmap" | "ridmap" | "tmpcopyup" | "remount" => {
-                    return Err(Error::Invalid {
-                        field: "mounts.options",
-                        reason: format!("{option} is not supported"),
-                    });
-                }
+                "idmap" => parsed.idmap = Some(false),
+                "ridmap" => parsed.idmap = Some(true),
+                "tmpcopyup" => parsed.copy_up = true,
+                "remount" => parsed.remount = true,
                 name => parsed.add(name),
             }
         }
-        Ok(parsed)
+        parsed
     }
 
     fn add(&mut self, name: &str) {
@@ -122,7 +124,7 @@ mod tests {
 
     fn parse(options: &str) -> Options {
         let options: Vec<String> = options.split(',').map(String::from).collect();
-        Options::parse(&options).unwrap()
+        Options::parse(&options)
     }
 
     #[test]

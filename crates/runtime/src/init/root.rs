@@ -1,19 +1,21 @@
 //! A container's root: put together, entered, and closed behind.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, Process};
+use oci_spec::runtime::{ContainerState, Hooks, LinuxNamespaceType, Process};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
-use rustix::mount::{MountAttrFlags, MoveMountFlags, UnmountFlags, move_mount, unmount};
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir};
 
 use super::channel::Channel;
 use super::devices::Terminal;
 use super::filesystem::{attach, change, clone_mount, new_filesystem, propagate};
+use super::sources::Sources;
 use super::{Container, devices, has_namespace, is_new_namespace, mounts};
 use crate::error::Context as _;
+use crate::identities::Identities;
 use crate::launch::Rootfs;
 use crate::rootfs::{Root, open_host_path, overlay};
 use crate::{Error, Result};
@@ -21,6 +23,7 @@ use crate::{Error, Result};
 /// Makes the container's file system the root of this process. Returns its terminal, when it has one.
 pub(super) fn assemble(
     container: &Container<'_>,
+    sources: Sources<'_>,
     process: &Process,
     channel: &mut Channel,
 ) -> Result<Option<Terminal>> {
@@ -44,11 +47,26 @@ pub(super) fn assemble(
 
     let null = super::open_null()?;
     let nodes = devices::prepare(linux.and_then(|linux| linux.devices().as_deref()), user_namespace)?;
-    // What bind mounts name is opened while paths still mean the host's.
-    let prepared = mounts::prepare(spec.mounts().as_deref().unwrap_or_default())?;
-    let mount = mount_root(container.rootfs, user_namespace)?;
-    let onto = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(&mount, "", &host, "", onto).to("mount the container's root")?;
+    let Sources { mounts: prepared, root: mounted } = sources;
+    let mount = match mounted {
+        Some(mount) => mount,
+        None => mount_root(container.rootfs, None)?,
+    };
+    // A root with a path of the host is mounted there, where hooks look for it; any other on the host's.
+    let place = match container.rootfs {
+        Rootfs::Path(path) if !container.options.no_pivot => open_host_path(path, true).ok(),
+        _ => None,
+    };
+    let place = place.as_ref().unwrap_or(&host);
+    if for_host == libc::MS_SHARED {
+        // The parent of a root must not be shared (pivot_root(2)).
+        let base = clone_mount(mount.as_fd(), true).to("mount the container's root")?;
+        attach(&base, place.as_fd()).to("mount the container's root")?;
+        propagate(base.as_fd(), libc::MS_PRIVATE, false).to("make the container's root private")?;
+        attach(&mount, base.as_fd()).to("mount the container's root")?;
+    } else {
+        attach(&mount, place.as_fd()).to("mount the container's root")?;
+    }
     propagate(mount.as_fd(), libc::MS_PRIVATE, false).to("make the container's root private")?;
     let root = Root::from_descriptor(mount);
 
@@ -73,7 +91,7 @@ pub(super) fn assemble(
         enter_cgroup_namespace(new_cgroup_namespace, channel)?;
     }
     devices::make(&root, nodes, own_device_directory)?;
-    let terminal = match container.stdio.terminal {
+    let terminal = match container.terminal {
         None => None,
         Some(size) => {
             let terminal = devices::open_terminal(&root, size)?;
@@ -100,7 +118,10 @@ pub(super) fn assemble(
     if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
         change(root.as_fd(), false, libc::MOUNT_ATTR_RDONLY, 0).to("make the root read-only")?;
     }
-    enter(&root)?;
+    if let Some(hooks) = spec.hooks().as_ref().filter(|_| container.options.state.is_some()) {
+        run_hooks(hooks, container, channel)?;
+    }
+    enter(&root, container.options.no_pivot)?;
     if rootfs_propagation.is_some() {
         propagate(root.as_fd(), kind, recursive).to("set the propagation of the root")?;
     }
@@ -128,15 +149,30 @@ fn propagation(name: Option<&str>) -> Result<(u64, bool)> {
     Ok((kind as u64, recursive))
 }
 
-fn mount_root(rootfs: &Rootfs, user_namespace: bool) -> Result<OwnedFd> {
+/// Hooks of the point where everything is mounted and the host's root is still ours.
+fn run_hooks(hooks: &Hooks, container: &Container<'_>, channel: &mut Channel) -> Result<()> {
+    #[allow(deprecated, reason = "engines still use them")]
+    let outside = [hooks.prestart(), hooks.create_runtime()];
+    if outside.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty())) {
+        channel.wait_for_hooks()?;
+    }
+    match (hooks.create_container(), container.options.state) {
+        (Some(list), Some(state)) => {
+            super::run_hooks("createContainer", list, state, ContainerState::Creating)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The root as a mount without a path. `mapped` shows the owners of layers as a user namespace maps them.
+pub(super) fn mount_root(rootfs: &Rootfs, mapped: Option<(BorrowedFd<'_>, &Identities)>) -> Result<OwnedFd> {
     match rootfs {
-        Rootfs::Overlay { lower, upper, work } => {
-            overlay(lower, upper.as_deref(), work.as_deref(), user_namespace).map_err(|source| Error::Mount {
+        Rootfs::Overlay { lower, upper, work } => overlay(lower, upper.as_deref(), work.as_deref(), mapped)
+            .map_err(|source| Error::Mount {
                 mount_source: "overlay".into(),
                 destination: "/".into(),
                 source,
-            })
-        }
+            }),
         Rootfs::Path(path) => {
             let failed =
                 |source| Error::Mount { mount_source: path.clone(), destination: "/".into(), source };
@@ -158,8 +194,14 @@ fn enter_cgroup_namespace(new: bool, channel: &mut Channel) -> Result<()> {
 }
 
 /// pivot_root with the old root stacked on the new one (pivot_root(2), notes), then unmounted.
-fn enter(root: &Root) -> Result<()> {
+///
+/// Without pivot_root(2), as an initial ramdisk needs it, the host's mounts stay below and only chroot(2) hides them.
+fn enter(root: &Root, no_pivot: bool) -> Result<()> {
     fchdir(root).to("enter the container's root")?;
+    if no_pivot {
+        rustix::process::chroot(".").to("change the root")?;
+        return chdir("/").to("enter the container's root");
+    }
     rustix::process::pivot_root(".", ".").to("change the root")?;
     unmount(".", UnmountFlags::DETACH).to("let the host's root go")?;
     chdir("/").to("enter the container's root")

@@ -4,6 +4,7 @@
 //! nothing per call. It knows nothing of profiles: see [`crate::defaults`] for Docker's.
 
 mod bpf;
+mod profile;
 mod table;
 
 use std::collections::BTreeMap;
@@ -14,11 +15,14 @@ use crate::{Error, Result};
 use bpf::{Leaf, Program};
 
 pub(crate) use bpf::Instruction;
+pub use profile::{PROFILE_LIMIT, Profile};
 
 /// A compiled filter and the flags it is loaded with.
 pub(crate) struct Filter {
     pub(crate) instructions: Vec<Instruction>,
     pub(crate) flags: u32,
+    /// Some calls are answered by a listener.
+    pub(crate) notifies: bool,
 }
 
 /// One architecture of the kernel's audit numbering with its column in the table.
@@ -71,7 +75,32 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
             reason: "the filter needs more than 4096 instructions".into(),
         });
     }
-    Ok(Filter { instructions, flags: flags(profile)? })
+    let notifies = notifies(profile)?;
+    let mut flags = flags(profile);
+    if notifies {
+        flags |= crate::sys::NEW_LISTENER;
+    }
+    Ok(Filter { instructions, flags, notifies })
+}
+
+/// Whether some call is answered by a listener. The call that hands the listener over cannot be: nobody would hear.
+fn notifies(profile: &LinuxSeccomp) -> Result<bool> {
+    let notify = LinuxSeccompAction::ScmpActNotify;
+    let mut rules = profile.syscalls().iter().flatten().filter(|rule| rule.action() == notify).peekable();
+    let some = rules.peek().is_some();
+    if profile.default_action() == notify || rules.any(|rule| rule.names().iter().any(|n| n == "sendmsg")) {
+        return Err(Error::Invalid {
+            field: "linux.seccomp",
+            reason: "SCMP_ACT_NOTIFY cannot be the default or the action for sendmsg".into(),
+        });
+    }
+    if some && profile.listener_path().is_none() {
+        return Err(Error::Invalid {
+            field: "linux.seccomp.listenerPath",
+            reason: "SCMP_ACT_NOTIFY needs it".into(),
+        });
+    }
+    Ok(some)
 }
 
 fn architecture_block(
@@ -178,26 +207,22 @@ fn number(name: &str, column: usize) -> Option<u32> {
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32> {
-    match action {
-        LinuxSeccompAction::ScmpActNotify => {
-            Err(Error::Invalid { field: "linux.seccomp", reason: "SCMP_ACT_NOTIFY is not supported".into() })
-        }
-        action => Ok(action.as_u32(errno.map(|errno| errno & 0xffff))),
-    }
+    Ok(action.as_u32(errno.map(|errno| errno & 0xffff)))
 }
 
-fn flags(profile: &LinuxSeccomp) -> Result<u32> {
+fn flags(profile: &LinuxSeccomp) -> u32 {
     let mut flags = 0;
     for flag in profile.flags().iter().flatten() {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
-            // One thread only: nothing to synchronise, and no listener whose wait could be killable.
-            LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-            | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 1 << 5,
+            // One thread only: nothing to synchronise.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
         };
     }
-    Ok(flags)
+    // The kernel knows a killable wait with a listener only.
+    if notifies(profile).unwrap_or(false) { flags } else { flags & !(1 << 5) }
 }
 
 fn architectures(asked: &[Arch]) -> Result<Vec<Architecture>> {

@@ -260,7 +260,7 @@ impl Supervisor {
                 Reply::Ok(true)
             }
             Ok(FromChild::Failed(failure)) => Reply::Error(failure),
-            Ok(FromChild::Ready(_)) | Err(_) => Reply::Error(Failure {
+            Ok(FromChild::Ready { .. } | FromChild::AtHooks) | Err(_) => Reply::Error(Failure {
                 kind: FailureKind::Setup,
                 message: "the new process spoke out of turn".into(),
             }),
