@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::Api;
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
+use crate::limits;
 use crate::query::Query;
 
 /// A string or a list of strings, as Docker takes commands.
@@ -117,7 +118,6 @@ request! {
         pids: Option<i64> = "PidsLimit",
         devices: Vec<DeviceRequest> = "Devices",
         ulimits: Vec<UlimitRequest> = "Ulimits",
-        log: LogRequest = "LogConfig",
         oom_score_adj: Option<i32> = "OomScoreAdj",
         masked_paths: Option<Vec<String>> = "MaskedPaths",
         read_only_paths: Option<Vec<String>> = "ReadonlyPaths",
@@ -142,7 +142,6 @@ impl From<UlimitRequest> for Ulimit {
     }
 }
 
-request! { LogRequest { kind: String = "Type", options: BTreeMap<String, String> = "Config" } }
 request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
 request! { pub(crate) EndpointRequest { aliases: Vec<String> = "Aliases", addresses: AddressRequest = "IPAMConfig" } }
 request! { AddressRequest { ipv4: String = "IPv4Address" } }
@@ -170,6 +169,7 @@ pub(crate) async fn container(api: &Api, query: &Query, incoming: Incoming) -> R
     let raw: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
     let request: CreateRequest = serde_json::from_slice(&bytes).map_err(invalid)?;
     let mut spec = specification(request, raw)?;
+    limits::apply(&mut spec)?;
     spec.name = query.non_empty("name").map(str::to_owned);
     for from in std::mem::take(&mut spec.api["VolumesFrom"]).as_array().into_iter().flatten() {
         volumes_from(api, from.as_str().unwrap_or_default(), &mut spec)?;
@@ -259,6 +259,8 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
                     permissions: device.permissions,
                 })
                 .collect(),
+            device_rules: Vec::new(),
+            apparmor: None,
         },
         pid: namespace_mode(&host.pid_mode, "PID")?,
         ipc: namespace_mode(&host.ipc_mode, "IPC")?,
@@ -267,12 +269,16 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         extra_hosts: host.extra_hosts,
         auto_remove: host.auto_remove,
         transient: false,
-        log: log_policy(&host.log)?,
+        log: LogPolicy::default(),
         shm_size: host.shm_size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0),
         sysctls: host.sysctls,
         ulimits: host.ulimits.into_iter().map(Ulimit::from).collect(),
         oom_score_adj: host.oom_score_adj.filter(|n| *n != 0),
         cgroup_parent: None,
+        cgroup_namespace: NamespaceMode::Private,
+        shareable_ipc: false,
+        without_shm: false,
+        init: false,
         api: kept(raw, &host.volumes_from),
     })
 }
@@ -290,6 +296,7 @@ fn limits(host: &HostConfig) -> Resources {
         cpuset_mems: host.cpuset_mems.clone(),
         pids: host.pids,
         blkio_weight: host.blkio_weight,
+        ..Resources::default()
     }
 }
 
@@ -309,6 +316,7 @@ pub(crate) async fn update(api: &Api, id: &str, incoming: Incoming) -> Result<Re
         cpuset_mems: given.cpuset_mems.filter(|text| !text.is_empty()),
         pids: given.pids.filter(|n| *n != 0),
         blkio_weight: given.blkio_weight.filter(|n| *n != 0),
+        ..Resources::default()
     };
     let restart = match request.restart.name.as_str() {
         "" => None,
@@ -423,7 +431,7 @@ fn parse_tmpfs(target: &str, options: &str) -> Result<Mount> {
     Ok(Mount { source, target: target.to_owned(), read_only, propagation: String::new() })
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -524,42 +532,13 @@ pub(crate) fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
 
 fn namespace_mode(mode: &str, what: &str) -> Result<NamespaceMode> {
     match mode {
-        "" | "private" | "shareable" => Ok(NamespaceMode::Private),
+        "" | "none" | "private" | "shareable" => Ok(NamespaceMode::Private),
         "host" => Ok(NamespaceMode::Host),
         other => match other.strip_prefix("container:") {
             Some(name) => Ok(NamespaceMode::Container(name.to_owned())),
             None => Err(ApiError::bad_request(format!("invalid {what} mode: {other}"))),
         },
     }
-}
-
-fn log_policy(request: &LogRequest) -> Result<LogPolicy> {
-    let mut policy = LogPolicy::default();
-    match request.kind.as_str() {
-        "" | "json-file" | "local" => {}
-        "none" => policy.keep = false,
-        other => {
-            return Err(ApiError::bad_request(format!(
-                "logger: no log driver named '{other}' is registered"
-            )));
-        }
-    }
-    for (name, value) in &request.options {
-        let invalid = || ApiError::bad_request(format!("invalid value for log opt '{name}': {value}"));
-        match name.as_str() {
-            "max-size" if value == "-1" => policy.max_size = None,
-            "max-size" => policy.max_size = Some(parse_size(value).ok_or_else(invalid)?),
-            "max-file" => policy.max_files = value.parse().map_err(|_| invalid())?,
-            "mode" | "max-buffer-size" | "compress" | "labels" | "labels-regex" | "env" | "env-regex"
-            | "tag" => {}
-            _ => {
-                return Err(ApiError::bad_request(format!(
-                    "unknown log opt '{name}' for json-file log driver"
-                )));
-            }
-        }
-    }
-    Ok(policy)
 }
 
 #[cfg(test)]

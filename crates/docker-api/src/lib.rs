@@ -18,6 +18,7 @@ mod filters;
 mod hijack;
 mod images;
 mod inspect;
+mod limits;
 mod list;
 mod logs;
 mod networks;

@@ -91,3 +91,117 @@ fn health_checks_tell_how_a_container_is() {
     );
     daemon.assert_nothing_left();
 }
+
+#[test]
+fn logs_rotate_and_followers_miss_nothing() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    let count = |total: u32| {
+        format!("i=0; while [ $i -lt {total} ]; do echo line $i; i=$((i+1)); usleep 500; done; sleep 0.2")
+    };
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "many",
+        "--log-opt",
+        "max-size=8k",
+        "--log-opt",
+        "max-file=3",
+        "box",
+        "sh",
+        "-c",
+        &count(1500),
+    ]);
+    let followed =
+        daemon.command(&["logs", "-f", "many"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // The follower of a daemon that goes has to come again; the log has no gap where its daemon was away.
+    let first = followed.wait_with_output().unwrap();
+    let lines: Vec<&str> = std::str::from_utf8(&first.stdout).unwrap().lines().collect();
+    assert_eq!(lines.len(), 1500);
+    assert!(lines.iter().enumerate().all(|(index, line)| *line == format!("line {index}")));
+    let kept = daemon.ok(&["logs", "many"]);
+    assert!(kept.lines().count() < 1500 && kept.ends_with("line 1499"), "only three files are kept");
+    let path = daemon.ok(&["inspect", "-f", "{{.LogPath}}", "many"]);
+    assert!(std::fs::metadata(&path).unwrap().len() <= 8192);
+    assert!(std::path::Path::new(&format!("{path}.2")).exists());
+    assert!(!std::path::Path::new(&format!("{path}.3")).exists());
+    daemon.ok(&["rm", "many"]);
+
+    daemon.ok(&["run", "-d", "--name", "steady", "--log-driver", "local", "box", "sh", "-c", &count(3000)]);
+    eventually("some lines", PATIENCE, || {
+        (daemon.ok(&["logs", "steady"]).lines().count() > 50).then_some(())
+    });
+    daemon.kill();
+    daemon.up();
+    let all = daemon.ok(&["logs", "-f", "steady"]);
+    assert_eq!(all.lines().count(), 3000);
+    assert!(all.lines().enumerate().all(|(index, line)| line == format!("line {index}")));
+    daemon.ok(&["rm", "-f", "steady"]);
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn lines_go_to_the_hosts_log_as_well() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let path = daemon.path("syslog");
+    let receiver = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = format!("syslog-address=unix://{}", path.display());
+    let options =
+        ["--log-driver", "syslog", "--log-opt", &address, "--log-opt", "tag={{.Name}}/{{.ImageName}}"];
+    daemon
+        .ok(&[&["run", "--name", "sends"], &options[..], &["box", "sh", "-c", "echo out; echo err >&2"]]
+            .concat());
+    let mut messages: Vec<String> = (0..2)
+        .map(|_| {
+            let mut buffer = [0; 512];
+            let n = receiver.recv(&mut buffer).unwrap();
+            String::from_utf8_lossy(&buffer[..n]).into_owned()
+        })
+        .collect();
+    messages.sort();
+    assert!(messages[0].starts_with("<27>") && messages[0].ends_with(": err"), "{messages:?}");
+    assert!(
+        messages[1].starts_with("<30>")
+            && messages[1].contains("sends/box[")
+            && messages[1].ends_with(": out")
+    );
+    // What is sent away can be read here, too.
+    assert_eq!(daemon.ok(&["logs", "sends"]), "out");
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{.HostConfig.LogConfig.Type}}", "sends"]), "syslog");
+    daemon.ok(&["rm", "sends"]);
+    let nowhere = ["--log-driver", "syslog", "--log-opt", "syslog-address=unix:///nowhere/log"];
+    let run = [&["run", "--rm"], &nowhere[..], &["box", "true"]].concat();
+    daemon.refused(&run, "failed to initialize logging driver");
+    daemon.ok(&[
+        "run",
+        "--name",
+        "marked",
+        "--label",
+        "team=a",
+        "-e",
+        "STAGE=b",
+        "--log-opt",
+        "labels=team",
+        "--log-opt",
+        "env=STAGE",
+        "box",
+        "echo",
+        "text",
+    ]);
+    let path = daemon.ok(&["inspect", "-f", "{{.LogPath}}", "marked"]);
+    let line: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(path).unwrap().trim()).unwrap();
+    assert_eq!(line["attrs"], serde_json::json!({ "STAGE": "b", "team": "a" }));
+    daemon.ok(&["rm", "marked"]);
+    daemon.refused(
+        &["run", "--rm", "--log-driver", "gelf", "box", "true"],
+        "no log driver named 'gelf' is registered",
+    );
+    daemon.ok(&["run", "--name", "silent", "--log-driver", "none", "box", "echo", "x"]);
+    daemon.refused(&["logs", "silent"], "configured logging driver does not support reading");
+    daemon.ok(&["rm", "silent"]);
+    daemon.assert_nothing_left();
+}

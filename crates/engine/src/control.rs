@@ -8,7 +8,7 @@ use crate::container::ContainerHandle;
 use crate::error::Trying;
 use crate::failpoint::failpoint;
 use crate::record::{ContainerRecord, Status};
-use crate::spec::{Resources, RestartPolicy};
+use crate::spec::{BlockLimits, Resources, RestartPolicy};
 use crate::{Engine, Error, Result, create, oci};
 
 impl Engine {
@@ -123,5 +123,10 @@ fn merged(old: &Resources, new: Resources) -> Resources {
         cpuset_mems: new.cpuset_mems.or_else(|| old.cpuset_mems.clone()),
         pids: new.pids.or(old.pids),
         blkio_weight: new.blkio_weight.or(old.blkio_weight),
+        block: if new.block == BlockLimits::default() { old.block.clone() } else { new.block },
+        memory_swappiness: new.memory_swappiness.or(old.memory_swappiness),
+        oom_kill_disable: new.oom_kill_disable.or(old.oom_kill_disable),
+        cpu_realtime_period: new.cpu_realtime_period.or(old.cpu_realtime_period),
+        cpu_realtime_runtime: new.cpu_realtime_runtime.or(old.cpu_realtime_runtime),
     }
 }

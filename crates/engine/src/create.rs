@@ -281,6 +281,7 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
             )));
         }
     }
+    check_limits(spec)?;
     if spec.auto_remove && spec.restart != crate::RestartPolicy::No {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
@@ -314,6 +315,78 @@ pub(crate) fn validate(spec: &ContainerSpec) -> Result<()> {
         crate::oci::capability(capability)?;
     }
     Ok(())
+}
+
+/// The numbers that have ranges, in Docker's words.
+fn check_limits(spec: &ContainerSpec) -> Result<()> {
+    let resources = &spec.resources;
+    if let (Some(memory), Some(reservation)) = (
+        resources.memory.filter(|memory| *memory > 0),
+        resources.memory_reservation.filter(|reservation| *reservation > 0),
+    ) && memory < reservation
+    {
+        return Err(Error::invalid(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
+    }
+    if let Some(swappiness) = resources.memory_swappiness.filter(|swappiness| *swappiness > 100) {
+        return Err(Error::invalid(format!(
+            "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )));
+    }
+    if resources.blkio_weight.is_some_and(|weight| weight != 0 && !(10..=1000).contains(&weight)) {
+        return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    if resources.cpu_period.is_some_and(|period| period != 0 && !(1000..=1_000_000).contains(&period)) {
+        return Err(Error::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
+    }
+    if resources.cpu_quota.is_some_and(|quota| quota > 0 && quota < 1000) {
+        return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+    }
+    if resources.nano_cpus.is_some_and(|n| n > 0) {
+        if resources.cpu_period.is_some_and(|n| n > 0) {
+            return Err(Error::invalid("Conflicting options: Nano CPUs and CPU Period cannot both be set."));
+        }
+        if resources.cpu_quota.is_some_and(|n| n > 0) {
+            return Err(Error::invalid("Conflicting options: Nano CPUs and CPU Quota cannot both be set."));
+        }
+    }
+    for (what, wanted, file) in
+        [("CPUs", &resources.cpuset_cpus, "cpu"), ("memory nodes", &resources.cpuset_mems, "node")]
+    {
+        let Some(wanted) = wanted.as_deref().filter(|text| !text.is_empty()) else { continue };
+        let path = format!("/sys/devices/system/{file}/online");
+        let online = fs::read_to_string(path).unwrap_or_else(|_| "0".to_owned());
+        let parsed = parse_set(wanted)
+            .ok_or_else(|| Error::invalid(format!("Invalid value {wanted} for cpuset {file}s")))?;
+        let available = parse_set(online.trim()).unwrap_or_default();
+        if !parsed.iter().all(|one| available.contains(one)) {
+            return Err(Error::invalid(format!(
+                "Requested {what} are not available - requested {wanted}, available: {}",
+                online.trim()
+            )));
+        }
+    }
+    for rule in &spec.security.device_rules {
+        crate::oci::parse_device_rule(rule)?;
+    }
+    Ok(())
+}
+
+/// `0-2,4` as numbers; none when it is not of that form.
+fn parse_set(text: &str) -> Option<Vec<u32>> {
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if last < first || last > 8191 {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
 }
 
 /// The health check that counts: the caller's over the image's; none when there is nothing to run.

@@ -1,5 +1,6 @@
 //! Starting a container's process: network, mounts, shim, clients, and then the program.
 
+use std::ffi::CString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -14,6 +15,7 @@ use dray_runtime::{Process, shim};
 use jiff::Timestamp;
 use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
@@ -176,11 +178,13 @@ impl Engine {
             joined: Vec::new(),
             host: Vec::new(),
             files: directory.clone(),
+            shm: None,
             sources: Vec::new(),
         };
         self.join_network(record, made, &mut resolved)?;
         failpoint("start.published");
         self.join_namespaces(record, &mut resolved)?;
+        resolved.shm = self.shared_memory_of(record)?.or(resolved.shm);
         let record = container.update(|record| {
             record.endpoints.clone_from(&made.endpoints);
             record.ports.clone_from(&made.ports);
@@ -226,7 +230,7 @@ impl Engine {
                 terminal: record.spec.tty.then_some(TerminalSize { width: 80, height: 24 }),
                 stdin,
                 stdin_once: record.spec.stdin_once,
-                log: oci::log_file(&record.spec.log, self.log_path(&record.id)),
+                log: oci::log_file(&record, self.log_path(&record.id)),
             },
             socket: shim_dir.join(shim_client::SOCKET),
             exit_file: shim_dir.join("exit.json"),
@@ -364,6 +368,7 @@ impl Engine {
 
     fn join_namespaces(&self, record: &ContainerRecord, resolved: &mut Resolved) -> Result<()> {
         let modes = [
+            (LinuxNamespaceType::Cgroup, &record.spec.cgroup_namespace, "cgroup"),
             (LinuxNamespaceType::Pid, &record.spec.pid, "pid"),
             (LinuxNamespaceType::Ipc, &record.spec.ipc, "ipc"),
             (LinuxNamespaceType::Uts, &record.spec.uts, "uts"),
@@ -378,11 +383,52 @@ impl Engine {
                 }
             }
         }
+        if record.spec.ipc == NamespaceMode::Host {
+            resolved.shm = Some("/dev/shm".into());
+        }
         if resolved.host.contains(&LinuxNamespaceType::Network) && record.spec.hostname.is_none() {
             let host = rustix::system::uname();
             resolved.hostname = host.nodename().to_string_lossy().into_owned();
         }
         Ok(())
+    }
+
+    /// The file system that is `/dev/shm` of several containers: that of the container whose ipc namespace this one
+    /// joins, or one made now for others to join.
+    fn shared_memory_of(&self, record: &ContainerRecord) -> Result<Option<PathBuf>> {
+        if let NamespaceMode::Container(other) = &record.spec.ipc {
+            let other = self.container(other)?;
+            if !other.record().spec.shareable_ipc {
+                return Err(Error::invalid(format!(
+                    "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    other.id
+                )));
+            }
+            return Ok(Some(self.shared_memory_path(&other.id)));
+        }
+        if !record.spec.shareable_ipc {
+            return Ok(None);
+        }
+        let path = self.shared_memory_path(&record.id);
+        self.end_shared_memory(&record.id);
+        fs::create_dir_all(&path).io("create", &path)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let size = record.spec.shm_size.unwrap_or(oci::SHM_SIZE);
+        let options = CString::new(format!("mode=1777,size={size}")).unwrap_or_default();
+        rustix::mount::mount("shm", &path, "tmpfs", flags, options.as_c_str())
+            .map_err(std::io::Error::from)
+            .io("mount a file system in memory at", &path)?;
+        Ok(Some(path))
+    }
+
+    fn shared_memory_path(&self, id: &crate::Id) -> PathBuf {
+        self.container_dir(id).join("shm")
+    }
+
+    /// Takes away what a container shared; one that shared nothing loses nothing.
+    pub(crate) fn end_shared_memory(&self, id: &crate::Id) {
+        let path = self.shared_memory_path(id);
+        let _ = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
 
     /// Where each bind and volume comes from; an empty volume is filled from the image.
@@ -471,6 +517,9 @@ impl Engine {
         let address = record.endpoints.first().and_then(|endpoint| endpoint.address);
         self.release_network(&record, &record.endpoints, &record.ports, address, true);
         let _ = dray_network::namespace::remove(&self.namespace_path(&record.id));
+        if record.spec.shareable_ipc {
+            self.end_shared_memory(&record.id);
+        }
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
         container.update(|record| {
             record.endpoints.clear();

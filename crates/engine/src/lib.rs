@@ -68,8 +68,8 @@ pub use sandbox::{SandboxRecord, SandboxSpec};
 pub use shim_client::AttachOptions;
 pub use signal::parse_signal;
 pub use spec::{
-    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, LogPolicy, Mount, MountSource, NamespaceMode,
-    NetworkMode, PortBinding, Protocol, Resources, RestartPolicy, SeccompMode, Security, TerminalSize,
-    Ulimit,
+    BlockLimits, ContainerSpec, DeviceLimit, DeviceSpec, DnsOptions, EndpointSpec, LogForward, LogPolicy,
+    Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, Resources, RestartPolicy,
+    SeccompMode, Security, SyslogFormat, TerminalSize, Ulimit,
 };
 pub use volumes::VolumeRecord;

@@ -1,19 +1,25 @@
 //! From a container's record to the OCI runtime specification.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use dray_runtime::defaults;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
-    LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, Mount, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, Process, Spec, User,
+    LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxThrottleDevice,
+    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, Mount, PosixRlimit, PosixRlimitBuilder,
+    PosixRlimitType, Process, Spec, User,
 };
 
 use crate::error::IoContext;
 use crate::record::ContainerRecord;
-use crate::spec::{DeviceSpec, LogPolicy, MountSource, Resources, SeccompMode, Security, Ulimit};
+use crate::spec::{
+    BlockLimits, DeviceLimit, DeviceSpec, LogForward, MountSource, Resources, SeccompMode, Security, Ulimit,
+};
 use crate::{Error, Result};
+
+/// Size of `/dev/shm` where nothing is said of it, in bytes.
+pub(crate) const SHM_SIZE: u64 = 64 << 20;
 
 /// What the record does not say: what was resolved for this start.
 pub(crate) struct Resolved {
@@ -27,6 +33,8 @@ pub(crate) struct Resolved {
     pub(crate) host: Vec<LinuxNamespaceType>,
     /// The directory with `hosts`, `hostname` and `resolv.conf`.
     pub(crate) files: PathBuf,
+    /// What `/dev/shm` is, when it is that of the host or of another container.
+    pub(crate) shm: Option<PathBuf>,
     /// The source directory of each mount that is a volume or a bind, by target.
     pub(crate) sources: Vec<(String, PathBuf)>,
 }
@@ -88,6 +96,7 @@ pub(crate) fn container(record: &ContainerRecord, resolved: &Resolved) -> Result
     oci.set_process(Some(process));
     let mounts = mounts(record, resolved, oci.mounts().clone().unwrap_or_default())?;
     oci.set_mounts(Some(mounts));
+    let mut oci_annotations = None;
     let Some(linux) = oci.linux_mut() else {
         return Err(Error::invalid("the default specification has no linux section"));
     };
@@ -112,6 +121,10 @@ pub(crate) fn container(record: &ContainerRecord, resolved: &Resolved) -> Result
     if let Some(paths) = &security.read_only_paths {
         linux.set_readonly_paths(Some(paths.clone()));
     }
+    if spec.init {
+        let annotation = (dray_runtime::launch::INIT_ANNOTATION.to_owned(), "true".to_owned());
+        oci_annotations = Some([annotation].into());
+    }
     if !spec.sysctls.is_empty() {
         linux.set_sysctl(Some(spec.sysctls.clone().into_iter().collect()));
     }
@@ -121,6 +134,7 @@ pub(crate) fn container(record: &ContainerRecord, resolved: &Resolved) -> Result
         devices.push(device_node(device)?);
     }
     linux.set_devices(Some(devices));
+    oci.set_annotations(oci_annotations);
     Ok(oci)
 }
 
@@ -164,6 +178,7 @@ pub(crate) fn process(
         .set_no_new_privileges(Some(spec.security.no_new_privileges))
         .set_capabilities(Some(capability_sets(capabilities, user.uid == 0)))
         .set_rlimits(Some(rlimits(&spec.ulimits)?));
+    process.set_apparmor_profile(spec.security.apparmor.clone());
     if let Some(adjust) = spec.oom_score_adj {
         process.set_oom_score_adj(Some(adjust));
     }
@@ -249,7 +264,19 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
         }
         let mut options = standard.options().clone().unwrap_or_default();
         if target == "/dev/shm" {
-            let size = spec.shm_size.unwrap_or(64 << 20);
+            if spec.without_shm {
+                continue;
+            }
+            if let Some(shared) = &resolved.shm {
+                mounts.push(mount(
+                    &target,
+                    "bind",
+                    shared,
+                    &["rbind", "rprivate", "nosuid", "nodev", "noexec"],
+                ));
+                continue;
+            }
+            let size = spec.shm_size.unwrap_or(SHM_SIZE);
             options.retain(|option| !option.starts_with("size="));
             options.push(format!("size={size}"));
         }
@@ -310,6 +337,8 @@ pub(crate) fn resources(limits: &Resources, security: &Security) -> Result<Linux
     };
     memory.set_swap(swap);
     memory.set_reservation(limits.memory_reservation.filter(|n| *n > 0));
+    memory.set_swappiness(limits.memory_swappiness);
+    memory.set_disable_oom_killer(limits.oom_kill_disable.filter(|disable| *disable));
     resources.set_memory(Some(memory));
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(limits.cpu_shares.filter(|n| *n > 0));
@@ -322,6 +351,8 @@ pub(crate) fn resources(limits: &Resources, security: &Security) -> Result<Linux
         cpu.set_quota(limits.cpu_quota.filter(|n| *n != 0));
     }
     cpu.set_cpus(limits.cpuset_cpus.clone().filter(|text| !text.is_empty()));
+    cpu.set_realtime_period(limits.cpu_realtime_period.filter(|n| *n > 0));
+    cpu.set_realtime_runtime(limits.cpu_realtime_runtime.filter(|n| *n > 0));
     cpu.set_mems(limits.cpuset_mems.clone().filter(|text| !text.is_empty()));
     resources.set_cpu(Some(cpu));
     if let Some(limit) = limits.pids.filter(|n| *n != 0) {
@@ -329,17 +360,88 @@ pub(crate) fn resources(limits: &Resources, security: &Security) -> Result<Linux
         pids.set_limit(limit);
         resources.set_pids(Some(pids));
     }
-    if let Some(weight) = limits.blkio_weight.filter(|n| *n > 0) {
-        let mut block_io = LinuxBlockIo::default();
-        block_io.set_weight(Some(weight));
-        resources.set_block_io(Some(block_io));
-    }
+    resources.set_block_io(block_io(limits)?);
     let mut rules = if security.privileged { vec![allow_all_devices()] } else { defaults::device_rules() };
     for device in &security.devices {
         rules.push(device_rule(device)?);
     }
+    for rule in &security.device_rules {
+        rules.push(parse_device_rule(rule)?);
+    }
     resources.set_devices(Some(rules));
     Ok(resources)
+}
+
+/// The limits of block devices; none when there are none.
+fn block_io(limits: &Resources) -> Result<Option<LinuxBlockIo>> {
+    let block = &limits.block;
+    let throttle = |list: &[DeviceLimit]| -> Result<Option<Vec<LinuxThrottleDevice>>> {
+        let all = list.iter().map(|limit| {
+            let node = node(&limit.path)?;
+            LinuxThrottleDeviceBuilder::default()
+                .major(node.major)
+                .minor(node.minor)
+                .rate(limit.value)
+                .build()
+                .map_err(|error| Error::invalid(format!("invalid limit of {}: {error}", limit.path)))
+        });
+        Ok(Some(all.collect::<Result<Vec<_>>>()?).filter(|all| !all.is_empty()))
+    };
+    let weights = block.weight.iter().map(|limit| {
+        let node = node(&limit.path)?;
+        LinuxWeightDeviceBuilder::default()
+            .major(node.major)
+            .minor(node.minor)
+            .weight(u16::try_from(limit.value).unwrap_or(u16::MAX))
+            .build()
+            .map_err(|error| Error::invalid(format!("invalid weight of {}: {error}", limit.path)))
+    });
+    let weights = Some(weights.collect::<Result<Vec<_>>>()?).filter(|all| !all.is_empty());
+    let weight = limits.blkio_weight.filter(|n| *n > 0);
+    if weight.is_none() && *block == BlockLimits::default() {
+        return Ok(None);
+    }
+    let mut block_io = LinuxBlockIo::default();
+    block_io
+        .set_weight(weight)
+        .set_weight_device(weights)
+        .set_throttle_read_bps_device(throttle(&block.read_bytes)?)
+        .set_throttle_write_bps_device(throttle(&block.write_bytes)?)
+        .set_throttle_read_iops_device(throttle(&block.read_operations)?)
+        .set_throttle_write_iops_device(throttle(&block.write_operations)?);
+    Ok(Some(block_io))
+}
+
+/// `TYPE MAJOR:MINOR ACCESS`, a `*` standing for every number.
+pub(crate) fn parse_device_rule(text: &str) -> Result<LinuxDeviceCgroup> {
+    let invalid = || Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
+    let mut words = text.split_ascii_whitespace();
+    let (Some(kind), Some(numbers), Some(access), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(invalid());
+    };
+    let kind = match kind {
+        "a" => LinuxDeviceType::A,
+        "b" => LinuxDeviceType::B,
+        "c" => LinuxDeviceType::C,
+        _ => return Err(invalid()),
+    };
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        digits => digits.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| invalid()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    if access.is_empty() || access.len() > 3 || !access.bytes().all(|b| b"rwm".contains(&b)) {
+        return Err(invalid());
+    }
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true)
+        .set_typ(Some(kind))
+        .set_major(number(major)?)
+        .set_minor(number(minor)?)
+        .set_access(Some(access.to_owned()));
+    Ok(rule)
 }
 
 fn allow_all_devices() -> LinuxDeviceCgroup {
@@ -432,10 +534,83 @@ fn host_devices() -> Result<Vec<DeviceSpec>> {
 }
 
 /// The log of a container, when it is kept.
-pub(crate) fn log_file(policy: &LogPolicy, path: PathBuf) -> Option<dray_runtime::launch::LogFile> {
+pub(crate) fn log_file(record: &ContainerRecord, path: PathBuf) -> Option<dray_runtime::launch::LogFile> {
+    let policy = &record.spec.log;
     policy.keep.then(|| dray_runtime::launch::LogFile {
         path,
         max_size: policy.max_size,
         max_files: policy.max_files.max(1),
+        attributes: log_attributes(record),
+        forward: policy.forward.clone().map(|forward| filled_in(forward, record)),
     })
+}
+
+/// The name that a container's lines carry.
+fn log_tag(record: &ContainerRecord) -> String {
+    let template = record.spec.log.tag.as_deref().unwrap_or("{{.ID}}");
+    let values = [
+        ("ID", record.id.short()),
+        ("FullID", record.id.as_str()),
+        ("Name", record.name.as_str()),
+        ("ImageName", record.spec.image.as_str()),
+        ("ImageFullID", record.image.as_str()),
+        ("ImageID", record.image.as_str().get(7..19).unwrap_or_default()),
+        ("DaemonName", "dray"),
+    ];
+    let mut tag = template.to_owned();
+    for (name, value) in values {
+        tag = tag.replace(&format!("{{{{.{name}}}}}"), value);
+        tag = tag.replace(&format!("{{{{ .{name} }}}}"), value);
+    }
+    tag
+}
+
+/// What each line carries besides its text.
+fn log_attributes(record: &ContainerRecord) -> BTreeMap<String, String> {
+    let policy = &record.spec.log;
+    let mut attributes = BTreeMap::new();
+    for name in &policy.labels {
+        if let Some(value) = record.spec.labels.get(name) {
+            attributes.insert(name.clone(), value.clone());
+        }
+    }
+    for entry in &record.env {
+        if let Some((name, value)) = entry.split_once('=')
+            && policy.env.iter().any(|wanted| wanted == name)
+        {
+            attributes.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    if policy.tag.is_some() {
+        attributes.insert("tag".to_owned(), log_tag(record));
+    }
+    attributes
+}
+
+fn filled_in(forward: LogForward, record: &ContainerRecord) -> LogForward {
+    match forward {
+        LogForward::Syslog { address, facility, format, .. } => {
+            LogForward::Syslog { address, facility, tag: log_tag(record), format }
+        }
+        LogForward::Journald { .. } => {
+            let tag = log_tag(record);
+            let own = [
+                ("CONTAINER_ID", record.id.short().to_owned()),
+                ("CONTAINER_ID_FULL", record.id.to_string()),
+                ("CONTAINER_NAME", record.name.clone()),
+                ("CONTAINER_TAG", tag.clone()),
+                ("IMAGE_NAME", record.spec.image.clone()),
+                ("SYSLOG_IDENTIFIER", tag),
+            ];
+            let more = log_attributes(record).into_iter().filter(|(name, _)| name != "tag");
+            let field = |name: String| {
+                let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+                name.chars().map(plain).collect::<String>().trim_start_matches('_').to_owned()
+            };
+            let fields = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+            LogForward::Journald {
+                fields: fields.chain(more.map(|(name, value)| (field(name), value))).collect(),
+            }
+        }
+    }
 }

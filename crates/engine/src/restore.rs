@@ -197,6 +197,7 @@ impl Engine {
             let _ = fs::remove_dir_all(path);
         }
         for record in self.containers().iter().filter(|record| record.state.process.is_none()) {
+            self.end_shared_memory(&record.id);
             // What was just ended leaves its group empty in a moment; this waits for it.
             if let Ok(group) = self.group_of(record)
                 && group.exists()

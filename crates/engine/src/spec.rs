@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::health::HealthCheck;
 
 pub use dray_network::ports::Protocol;
-pub use dray_runtime::launch::TerminalSize;
+pub use dray_runtime::launch::{LogForward, SyslogFormat, TerminalSize};
 
 /// A container to be made. Values left out come from the image.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -72,6 +72,14 @@ pub struct ContainerSpec {
     pub ipc: NamespaceMode,
     /// The uts namespace.
     pub uts: NamespaceMode,
+    /// The cgroup namespace.
+    pub cgroup_namespace: NamespaceMode,
+    /// Whether other containers may join the ipc namespace and `/dev/shm`.
+    pub shareable_ipc: bool,
+    /// Whether `/dev/shm` is left out.
+    pub without_shm: bool,
+    /// Whether the program runs beneath an init process, which reaps and forwards signals.
+    pub init: bool,
     /// Name service.
     pub dns: DnsOptions,
     /// `name:address` lines for `/etc/hosts`.
@@ -225,6 +233,41 @@ pub struct Resources {
     pub pids: Option<i64>,
     /// Relative weight of block I/O, 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// Limits of single block devices.
+    pub block: BlockLimits,
+    /// How readily memory is swapped out, 0 to 100 (cgroup v1 only).
+    pub memory_swappiness: Option<u64>,
+    /// Whether processes wait for memory instead of being killed (cgroup v1 only).
+    pub oom_kill_disable: Option<bool>,
+    /// Length of a real-time period in microseconds.
+    pub cpu_realtime_period: Option<u64>,
+    /// Real-time in each period in microseconds.
+    pub cpu_realtime_runtime: Option<i64>,
+}
+
+/// Limits of single block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlockLimits {
+    /// Relative weights, 10 to 1000.
+    pub weight: Vec<DeviceLimit>,
+    /// Bytes read a second.
+    pub read_bytes: Vec<DeviceLimit>,
+    /// Bytes written a second.
+    pub write_bytes: Vec<DeviceLimit>,
+    /// Reads a second.
+    pub read_operations: Vec<DeviceLimit>,
+    /// Writes a second.
+    pub write_operations: Vec<DeviceLimit>,
+}
+
+/// A number for a block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLimit {
+    /// The device's path on the host.
+    pub path: String,
+    /// The limit.
+    pub value: u64,
 }
 
 /// Isolation.
@@ -249,6 +292,10 @@ pub struct Security {
     pub read_only_paths: Option<Vec<String>>,
     /// Devices.
     pub devices: Vec<DeviceSpec>,
+    /// More rules of the devices control group, `c 1:3 rwm`.
+    pub device_rules: Vec<String>,
+    /// The AppArmor profile, where the host has AppArmor; none means no confinement.
+    pub apparmor: Option<String>,
 }
 
 /// The system call filter.
@@ -307,12 +354,33 @@ pub struct LogPolicy {
     pub max_size: Option<u64>,
     /// How many files are kept.
     pub max_files: u32,
+    /// Where each line is sent besides; templates in it are filled in at each start.
+    #[serde(default)]
+    pub forward: Option<LogForward>,
+    /// Template of the name that lines carry: `{{.ID}}`, `{{.FullID}}`, `{{.Name}}`, `{{.ImageName}}`, `{{.ImageID}}`,
+    /// `{{.DaemonName}}`.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// Labels that each line carries.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Variables of the environment that each line carries.
+    #[serde(default)]
+    pub env: Vec<String>,
 }
 
 impl Default for LogPolicy {
     /// Rotation is on: 16 MiB, four files, so that no container can fill the disk.
     fn default() -> Self {
-        Self { keep: true, max_size: Some(16 << 20), max_files: 4 }
+        Self {
+            keep: true,
+            max_size: Some(16 << 20),
+            max_files: 4,
+            forward: None,
+            tag: None,
+            labels: Vec::new(),
+            env: Vec::new(),
+        }
     }
 }
 

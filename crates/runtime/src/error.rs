@@ -12,6 +12,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A log's receiver cannot be reached.
+    #[error("failed to initialize logging driver: cannot connect to {address}")]
+    LogReceiver {
+        /// Its address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A file of the host could not be used.
     #[error("cannot {operation} {}", path.display())]
     File {

@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of how the engine came to these values.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, Spec};
@@ -11,6 +12,9 @@ use crate::{Error, Process, Result};
 
 /// Name of the specification inside the launch directory.
 pub const LAUNCH_FILE: &str = "launch.json";
+
+/// The annotation of a specification that, being `true`, puts the program beneath an init process.
+pub const INIT_ANNOTATION: &str = "dev.dray.init";
 
 /// Largest `launch.json` that a shim reads, in bytes.
 pub const LAUNCH_FILE_LIMIT: u64 = 16 << 20;
@@ -107,6 +111,47 @@ pub struct LogFile {
     pub max_size: Option<u64>,
     /// Number of files that are kept, the written one included; at least 1.
     pub max_files: u32,
+    /// What each object has as `attrs`; nothing when it is empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// Where each line is sent besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<LogForward>,
+}
+
+/// A log of the host's that lines are sent to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogForward {
+    /// A syslog receiver.
+    Syslog {
+        /// `unix://PATH`, `unixgram://PATH`, `udp://HOST:PORT` or `tcp://HOST:PORT`.
+        address: String,
+        /// The facility's number, 0 to 23.
+        facility: u8,
+        /// The name that messages carry.
+        tag: String,
+        /// The form of messages.
+        format: SyslogFormat,
+    },
+    /// journald, in its own protocol.
+    Journald {
+        /// Fields that every message has besides its text and priority.
+        fields: Vec<(String, String)>,
+    },
+}
+
+/// The form of syslog messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogFormat {
+    /// RFC 3164 without a host name, as a local receiver wants it.
+    #[default]
+    Local,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424.
+    Rfc5424,
 }
 
 impl LaunchSpec {

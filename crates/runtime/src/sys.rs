@@ -52,6 +52,17 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<F
     }
 }
 
+/// fork(2) by the old call, which filters of system calls let through where clone3 is refused.
+///
+/// The caller must have one thread only.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: the process has one thread, so no lock is held by a thread that the child lacks.
+    match check(libc::c_long::from(unsafe { libc::fork() }))? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent { pid: pid as i32 }),
+    }
+}
+
 /// _exit(2): ends the process without running anything of the copied program.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: never returns and touches no memory.
@@ -119,7 +130,8 @@ pub(crate) fn mount_setattr(
 pub(crate) fn close_range(first: u32, cloexec: bool) -> io::Result<()> {
     let flags: libc::c_uint = if cloexec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
     // SAFETY: with CLOEXEC nothing is closed. Without it the callers run before any descriptor of the process is
-    // owned by a Rust value (top of main), so no owner is left with a dead number.
+    // owned by a Rust value (top of main), or never use nor drop an owner again (the init process of a container,
+    // which ends in exit_now), so no dead number is used.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) }).map(drop)
 }
 

@@ -14,6 +14,7 @@ mod labels;
 mod mounts;
 mod options;
 mod program;
+pub(crate) mod reaper;
 mod root;
 mod scheduling;
 mod sources;
@@ -119,7 +120,11 @@ pub(crate) fn container(container: Container<'_>, channel: Channel) -> ! {
             options: &container.options,
             hooks: container.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()),
         };
-        prepare_program(&stage, container.streams, terminal, channel)
+        let mut program = prepare_program(&stage, container.streams, terminal, channel)?;
+        let annotations = container.spec.annotations().as_ref();
+        let init = annotations.and_then(|all| all.get(crate::launch::INIT_ANNOTATION));
+        program.is_reaped = init.is_some_and(|value| value == "true");
+        Ok(program)
     })
 }
 
@@ -177,6 +182,7 @@ fn finish(mut channel: Channel, work: impl FnOnce(&mut Channel) -> Result<progra
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut channel)));
     let failure = match outcome {
         // Only comes back when execve fails.
+        Ok(Ok(program)) if program.is_reaped => reaper::run(&program),
         Ok(Ok(program)) => program.run(),
         Ok(Err(Error::Start(failure))) => failure,
         Ok(Err(error)) => channel::setup_failure(error.chain()),

@@ -19,6 +19,8 @@ pub(super) struct Program {
     path: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// Whether it runs beneath an init process.
+    pub(super) is_reaped: bool,
 }
 
 impl Program {
@@ -108,6 +110,7 @@ pub(super) fn find(process: &Process, environment: &[String]) -> Result<Program>
             .iter()
             .map(|one| c_string(one.as_ref(), "process.env"))
             .collect::<Result<_>>()?,
+        is_reaped: false,
     })
 }
 

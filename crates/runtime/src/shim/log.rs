@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::forward::Forwarder;
 use super::stdio::Stream;
 use crate::launch::LogFile;
 use crate::timestamp::rfc3339;
@@ -25,6 +26,9 @@ pub(super) struct Log {
     /// The beginning of a line whose end has not come yet, for each stream.
     partial: [Vec<u8>; 2],
     encoded: Vec<u8>,
+    /// `,"attrs":{…}`, or nothing.
+    attributes: Vec<u8>,
+    forwarder: Option<Forwarder>,
 }
 
 impl Log {
@@ -32,7 +36,28 @@ impl Log {
         let failed = |source| Error::File { operation: "open", path: options.path.clone(), source };
         let file = OpenOptions::new().append(true).create(true).open(&options.path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        Ok(Self { options, file, size, written: false, partial: Default::default(), encoded: Vec::new() })
+        let forwarder = options.forward.clone().map(Forwarder::open).transpose()?;
+        let mut attributes = Vec::new();
+        for (index, (name, value)) in options.attributes.iter().enumerate() {
+            attributes.extend_from_slice(if index == 0 { b",\"attrs\":{\"" } else { b",\"" });
+            escape(name.as_bytes(), &mut attributes);
+            attributes.extend_from_slice(b"\":\"");
+            escape(value.as_bytes(), &mut attributes);
+            attributes.push(b'"');
+        }
+        if !attributes.is_empty() {
+            attributes.push(b'}');
+        }
+        Ok(Self {
+            options,
+            file,
+            size,
+            written: false,
+            partial: Default::default(),
+            encoded: Vec::new(),
+            attributes,
+            forwarder,
+        })
     }
 
     /// Adds output. What cannot be written (a full disk) is lost, as the process must not stop for it.
@@ -84,13 +109,18 @@ impl Log {
     }
 
     fn encode(&mut self, stream: Stream, time: &str, text: &[u8]) {
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.send(stream, text);
+        }
         let out = &mut self.encoded;
         let start = out.len();
         out.extend_from_slice(b"{\"log\":\"");
         escape(text, out);
         out.extend_from_slice(b"\",\"stream\":\"");
         out.extend_from_slice(stream.name().as_bytes());
-        out.extend_from_slice(b"\",\"time\":\"");
+        out.push(b'"');
+        out.extend_from_slice(&self.attributes);
+        out.extend_from_slice(b",\"time\":\"");
         out.extend_from_slice(time.as_bytes());
         out.extend_from_slice(b"\"}\n");
         let length = (self.encoded.len() - start) as u64;
@@ -174,7 +204,9 @@ mod tests {
     fn log(max_size: Option<u64>, max_files: u32) -> (tempfile::TempDir, Log) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let log = Log::open(LogFile { path, max_size, max_files }).unwrap();
+        let log =
+            Log::open(LogFile { path, max_size, max_files, attributes: Default::default(), forward: None })
+                .unwrap();
         (directory, log)
     }
 

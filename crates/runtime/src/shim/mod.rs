@@ -6,6 +6,7 @@
 
 mod client;
 mod connection;
+mod forward;
 mod launcher;
 mod log;
 mod stdio;
