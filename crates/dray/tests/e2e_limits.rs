@@ -124,10 +124,10 @@ fn limits_are_read_back_inside() {
 fn device_rules_let_through_what_they_name() {
     let daemon = Daemon::start();
     daemon.load_busybox();
-    // A container may make the node of the kernel's messages, but not open it.
-    let open = "mknod /tmp/kmsg c 1 11 && (exec 3</tmp/kmsg) 2>&1 && echo opened || echo refused";
+    // A container may make the node of a loop device, but not open it.
+    let open = "mknod /tmp/loop b 7 0 && (exec 3</tmp/loop) 2>&1 && echo opened || echo refused";
     assert!(run(&daemon, &[], open).ends_with("refused"));
-    let with_rule = run(&daemon, &["--device-cgroup-rule", "c 1:11 r"], open);
+    let with_rule = run(&daemon, &["--device-cgroup-rule", "b 7:0 r"], open);
     assert!(with_rule.ends_with("opened"), "{with_rule}");
     daemon.refused(
         &["run", "--rm", "--device-cgroup-rule", "x 1:1 r", "box", "true"],
