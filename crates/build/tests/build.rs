@@ -25,6 +25,7 @@ impl World {
             data_dir: directory.path().join("d"),
             run_dir: directory.path().join("r"),
             instance: format!("bt{}", std::process::id()),
+            remap: None,
         };
         let engine = Engine::open(config).await.unwrap();
         let builder = Builder::new(engine.clone());

@@ -276,6 +276,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         oom_score_adj: host.oom_score_adj.filter(|n| *n != 0),
         cgroup_parent: None,
         cgroup_namespace: NamespaceMode::Private,
+        user_namespace: NamespaceMode::Private,
         shareable_ipc: false,
         without_shm: false,
         init: false,
@@ -495,7 +496,9 @@ fn security_options(options: &[String]) -> Result<(SeccompMode, bool)> {
         match option.split_once(['=', ':']).unwrap_or((option, "true")) {
             ("no-new-privileges", value) => no_new_privileges = value == "true",
             ("seccomp", "unconfined") => seccomp = SeccompMode::Unconfined,
-            ("seccomp", "builtin") => {}
+            ("seccomp", "builtin" | "default") => {}
+            ("seccomp", profile) => seccomp = SeccompMode::Profile(profile.to_owned()),
+            ("writable-cgroups" | "systempaths", _) => {}
             // Labels and profiles of modules that this host's kernel may not have change nothing without them.
             ("label" | "apparmor", _) => {}
             _ => return Err(ApiError::bad_request(format!("invalid --security-opt 2: {option:?}"))),

@@ -132,7 +132,8 @@ pub(crate) fn apply(spec: &mut ContainerSpec) -> Result<()> {
     spec.without_shm = wire.ipc_mode.as_deref() == Some("none");
     spec.init = wire.init.unwrap_or(false);
     match wire.userns_mode.as_deref().unwrap_or_default() {
-        "" | "host" => {}
+        "" => {}
+        "host" => spec.user_namespace = NamespaceMode::Host,
         other => return Err(ApiError::bad_request(format!("invalid user namespace mode: {other}"))),
     }
     spec.security.apparmor = apparmor(wire.security_opt.as_deref().unwrap_or_default());

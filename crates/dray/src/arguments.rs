@@ -64,6 +64,9 @@ pub(crate) struct UpOptions {
     /// Where the Docker API listens; RUN_DIR/docker.sock by default.
     #[arg(long, value_parser = absolute)]
     pub(crate) docker_socket: Option<PathBuf>,
+    /// Give containers a user namespace: default, USER[:GROUP] of /etc/subuid and /etc/subgid, or FIRST-LAST.
+    #[arg(long, value_name = "USERS")]
+    pub(crate) userns_remap: Option<String>,
 }
 
 impl UpOptions {

@@ -17,7 +17,7 @@ use crate::arguments::UpOptions;
 use crate::cluster::{Choices, Cluster};
 use crate::down::{self, PID_FILE};
 use crate::error::{Error, io};
-use crate::{doctor, notify};
+use crate::{doctor, notify, remap};
 
 /// The data directory whose daemon has the plain names.
 const DEFAULT_DATA_DIR: &str = "/var/lib/dray";
@@ -137,6 +137,7 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
         data_dir: options.data_dir.clone(),
         run_dir: options.run_dir.clone(),
         instance: instance.clone(),
+        remap: options.userns_remap.as_deref().map(remap::parse).transpose()?,
     };
     let engine = Engine::open(engine).await.map_err(|source| Error::Engine { source })?;
     let mut cluster = Cluster::start(&engine, options, tcp, choices).await?;

@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod error;
 mod notify;
+mod remap;
 
 use clap::Parser;
 use dray_cli::docker::Docker;

@@ -262,9 +262,8 @@ fn killed_at_every_failpoint(part: usize) {
     const PARTS: usize = 4;
     let mut world = World::new();
     for name in FAILPOINTS.iter().skip(part).step_by(PARTS) {
-        eprintln!("{name}");
         world.daemon.kill();
-        world.daemon.up_with(&[("DRAY_FAILPOINT", name)]);
+        world.daemon.up_with(&[("DRAY_FAILPOINT", name)], &[]);
         let line = world.live();
         // It may die right after its answer.
         let Some(line) = line else { panic!("no part of a life comes by {name}") };

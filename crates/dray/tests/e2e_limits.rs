@@ -221,3 +221,87 @@ fn namespaces_are_shared_as_asked() {
     }
     daemon.assert_nothing_left();
 }
+
+#[test]
+fn users_are_others_outside_where_they_are_remapped() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    daemon.kill();
+    daemon.up_with(&[], &["--userns-remap", "100000-165535"]);
+    assert!(run(&daemon, &[], "cat /proc/self/uid_map").split_whitespace().eq(["0", "100000", "65536"]));
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "mapped",
+        "-v",
+        "data:/data",
+        "-v",
+        "/etc:/host:ro",
+        "box",
+        "sh",
+        "-c",
+        "id -u > /data/me; chown 5:6 /data/me; touch /root/mine; exec sleep 1000",
+    ]);
+    let pid = daemon.ok(&["inspect", "-f", "{{.State.Pid}}", "mapped"]);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("Uid:\t100000\t100000"), "root inside is nobody in particular outside: {status}");
+    // Files on disk have the numbers that containers see, so that layers and volumes are shared with all.
+    use std::os::unix::fs::MetadataExt;
+    eventually("the volume's file to be given away", PATIENCE, || {
+        let file = fs::metadata(daemon.path("d/volumes/data/_data/me")).ok()?;
+        ((file.uid(), file.gid()) == (5, 6)).then_some(())
+    });
+    assert_eq!(daemon.ok(&["exec", "mapped", "stat", "-c", "%u:%g", "/data/me", "/root/mine"]), "5:6\n0:0");
+    // What the host owns is nobody's inside, and its root's secrets stay closed (CVE-2021-21284).
+    assert_eq!(daemon.ok(&["exec", "mapped", "stat", "-c", "%u", "/host/passwd"]), "65534");
+    daemon.refused(&["exec", "mapped", "cat", "/host/shadow"], "ermission denied");
+    assert_eq!(daemon.ok(&["exec", "-u", "7", "mapped", "id", "-u"]), "7");
+    daemon.ok(&["cp", "mapped:/data/me", daemon.path("me").to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(daemon.path("me")).unwrap(), "0\n");
+    daemon.ok(&["commit", "mapped", "again"]);
+    assert_eq!(
+        daemon.ok(&["run", "--rm", "--userns", "host", "again", "stat", "-c", "%u", "/root/mine"]),
+        "0"
+    );
+    assert!(run(&daemon, &["--userns", "host"], "cat /proc/self/uid_map").split_whitespace().eq([
+        "0",
+        "0",
+        "4294967295"
+    ]));
+    daemon.refused(
+        &["run", "--rm", "--privileged", "box", "true"],
+        "privileged mode is incompatible with user namespaces",
+    );
+    daemon.refused(
+        &["run", "--rm", "--network", "host", "box", "true"],
+        "cannot share the host's network namespace",
+    );
+    daemon.ok(&["rm", "-f", "mapped"]);
+    daemon.ok(&["rmi", "again"]);
+    daemon.ok(&["volume", "rm", "data"]);
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn a_filter_of_ones_own_refuses_what_it_names() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let profile = daemon.path("profile.json");
+    let rules = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+        {"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":38}]}"#;
+    fs::write(&profile, rules).unwrap();
+    let option = format!("seccomp={}", profile.display());
+    let said = run(&daemon, &["--security-opt", &option], "mkdir /x 2>&1; touch /y && echo made");
+    assert_eq!(said, "mkdir: can't create directory '/x': Function not implemented\nmade");
+    daemon.ok(&["run", "-d", "--name", "filtered", "--security-opt", &option, "box", "sleep", "1000"]);
+    assert_eq!(daemon.code(&["exec", "filtered", "mkdir", "/x"]), 1, "an exec has the filter, too");
+    assert_eq!(daemon.code(&["exec", "--privileged", "filtered", "mkdir", "/x"]), 0);
+    fs::write(&profile, r#"{"defaultAction":"SCMP_ACT_BOGUS"}"#).unwrap();
+    daemon.refused(
+        &["run", "--rm", "--security-opt", &option, "box", "true"],
+        "loading seccomp profile failed",
+    );
+    daemon.ok(&["rm", "-f", "filtered"]);
+    daemon.assert_nothing_left();
+}

@@ -13,8 +13,10 @@ use crate::error::IoContext;
 use crate::failpoint::failpoint;
 use crate::health::HealthCheck;
 use crate::record::{ContainerRecord, State, VolumeUse};
-use crate::spec::{ContainerSpec, Mount, MountSource, NetworkMode, PortBinding, Protocol};
-use crate::{Engine, Error, Id, Result, parse_signal, pending};
+use crate::spec::{
+    ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, SeccompMode,
+};
+use crate::{Engine, Error, Id, Remap, Result, parse_signal, pending};
 
 /// Mount points of one container; more are refused.
 const MOUNT_LIMIT: usize = 1000;
@@ -139,6 +141,7 @@ impl Engine {
             user,
             working_dir,
             stop_signal,
+            remap: self.remap_for(&spec)?,
             health_check: health_check(&spec, image)?,
             shell: defaults.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]),
             created: Timestamp::now(),
@@ -162,6 +165,27 @@ impl Engine {
         failpoint("create.recorded");
         pending::clear(&directory)?;
         Ok(record)
+    }
+
+    /// The user namespace of a container: the engine's, unless it asks for the host's.
+    fn remap_for(&self, spec: &ContainerSpec) -> Result<Option<Remap>> {
+        let Some(remap) = self.inner.config.remap else { return Ok(None) };
+        if spec.user_namespace == NamespaceMode::Host || matches!(spec.network, NetworkMode::Sandbox(_)) {
+            return Ok(None);
+        }
+        let refused = match spec {
+            _ if spec.security.privileged => {
+                "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode"
+            }
+            _ if spec.network == NetworkMode::Host => {
+                "cannot share the host's network namespace when user namespaces are enabled"
+            }
+            _ if spec.pid == NamespaceMode::Host => {
+                "cannot share the host PID namespace when user namespaces are enabled"
+            }
+            _ => return Ok(Some(remap)),
+        };
+        Err(Error::invalid(refused))
     }
 
     /// Makes the volumes that the container names, and anonymous ones for what the image declares.
@@ -368,6 +392,9 @@ fn check_limits(spec: &ContainerSpec) -> Result<()> {
                 online.trim()
             )));
         }
+    }
+    if let SeccompMode::Profile(json) = &spec.security.seccomp {
+        crate::oci::profile(json)?;
     }
     for rule in &spec.security.device_rules {
         crate::oci::parse_device_rule(rule)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dray_image::{Digest, ImageStore};
 use dray_runtime::Executable;
 use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::commit;
@@ -31,6 +32,19 @@ pub struct EngineConfig {
     pub run_dir: PathBuf,
     /// A short word that no other engine of this host has; it names cgroups, bridges and the packet filter's table.
     pub instance: String,
+    /// The user namespace that containers get unless they ask for the host's.
+    pub remap: Option<Remap>,
+}
+
+/// Users and groups of a container, from 0 on, as the host sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remap {
+    /// The host's number of the container's user 0.
+    pub uid: u32,
+    /// The host's number of the container's group 0.
+    pub gid: u32,
+    /// How many of each there are.
+    pub size: u32,
 }
 
 /// The container engine. Clones share one state.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use dray_runtime::launch::{Kind, LaunchSpec, Stdio, TerminalSize};
 use dray_runtime::rootfs::Root;
-use dray_runtime::{Process, defaults, shim};
-use oci_spec::runtime::Capability;
+use dray_runtime::{Process, shim};
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
 
@@ -17,7 +16,6 @@ use crate::engine::private_directory;
 use crate::error::Trying;
 use crate::failpoint::failpoint;
 use crate::shim_client::{self, AttachOptions};
-use crate::spec::SeccompMode;
 use crate::{Engine, Error, Id, Result, launch, oci};
 
 /// Execs that are remembered for one container after they have ended.
@@ -291,19 +289,13 @@ impl Engine {
         drop(root);
         let capabilities = oci::exec_capabilities(&record, exec.spec.privileged)?;
         let process = oci::process(&record, &user, &capabilities, Some(&exec.spec))?;
-        let confined = !exec.spec.privileged
-            && !record.spec.security.privileged
-            && record.spec.security.seccomp == SeccompMode::Default;
-        let list: Vec<Capability> = capabilities.iter().copied().collect();
+        let filter =
+            if exec.spec.privileged { None } else { oci::filter(&record.spec.security, &capabilities)? };
         private_directory(directory)?;
         failpoint("exec.directory-made");
         let launch = LaunchSpec {
             id: exec.id.short().to_owned(),
-            kind: Kind::Exec {
-                target,
-                process: Box::new(process),
-                seccomp: confined.then(|| defaults::seccomp(&list)),
-            },
+            kind: Kind::Exec { target, process: Box::new(process), seccomp: filter },
             cgroup: Some(self.cgroup_of(&record)),
             stdio: Stdio {
                 terminal: exec.spec.tty.then(|| size.unwrap_or(TerminalSize { width: 80, height: 24 })),

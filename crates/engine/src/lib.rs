@@ -51,7 +51,7 @@ pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
 pub use dray_runtime::cgroup::Statistics;
 pub use dray_runtime::rootfs::{Root, lookup_group, lookup_user};
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, Remap};
 pub use error::{Error, Result};
 pub use events::{Event, EventFilter, EventKind};
 pub use exec::{ExecSnapshot, ExecSpec};

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use dray_runtime::defaults;
+use dray_runtime::{defaults, seccomp};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
-    LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources, LinuxThrottleDevice,
-    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder, Mount, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Process, Spec, User,
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids,
+    LinuxResources, LinuxSeccomp, LinuxThrottleDevice, LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
+    Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec, User,
 };
 
 use crate::error::IoContext;
@@ -103,14 +103,16 @@ pub(crate) fn container(record: &ContainerRecord, resolved: &Resolved) -> Result
     let own = linux.namespaces().clone().unwrap_or_default();
     linux.set_namespaces(Some(namespaces(own, resolved)));
     linux.set_resources(Some(resources(&spec.resources, security)?));
-    let filter = match (&security.seccomp, security.privileged) {
-        (SeccompMode::Default, false) => {
-            let list: Vec<Capability> = capabilities.iter().copied().collect();
-            Some(defaults::seccomp(&list))
-        }
-        _ => None,
-    };
-    linux.set_seccomp(filter);
+    linux.set_seccomp(filter(security, &capabilities)?);
+    if let Some(remap) = record.remap {
+        let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+        let mut user = LinuxNamespace::default();
+        user.set_typ(LinuxNamespaceType::User);
+        namespaces.push(user);
+        linux.set_namespaces(Some(namespaces));
+        linux.set_uid_mappings(Some(vec![mapping(remap.uid, remap.size)?]));
+        linux.set_gid_mappings(Some(vec![mapping(remap.gid, remap.size)?]));
+    }
     if security.privileged {
         linux.set_masked_paths(Some(Vec::new()));
         linux.set_readonly_paths(Some(Vec::new()));
@@ -136,6 +138,32 @@ pub(crate) fn container(record: &ContainerRecord, resolved: &Resolved) -> Result
     linux.set_devices(Some(devices));
     oci.set_annotations(oci_annotations);
     Ok(oci)
+}
+
+fn mapping(host: u32, size: u32) -> Result<LinuxIdMapping> {
+    LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(host)
+        .size(size)
+        .build()
+        .map_err(|error| Error::invalid(format!("invalid mapping of users: {error}")))
+}
+
+/// The filter of system calls for processes with these capabilities; none where there is none.
+pub(crate) fn filter(security: &Security, capabilities: &Capabilities) -> Result<Option<LinuxSeccomp>> {
+    let list: Vec<Capability> = capabilities.iter().copied().collect();
+    match &security.seccomp {
+        _ if security.privileged => Ok(None),
+        SeccompMode::Unconfined => Ok(None),
+        SeccompMode::Default => Ok(Some(defaults::seccomp(&list))),
+        SeccompMode::Profile(json) => Ok(Some(profile(json)?.resolve(&list))),
+    }
+}
+
+/// Reads a profile that a caller gave.
+pub(crate) fn profile(json: &str) -> Result<seccomp::Profile> {
+    seccomp::Profile::parse(json.as_bytes())
+        .map_err(|error| Error::invalid(format!("loading seccomp profile failed: {error}")))
 }
 
 /// The specification of a process: the container's own, or one that joins it.
@@ -319,7 +347,12 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
                 let propagation =
                     if wanted.propagation.is_empty() { "rprivate" } else { wanted.propagation.as_str() };
                 let access = if wanted.read_only { "ro" } else { "rw" };
-                mount(&wanted.target, "bind", source, &["rbind", propagation, access])
+                let mut options = vec!["rbind", propagation, access];
+                if record.remap.is_some() && matches!(wanted.source, MountSource::Volume { .. }) {
+                    // A volume holds the numbers that its containers see, whatever they are outside.
+                    options.push("idmap");
+                }
+                mount(&wanted.target, "bind", source, &options)
             }
         });
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::IoContext;
 use crate::health::{Health, HealthCheck};
 use crate::spec::{ContainerSpec, PortBinding};
-use crate::{Error, Id, Result};
+use crate::{Error, Id, Remap, Result};
 
 /// A container as it stands on disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct ContainerRecord {
     pub working_dir: String,
     /// The signal that asks it to stop, as a number.
     pub stop_signal: i32,
+    /// The user namespace it runs in; none is the host's.
+    #[serde(default)]
+    pub remap: Option<Remap>,
     /// How its health is checked; none when it is not.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,

@@ -72,6 +72,8 @@ pub struct ContainerSpec {
     pub ipc: NamespaceMode,
     /// The uts namespace.
     pub uts: NamespaceMode,
+    /// The user namespace, where the engine has one for its containers.
+    pub user_namespace: NamespaceMode,
     /// The cgroup namespace.
     pub cgroup_namespace: NamespaceMode,
     /// Whether other containers may join the ipc namespace and `/dev/shm`.
@@ -307,6 +309,8 @@ pub enum SeccompMode {
     Default,
     /// None.
     Unconfined,
+    /// A profile in Docker's JSON format.
+    Profile(String),
 }
 
 /// A device of the host in the container.

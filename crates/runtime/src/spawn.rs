@@ -74,9 +74,18 @@ pub(crate) fn container(plan: Plan<'_>, channel: &Channel, child_channel: Channe
     };
     let placed = directory.is_some();
     // What the host's paths name is opened out here: inside a user namespace they may be out of reach.
-    let sources = init::Sources::open(spec, rootfs, identities.as_ref())?;
+    let mut sources = init::Sources::open(spec, rootfs, identities.as_ref())?;
     make_time_namespace(spec)?;
     let joins_user_namespace = joined.first().is_some_and(|one| one.flag == libc::CLONE_NEWUSER);
+    // The root of a new user namespace may not join what belongs to the host's: this process does, and comes back.
+    let (joined, left) = if flags & libc::CLONE_NEWUSER as u64 != 0 && !joined.is_empty() {
+        let left = own_namespaces(&joined)?;
+        init::join_all(&joined)?;
+        sources.show_joined_network()?;
+        (Vec::new(), left)
+    } else {
+        (joined, Vec::new())
+    };
     let inside = move |joined, child_channel| -> i32 {
         let cgroup = cgroup.map(Cgroup::path);
         let container = Container { spec, rootfs, terminal, cgroup, joined, streams, sources, options };
@@ -95,6 +104,7 @@ pub(crate) fn container(plan: Plan<'_>, channel: &Channel, child_channel: Channe
         }
     };
     let child = Child { pid };
+    init::join_all(&left)?;
     if let Some(cgroup) = cgroup.filter(|_| !placed) {
         Cgroup::create(cgroup.path(), resources)?;
         cgroup.add(pid)?;
@@ -151,6 +161,30 @@ fn clone_in_joined(
             }
         }
     }
+}
+
+/// This process' own namespaces of the same kinds.
+fn own_namespaces(joined: &[Joined]) -> Result<Vec<Joined>> {
+    joined
+        .iter()
+        .map(|one| {
+            let name = match one.flag {
+                libc::CLONE_NEWUTS => "uts",
+                libc::CLONE_NEWIPC => "ipc",
+                libc::CLONE_NEWNET => "net",
+                libc::CLONE_NEWCGROUP => "cgroup",
+                libc::CLONE_NEWTIME => "time",
+                _ => {
+                    return Err(Error::Invalid {
+                        field: "linux.namespaces",
+                        reason: "a mount namespace cannot be joined from a new user namespace".into(),
+                    });
+                }
+            };
+            let file = namespaces::open_namespace(format!("/proc/self/ns/{name}").as_ref())?;
+            Ok(Joined { flag: one.flag, file })
+        })
+        .collect()
 }
 
 /// What no part of this runtime does is refused before anything is made.

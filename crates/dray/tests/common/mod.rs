@@ -30,11 +30,11 @@ impl Daemon {
     }
 
     pub fn up(&mut self) {
-        self.up_with(&[]);
+        self.up_with(&[], &[]);
     }
 
-    /// Starts the daemon with more in its environment.
-    pub fn up_with(&mut self, environment: &[(&str, &str)]) {
+    /// Starts the daemon with more in its environment and on its command line.
+    pub fn up_with(&mut self, environment: &[(&str, &str)], options: &[&str]) {
         let _ = fs::remove_file(self.path("out"));
         let process = Command::new(env!("CARGO_BIN_EXE_dray"))
             .envs(environment.iter().copied())
@@ -44,6 +44,7 @@ impl Daemon {
             .arg("--run-dir")
             .arg(self.path("r"))
             .args(["--api-listen", "127.0.0.1:6443"])
+            .args(options)
             .stdout(fs::File::create(self.path("out")).unwrap())
             .stderr(fs::File::options().create(true).append(true).open(self.path("log")).unwrap())
             .spawn()

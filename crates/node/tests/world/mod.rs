@@ -116,7 +116,8 @@ fn remove_groups(group: &Path) {
 }
 
 async fn open_engine(path: &Path) -> Engine {
-    let config = EngineConfig { data_dir: path.join("d"), run_dir: path.join("r"), instance: instance() };
+    let config =
+        EngineConfig { data_dir: path.join("d"), run_dir: path.join("r"), instance: instance(), remap: None };
     let engine = Engine::open(config).await.unwrap();
     engine.ensure_hidden_network("pods").await.unwrap();
     let images = Arc::clone(engine.images());

@@ -127,6 +127,17 @@ pub(super) fn put(root: &Root, prepared: Prepared<'_>, own_cgroup: Option<&Path>
     }
 }
 
+/// Makes the mount when it is of sysfs, which shows the network namespace of whoever makes it.
+pub(super) fn mount_sysfs(prepared: &mut Prepared<'_>) -> Result<()> {
+    if prepared.kind() != "sysfs" {
+        return Ok(());
+    }
+    let options = &prepared.options;
+    let made = new_filesystem("sysfs", Some("sysfs"), &options.data, options.attributes());
+    prepared.source = Some(made.map_err(|source| failed(prepared.mount, source))?);
+    Ok(())
+}
+
 /// Superblock magic of procfs (linux/magic.h).
 const PROC_MAGIC: u64 = 0x9fa0;
 

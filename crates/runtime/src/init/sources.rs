@@ -48,6 +48,12 @@ impl<'a> Sources<'a> {
         Self { mounts: Vec::new(), root: None }
     }
 
+    /// Mounts sysfs while this process is in the network namespace that the container joins and that does not belong to
+    /// its user namespace: the container itself may not.
+    pub(crate) fn show_joined_network(&mut self) -> Result<()> {
+        self.mounts.iter_mut().try_for_each(mounts::mount_sysfs)
+    }
+
     /// Opens everything by the host's paths.
     pub(crate) fn open(spec: &'a Spec, rootfs: &Rootfs, container: Option<&Identities>) -> Result<Self> {
         let mut mapped = Mapped { container, made: Vec::new() };

@@ -117,7 +117,13 @@ impl Place {
     ) -> Result<Running> {
         let state = self.directory.path().join(format!("{name}.state"));
         std::fs::create_dir_all(&state).unwrap();
-        stdio.log.get_or_insert(LogFile { path: state.join("log"), max_size: None, max_files: 1 });
+        stdio.log.get_or_insert(LogFile {
+            path: state.join("log"),
+            max_size: None,
+            max_files: 1,
+            attributes: Default::default(),
+            forward: None,
+        });
         let launch = LaunchSpec {
             id: name.into(),
             kind,
