@@ -400,7 +400,7 @@ mod tests {
             (json!({ "Interval": 10 }), "Interval in Healthcheck cannot be less than 1ms"),
             (json!({ "Timeout": -1 }), "Timeout"),
             (json!({ "Retries": -1 }), "Retries in Healthcheck cannot be negative"),
-            (json!([]), "invalid health check"),
+            (json!("x"), "invalid health check"),
         ] {
             let error = HealthCheck::parse(&value).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
