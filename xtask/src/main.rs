@@ -26,6 +26,8 @@ Tasks:
         a Deployment, and clean up. Needs root on Debian or Ubuntu.
   bench Build for release, and measure what docs/SPECIFICATION.md promises beside runc and dockerd, which are
         installed for it.
+  bench engine
+        The same for each step of a container's life, beside dockerd.
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
@@ -112,7 +114,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["bench"] => bench::run(repository()),
+        ["bench"] => bench::run(repository(), ""),
+        ["bench", part] => bench::run(repository(), part),
         ["demo"] => demo::run(repository()),
         ["test"] => check::everything(repository()),
         ["schemas", openapi, messages, output] => {

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: what docs/SPECIFICATION.md promises, measured beside the peers, in turns, in one run.
 
+mod engine;
+
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -156,7 +158,16 @@ fn processes(name: &str) -> Vec<String> {
     .collect()
 }
 
-pub(crate) fn run(root: &Path) -> Result<(), Error> {
+/// What is measured: everything that a user waits for, or one half in its parts.
+pub(crate) fn run(root: &Path, part: &str) -> Result<(), Error> {
+    match part {
+        "" => whole(root),
+        "engine" => engine::run(root),
+        other => Err(Error::Unexpected { what: format!("there is no benchmark {other:?}: try engine") }),
+    }
+}
+
+fn whole(root: &Path) -> Result<(), Error> {
     tools::install_peers()?;
     let [dray] = prepare(root, ["dray"])?;
     let directory = Directory::new("bench")?;
