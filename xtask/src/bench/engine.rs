@@ -108,13 +108,16 @@ impl<'a> Side<'a> {
         }
         let mut samples = std::mem::take(&mut self.crowd);
         samples.time(|| {
-            std::thread::scope(|scope| {
-                let started: Vec<_> = names.iter().map(|name| scope.spawn(|| self.start(name))).collect();
-                started.into_iter().try_for_each(|one| {
-                    one.join()
-                        .unwrap_or_else(|_| Err(Error::Unexpected { what: "a starter died".to_owned() }))
-                })
-            })
+            let failed = std::thread::scope(|scope| {
+                let started: Vec<_> = names
+                    .iter()
+                    .map(|name| scope.spawn(|| self.start(name).err().map(|error| error.to_string())))
+                    .collect();
+                started
+                    .into_iter()
+                    .find_map(|one| one.join().unwrap_or_else(|_| Some("a starter died".to_owned())))
+            });
+            failed.map_or(Ok(()), |what| Err(Error::Unexpected { what }))
         })?;
         self.crowd = samples;
         names.iter().try_for_each(|name| self.remove(name))
@@ -183,7 +186,7 @@ fn dechunked(head: &[u8], body: Vec<u8>) -> Vec<u8> {
 
 pub(super) fn run(root: &Path) -> Result<(), Error> {
     tools::install_peers()?;
-    let [dray, web] = prepare(root, ["dray", "web"])?;
+    let [dray, web] = prepare(root, ["dray", "example-web"])?;
     let directory = Directory::new("bench")?;
     let state = directory.path().join("state");
     fs::create_dir_all(&state).map_err(file(&state))?;
