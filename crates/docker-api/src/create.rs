@@ -76,6 +76,8 @@ request! {
         health: Option<Value> = "Healthcheck",
         host: HostConfig = "HostConfig",
         networking: NetworkingConfig = "NetworkingConfig",
+        exposed: BTreeMap<String, Value> = "ExposedPorts",
+        mac: String = "MacAddress",
     }
 }
 
@@ -83,6 +85,7 @@ request! {
     HostConfig {
         binds: Vec<String> = "Binds",
         network_mode: String = "NetworkMode",
+        links: Vec<String> = "Links",
         port_bindings: BTreeMap<String, Option<Vec<HostPort>>> = "PortBindings",
         restart: RestartRequest = "RestartPolicy",
         auto_remove: bool = "AutoRemove",
@@ -143,8 +146,17 @@ impl From<UlimitRequest> for Ulimit {
 }
 
 request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
-request! { pub(crate) EndpointRequest { aliases: Vec<String> = "Aliases", addresses: AddressRequest = "IPAMConfig" } }
-request! { AddressRequest { ipv4: String = "IPv4Address" } }
+request! {
+    pub(crate) EndpointRequest {
+        aliases: Vec<String> = "Aliases",
+        addresses: AddressRequest = "IPAMConfig",
+        mac: String = "MacAddress",
+        links: Vec<String> = "Links",
+        driver_options: BTreeMap<String, String> = "DriverOpts",
+        gateway_priority: i64 = "GwPriority",
+    }
+}
+request! { AddressRequest { ipv4: String = "IPv4Address", ipv6: String = "IPv6Address" } }
 request! {
     MountRequest {
         kind: String = "Type",
@@ -212,7 +224,8 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         .endpoints
         .into_iter()
         .map(|(name, endpoint)| Ok((network_name(&name), endpoint_spec(endpoint)?)))
-        .collect::<Result<_>>()?;
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    let endpoints = with_legacy_options(endpoints, &network, host.links, request.mac);
     let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
     Ok(ContainerSpec {
         name: None,
@@ -237,6 +250,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         network,
         endpoints,
         ports,
+        exposed: request.exposed.into_keys().collect(),
         publish_all: host.publish_all,
         restart,
         health: request.health.as_ref().map(HealthCheck::parse).transpose()?,
@@ -457,8 +471,7 @@ fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<V
             _ => return Err(invalid()),
         };
         for host in hosts.iter().flatten() {
-            let host_port =
-                if host.port.is_empty() { 0 } else { host.port.parse().map_err(|_| invalid())? };
+            let (host_port, host_port_last) = host_ports(&host.port)?;
             let host_address = if host.address.is_empty() {
                 IpAddr::V4(Ipv4Addr::UNSPECIFIED)
             } else {
@@ -466,10 +479,23 @@ fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<V
                     ApiError::bad_request(format!("invalid IP address in port binding: {:?}", host.address))
                 })?
             };
-            ports.push(PortBinding { container_port, protocol, host_address, host_port });
+            ports.push(PortBinding { container_port, protocol, host_address, host_port, host_port_last });
         }
     }
     Ok(ports)
+}
+
+/// A port of the host, or the first and the last of a range.
+fn host_ports(text: &str) -> Result<(u16, u16)> {
+    let invalid = || ApiError::bad_request(format!("invalid port specification: {text:?}"));
+    if text.is_empty() {
+        return Ok((0, 0));
+    }
+    let Some((first, last)) = text.split_once('-') else {
+        return Ok((text.parse().map_err(|_| invalid())?, 0));
+    };
+    let (first, last) = (first.parse().map_err(|_| invalid())?, last.parse().map_err(|_| invalid())?);
+    if first == 0 || last < first { Err(invalid()) } else { Ok((first, last)) }
 }
 
 fn restart_policy(request: &RestartRequest) -> Result<RestartPolicy> {
@@ -523,14 +549,48 @@ pub(crate) fn network_mode(mode: &str) -> NetworkMode {
     }
 }
 
-pub(crate) fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
-    let address = match request.addresses.ipv4.as_str() {
-        "" => None,
-        text => {
-            Some(text.parse().map_err(|_| ApiError::bad_request(format!("invalid IPv4 address: {text}")))?)
-        }
+/// Links and a hardware address that were given for the container are for its first network.
+fn with_legacy_options(
+    mut endpoints: BTreeMap<String, EndpointSpec>,
+    network: &NetworkMode,
+    links: Vec<String>,
+    mac: String,
+) -> BTreeMap<String, EndpointSpec> {
+    let first = match network {
+        NetworkMode::Default => "bridge",
+        NetworkMode::Named(name) => name,
+        _ => return endpoints,
     };
-    Ok(EndpointSpec { aliases: request.aliases, address })
+    if !links.is_empty() || !mac.is_empty() {
+        let endpoint = endpoints.entry(first.to_owned()).or_default();
+        for link in links {
+            if !endpoint.links.contains(&link) {
+                endpoint.links.push(link);
+            }
+        }
+        if !mac.is_empty() && endpoint.mac.is_none() {
+            endpoint.mac = Some(mac);
+        }
+    }
+    endpoints
+}
+
+pub(crate) fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
+    fn address<T: std::str::FromStr>(text: &str, version: &str) -> Result<Option<T>> {
+        let invalid = |_| {
+            ApiError::bad_request(format!("invalid endpoint settings:\ninvalid {version} address: {text}"))
+        };
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
+    }
+    Ok(EndpointSpec {
+        address: address(&request.addresses.ipv4, "IPv4")?,
+        ipv6_address: address(&request.addresses.ipv6, "IPv6")?,
+        aliases: request.aliases,
+        mac: Some(request.mac).filter(|mac| !mac.is_empty()),
+        links: request.links,
+        driver_options: request.driver_options,
+        gateway_priority: request.gateway_priority,
+    })
 }
 
 fn namespace_mode(mode: &str, what: &str) -> Result<NamespaceMode> {

@@ -234,16 +234,22 @@ fn network_settings(record: &ContainerRecord) -> Value {
             .collect()
     };
     let first = record.endpoints.first().filter(|endpoint| endpoint.network_name == "bridge");
+    let shown = first.map(|endpoint| self::endpoint(record, endpoint));
+    let of_first =
+        |name: &str, otherwise: Value| shown.as_ref().map_or(otherwise, |shown: &Value| shown[name].clone());
     json!({
         "Bridge": "", "SandboxID": if record.endpoints.is_empty() { "" } else { record.id.as_str() },
         "SandboxKey": "", "Ports": ports(record), "HairpinMode": false,
         "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
-        "SecondaryIPv6Addresses": null, "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "",
-        "EndpointID": first.map_or("", |endpoint| endpoint.id.as_str()),
-        "Gateway": first.and_then(|e| e.gateway).map_or_else(String::new, |a| a.to_string()),
-        "IPAddress": first.and_then(|e| e.address).map_or_else(String::new, |a| a.to_string()),
-        "IPPrefixLen": first.map_or(0, |endpoint| endpoint.prefix),
-        "MacAddress": first.and_then(|e| e.mac.clone()).unwrap_or_default(),
+        "SecondaryIPv6Addresses": null,
+        "GlobalIPv6Address": of_first("GlobalIPv6Address", json!("")),
+        "GlobalIPv6PrefixLen": of_first("GlobalIPv6PrefixLen", json!(0)),
+        "IPv6Gateway": of_first("IPv6Gateway", json!("")),
+        "EndpointID": of_first("EndpointID", json!("")),
+        "Gateway": of_first("Gateway", json!("")),
+        "IPAddress": of_first("IPAddress", json!("")),
+        "IPPrefixLen": of_first("IPPrefixLen", json!(0)),
+        "MacAddress": of_first("MacAddress", json!("")),
         "Networks": networks,
     })
 }
@@ -254,7 +260,9 @@ fn stopped_networks(record: &ContainerRecord) -> Map<String, Value> {
         NetworkMode::Container(_) | NetworkMode::Sandbox(_) => Vec::new(),
         _ => vec![network_mode(record)],
     };
-    names.extend(record.spec.endpoints.keys().cloned());
+    let more = record.spec.endpoints.keys().filter(|name| !names.contains(name)).cloned();
+    let more: Vec<_> = more.collect();
+    names.extend(more);
     let nowhere = EndpointRecord {
         network: record.id.clone(),
         network_name: String::new(),
@@ -265,6 +273,10 @@ fn stopped_networks(record: &ContainerRecord) -> Map<String, Value> {
         mac: None,
         host_link: String::new(),
         names: Vec::new(),
+        ipv6_address: None,
+        ipv6_prefix: 0,
+        ipv6_gateway: None,
+        interface: String::new(),
     };
     names
         .into_iter()
@@ -279,20 +291,29 @@ fn stopped_networks(record: &ContainerRecord) -> Map<String, Value> {
 }
 
 pub(crate) fn endpoint(record: &ContainerRecord, endpoint: &EndpointRecord) -> Value {
-    let aliases = record.spec.endpoints.get(&endpoint.network_name).map(|spec| spec.aliases.clone());
+    let spec = record.spec.endpoints.get(&endpoint.network_name).cloned().unwrap_or_default();
     let predefined = endpoint.network_name == "bridge" || endpoint.names.is_empty();
-    let fixed = record.spec.endpoints.get(&endpoint.network_name).and_then(|spec| spec.address);
+    let mut fixed = Map::new();
+    fixed.extend(spec.address.map(|address| ("IPv4Address".to_owned(), json!(address.to_string()))));
+    fixed.extend(spec.ipv6_address.map(|address| ("IPv6Address".to_owned(), json!(address.to_string()))));
+    let or_null = |is_empty: bool, value: Value| if is_empty { Value::Null } else { value };
+    let text = |address: Option<String>| address.unwrap_or_default();
     json!({
-        "IPAMConfig": fixed.map(|address| json!({ "IPv4Address": address.to_string() })), "Links": null,
-        "Aliases": aliases.filter(|aliases| !aliases.is_empty()),
-        "MacAddress": endpoint.mac.clone().unwrap_or_default(), "DriverOpts": null, "GwPriority": 0,
+        "IPAMConfig": or_null(fixed.is_empty(), Value::Object(fixed)),
+        "Links": or_null(spec.links.is_empty(), json!(spec.links)),
+        "Aliases": or_null(spec.aliases.is_empty(), json!(spec.aliases)),
+        "MacAddress": endpoint.mac.clone().or(spec.mac).unwrap_or_default(),
+        "DriverOpts": or_null(spec.driver_options.is_empty(), json!(spec.driver_options)),
+        "GwPriority": spec.gateway_priority,
         "NetworkID": endpoint.network.as_str(),
         "EndpointID": endpoint.id.as_str(),
-        "Gateway": endpoint.gateway.map_or_else(String::new, |address| address.to_string()),
-        "IPAddress": endpoint.address.map_or_else(String::new, |address| address.to_string()),
+        "Gateway": text(endpoint.gateway.map(|address| address.to_string())),
+        "IPAddress": text(endpoint.address.map(|address| address.to_string())),
         "IPPrefixLen": endpoint.prefix,
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
-        "DNSNames": if predefined { Value::Null } else { json!(endpoint.names) },
+        "IPv6Gateway": text(endpoint.ipv6_gateway.map(|address| address.to_string())),
+        "GlobalIPv6Address": text(endpoint.ipv6_address.map(|address| address.to_string())),
+        "GlobalIPv6PrefixLen": endpoint.ipv6_prefix,
+        "DNSNames": or_null(predefined, json!(endpoint.names)),
     })
 }
 

@@ -1,8 +1,9 @@
 //! Networks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use dray_engine::{Engine, NetworkRecord, NetworkSpec};
+use dray_engine::{AddressPool, Engine, IpNet, NetworkRecord, NetworkSpec, SubnetSpec};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -17,43 +18,57 @@ use crate::filters::Filters;
 use crate::query::Query;
 
 fn document(engine: &Engine, network: &NetworkRecord, with_containers: bool) -> Value {
-    let mut config = Vec::new();
-    if let Some(subnet) = network.subnet {
-        let gateway = network.gateway.map(|address| address.to_string()).unwrap_or_default();
-        config.push(json!({ "Subnet": subnet.to_string(), "Gateway": gateway }));
-    }
+    let config: Vec<Value> = network.pools.iter().map(pool).collect();
     let mut containers = Map::new();
     for record in with_containers.then(|| engine.containers()).into_iter().flatten() {
         for endpoint in record.endpoints.iter().filter(|endpoint| endpoint.network == network.id) {
             let address = endpoint.address.map(|address| format!("{address}/{}", endpoint.prefix));
+            let ipv6_address =
+                endpoint.ipv6_address.map(|address| format!("{address}/{}", endpoint.ipv6_prefix));
             containers.insert(
                 record.id.to_string(),
                 json!({
                     "Name": record.name, "EndpointID": endpoint.id.as_str(),
                     "MacAddress": endpoint.mac.clone().unwrap_or_default(),
-                    "IPv4Address": address.unwrap_or_default(), "IPv6Address": "",
+                    "IPv4Address": address.unwrap_or_default(),
+                    "IPv6Address": ipv6_address.unwrap_or_default(),
                 }),
             );
         }
     }
+    let options = &network.ipam_options;
     json!({
         "Name": network.name,
         "Id": network.id.as_str(),
         "Created": rfc3339(Some(network.created)),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": config },
+        "EnableIPv4": network.ipv4,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {
+            "Driver": "default", "Options": if options.is_empty() { Value::Null } else { json!(options) },
+            "Config": config,
+        },
         "Internal": network.internal,
-        "Attachable": false,
+        "Attachable": network.attachable,
         "Ingress": false,
-        "ConfigFrom": { "Network": "" },
-        "ConfigOnly": false,
+        "ConfigFrom": { "Network": network.config_from },
+        "ConfigOnly": network.config_only,
         "Containers": containers,
         "Options": network.options,
         "Labels": network.labels,
     })
+}
+
+fn pool(pool: &AddressPool) -> Value {
+    let mut config = Map::new();
+    config.insert("Subnet".to_owned(), json!(pool.subnet.to_string()));
+    config.extend(pool.range.map(|range| ("IPRange".to_owned(), json!(range.to_string()))));
+    config.extend(pool.gateway.map(|gateway| ("Gateway".to_owned(), json!(gateway.to_string()))));
+    if !pool.auxiliary.is_empty() {
+        config.insert("AuxiliaryAddresses".to_owned(), json!(pool.auxiliary));
+    }
+    Value::Object(config)
 }
 
 pub(crate) fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
@@ -86,7 +101,16 @@ pub(crate) fn inspect(api: &Api, name: &str) -> Result<Response<Body>> {
 struct CreateNetwork {
     name: String,
     driver: String,
+    scope: String,
     internal: bool,
+    attachable: bool,
+    ingress: bool,
+    config_only: bool,
+    config_from: Option<ConfigFrom>,
+    #[serde(rename = "EnableIPv4")]
+    enable_ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6")]
+    enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
     ipam: Option<Ipam>,
     options: Option<BTreeMap<String, String>>,
@@ -95,7 +119,15 @@ struct CreateNetwork {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
+struct ConfigFrom {
+    network: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct Ipam {
+    driver: String,
+    options: Option<BTreeMap<String, String>>,
     config: Option<Vec<IpamConfig>>,
 }
 
@@ -103,54 +135,160 @@ struct Ipam {
 #[serde(rename_all = "PascalCase", default)]
 struct IpamConfig {
     subnet: String,
+    #[serde(rename = "IPRange")]
+    range: String,
     gateway: String,
+    #[serde(alias = "AuxAddress")]
+    auxiliary_addresses: Option<BTreeMap<String, String>>,
+}
+
+/// What is asked of a network's addresses; everything that is wrong is told at once.
+fn subnets(config: &[IpamConfig], ipv6: bool) -> Result<Vec<SubnetSpec>> {
+    let mut wrong = Vec::new();
+    let mut subnets = Vec::new();
+    for config in config {
+        let errors = wrong.len();
+        let mut network = |text: &str| -> Option<IpNet> {
+            if text.is_empty() {
+                return None;
+            }
+            let parsed = text.parse().ok();
+            if parsed.is_none() {
+                wrong.push(format!("invalid subnet {text}: invalid CIDR block notation"));
+            }
+            parsed
+        };
+        let (subnet, range) = (network(&config.subnet), network(&config.range));
+        if let Some(subnet) = subnet
+            && subnet != subnet.trunc()
+        {
+            wrong.push(format!("invalid subnet {subnet}: it should be {}", subnet.trunc()));
+        }
+        if let (Some(subnet), Some(range)) = (subnet, range) {
+            wrong.extend(range_errors(subnet, range));
+        }
+        let mut address = |what: &str, text: &str| -> Option<IpAddr> {
+            let address: Option<IpAddr> = text.parse().ok();
+            match (address, subnet) {
+                (None, _) => wrong.push(format!("invalid {what} {text}: invalid address")),
+                (Some(address), Some(subnet)) if address.is_ipv4() != subnet.addr().is_ipv4() => {
+                    wrong.push(format!(
+                        "invalid {what} {text}: parent subnet is an {} block",
+                        version(subnet)
+                    ));
+                }
+                (Some(address), Some(subnet)) if !subnet.contains(&address) => {
+                    wrong.push(format!(
+                        "invalid {what} {text}: parent subnet {subnet} doesn't contain this address"
+                    ));
+                }
+                _ => {}
+            }
+            address
+        };
+        let gateway = if config.gateway.is_empty() { None } else { address("gateway", &config.gateway) };
+        let mut auxiliary = BTreeMap::new();
+        for (name, text) in config.auxiliary_addresses.iter().flatten() {
+            if let Some(address) = address(&format!("auxiliary address {name}"), text) {
+                auxiliary.insert(name.clone(), address);
+            }
+        }
+        if subnet.is_some_and(|subnet| subnet.addr().is_ipv6()) && !ipv6 {
+            // Docker passes over what the network does not have.
+            continue;
+        }
+        if wrong.len() == errors {
+            subnets.push(SubnetSpec { subnet, range, gateway, auxiliary });
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(subnets);
+    }
+    Err(ApiError::bad_request(format!("invalid network config:\n{}", wrong.join("\n"))))
+}
+
+fn version(subnet: IpNet) -> &'static str {
+    if subnet.addr().is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+fn range_errors(subnet: IpNet, range: IpNet) -> Vec<String> {
+    if subnet.addr().is_ipv4() != range.addr().is_ipv4() {
+        return vec![format!("invalid ip-range {range}: parent subnet is an {} block", version(subnet))];
+    }
+    let mut wrong = Vec::new();
+    if range.prefix_len() < subnet.prefix_len() {
+        wrong.push(format!("invalid ip-range {range}: CIDR block is bigger than its parent subnet {subnet}"));
+    }
+    if range != range.trunc() {
+        wrong.push(format!("invalid ip-range {range}: it should be {}", range.trunc()));
+    }
+    if !subnet.contains(&range.addr()) {
+        wrong.push(format!("invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"));
+    }
+    wrong
 }
 
 pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Body>> {
     let request: CreateNetwork = body::read_json(incoming).await?;
-    if !["", "bridge", "default"].contains(&request.driver.as_str()) {
+    if request.ingress || ["swarm", "global"].contains(&request.scope.as_str()) {
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
+             node to swarm and try again.",
+        ));
+    }
+    let driver = match request.driver.as_str() {
+        "default" => "bridge",
+        "none" => "null",
+        driver => driver,
+    };
+    if !["", "bridge", "macvlan", "ipvlan", "host", "null"].contains(&driver) {
+        return Err(match driver {
+            "overlay" => ApiError::new(
+                StatusCode::FORBIDDEN,
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect \
+                 this node to swarm and try again.",
+            ),
+            driver => ApiError::not_found(format!(
+                "could not find plugin {driver} in v1 plugin registry: plugin not found"
+            )),
+        });
+    }
+    let ipam = request.ipam.unwrap_or_default();
+    if !["", "default"].contains(&ipam.driver.as_str()) {
         return Err(ApiError::not_found(format!(
             "could not find plugin {} in v1 plugin registry: plugin not found",
-            request.driver
+            ipam.driver
         )));
     }
-    let config = request.ipam.and_then(|ipam| ipam.config).unwrap_or_default().into_iter().next();
-    let config = config.unwrap_or_default();
-    let invalid = |what: &str, text: &str| ApiError::bad_request(format!("invalid {what} {text}"));
-    let parse_subnet = |text: &str| text.parse().map_err(|_| invalid("subnet", text));
-    let parse_gateway = |text: &str| text.parse().map_err(|_| invalid("gateway", text));
-    let some = |text: &String| !text.is_empty();
     let spec = NetworkSpec {
         name: request.name,
-        subnet: Some(&config.subnet).filter(|t| some(t)).map(|t| parse_subnet(t)).transpose()?,
-        gateway: Some(&config.gateway).filter(|t| some(t)).map(|t| parse_gateway(t)).transpose()?,
+        driver: driver.to_owned(),
+        subnets: subnets(&ipam.config.unwrap_or_default(), request.enable_ipv6 == Some(true))?,
+        ipv4: request.enable_ipv4,
+        ipv6: request.enable_ipv6,
         internal: request.internal,
+        attachable: request.attachable,
+        config_only: request.config_only,
+        config_from: request.config_from.unwrap_or_default().network,
         labels: request.labels.unwrap_or_default(),
         options: request.options.unwrap_or_default(),
+        ipam_options: ipam.options.unwrap_or_default(),
     };
     let network = api.engine.create_network(spec).await?;
     body::json(StatusCode::CREATED, &json!({ "Id": network.id.as_str(), "Warning": "" }))
 }
 
 pub(crate) async fn remove(api: &Api, name: &str) -> Result<Response<Body>> {
-    let network = api.engine.network(name)?;
-    if network.is_predefined() {
-        let message = format!("{} is a pre-defined network and cannot be removed", network.name);
-        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
-    }
-    match api.engine.remove_network(name).await {
-        // Docker's own code for this one.
-        Err(error @ dray_engine::Error::Conflict { .. }) => {
-            Err(ApiError::new(StatusCode::FORBIDDEN, error.to_string()))
-        }
-        result => Ok(result.map(|()| body::empty(StatusCode::NO_CONTENT))?),
-    }
+    api.engine.remove_network(name).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Membership {
     container: String,
+    force: bool,
     endpoint_config: Option<EndpointRequest>,
 }
 
@@ -164,7 +302,12 @@ pub(crate) async fn connect(api: &Api, name: &str, incoming: Incoming) -> Result
 
 pub(crate) async fn disconnect(api: &Api, name: &str, incoming: Incoming) -> Result<Response<Body>> {
     let request: Membership = body::read_json(incoming).await?;
-    let container = api.engine.container(&request.container)?;
+    let container = match api.engine.container(&request.container) {
+        Ok(container) => container,
+        // A container that is gone has left already.
+        Err(_) if request.force => return Ok(body::empty(StatusCode::OK)),
+        Err(error) => return Err(error.into()),
+    };
     api.engine.disconnect_network(&container, name).await?;
     Ok(body::empty(StatusCode::OK))
 }

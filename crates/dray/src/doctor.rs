@@ -212,8 +212,10 @@ fn in_namespace(check: fn(&Path, &Path) -> dray_network::Result<()>) -> Outcome 
 }
 
 fn links(one: &Path, other: &Path) -> dray_network::Result<()> {
-    let bridge = Bridge { name: "doctor0".to_owned(), mtu: 1500, addresses: Vec::new() };
+    let bridge =
+        Bridge { name: "doctor0".to_owned(), mtu: 1500, addresses: Vec::new(), alias: String::new() };
     let attachment = Attachment {
+        alias: String::new(),
         bridge: bridge.name.clone(),
         host_name: "doctor1".to_owned(),
         namespace: other.to_owned(),

@@ -194,7 +194,7 @@ fn joins_and_leaves_networks_later() {
         let routes = daemon.ok(&["exec", "web", "cat", "/proc/net/route"]);
         routes.lines().any(|line| line.contains(&format!("\t00000000\t{gateway}\t")))
     };
-    assert!(leads_by("01004E0A"), "its way out stays 10.78.0.1");
+    assert!(leads_by("01004F0A"), "its way out is 10.79.0.1, of the first network by name");
     daemon.refused(
         &["network", "connect", "back", "web"],
         "endpoint with name web already exists in network back",
@@ -203,7 +203,10 @@ fn joins_and_leaves_networks_later() {
     daemon.refused(&["network", "connect", "back", "nosuch"], "No such container: nosuch");
     daemon.refused(&["network", "connect", "--ip", "10.79.0.9", "back", "peer"], "already exists");
     daemon.refused(&["network", "connect", "host", "web"], "host network");
-    daemon.refused(&["network", "connect", "--alias", "x", "bridge", "web"], "user defined networks");
+    daemon.refused(
+        &["network", "connect", "--alias", "x", "bridge", "web"],
+        "only supported for user-defined networks",
+    );
 
     // Leaving the first network moves ports and the way out to the next.
     daemon.ok(&["network", "disconnect", "front", "web"]);

@@ -209,7 +209,7 @@ fn limits_and_isolation_are_seen_inside() {
     assert_eq!(daemon.ok(&["network", "prune", "-f"]).lines().last(), Some("front"));
     daemon.ok(&["rm", "-f", "db"]);
     daemon.ok(&["network", "rm", "back"]);
-    daemon.refused(&["network", "create", "bridge"], "already exists");
+    daemon.refused(&["network", "create", "bridge"], "not permitted on predefined bridge network");
     daemon.ok(&["volume", "rm", "vol"]);
     daemon.assert_nothing_left();
 }

@@ -263,9 +263,14 @@ impl Engine {
             NetworkMode::Sandbox(id) => self.inner.sandboxes.get(id).map(|_| ()),
             NetworkMode::Default | NetworkMode::Host | NetworkMode::None => Ok(()),
         }?;
-        for name in spec.endpoints.keys() {
-            self.inner.networks.find(name)?;
+        for (name, endpoint) in &spec.endpoints {
+            // Docker says the rest when the container starts.
+            let network = self.inner.networks.find(name)?;
+            if network.name == crate::networks::DEFAULT || network.is_predefined() {
+                network.check_endpoint(endpoint)?;
+            }
         }
+        self.check_links(spec.endpoints.values())?;
         let isolated = matches!(spec.network, NetworkMode::Container(_) | NetworkMode::Sandbox(_));
         if isolated && spec.hostname.is_some() && matches!(spec.network, NetworkMode::Container(_)) {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));
@@ -426,15 +431,26 @@ fn health_check(spec: &ContainerSpec, image: &Image) -> Result<Option<HealthChec
 }
 
 fn publish_exposed(spec: &mut ContainerSpec, image: &Image) {
-    for port in image.config.config.exposed_ports.keys() {
+    let exposed = spec.exposed.clone();
+    for port in image.config.config.exposed_ports.keys().chain(&exposed) {
         let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
         let Ok(container_port) = number.parse() else { continue };
-        let protocol = if protocol == "udp" { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = match protocol {
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        };
         let published =
             spec.ports.iter().any(|p| p.container_port == container_port && p.protocol == protocol);
         if !published {
             let host_address = std::net::Ipv4Addr::UNSPECIFIED.into();
-            spec.ports.push(PortBinding { container_port, protocol, host_address, host_port: 0 });
+            spec.ports.push(PortBinding {
+                container_port,
+                protocol,
+                host_address,
+                host_port: 0,
+                host_port_last: 0,
+            });
         }
     }
 }

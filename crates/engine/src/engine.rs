@@ -85,6 +85,7 @@ impl Engine {
             .map_err(|_| Error::Interrupted)??;
         engine.restore().await?;
         engine.fill_namespaces();
+        engine.watch_rules()?;
         Ok(engine)
     }
 

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::error::IoContext;
+use crate::links::Link;
 use crate::record::ContainerRecord;
-use crate::spec::DnsOptions;
+use crate::spec::{DnsOptions, NetworkMode};
 use crate::{Error, Result};
 
 /// Where the engine's name server listens inside every container that has an interface.
@@ -17,11 +18,14 @@ pub(crate) fn write_all(
     record: &ContainerRecord,
     hostname: &str,
     addresses: &[IpAddr],
+    links: &[Link],
     host_network: bool,
 ) -> Result<()> {
     write(&directory.join("hostname"), &format!("{hostname}\n"))?;
-    write(&directory.join("hosts"), &hosts(record, hostname, addresses, host_network)?)?;
-    let has_interface = !addresses.is_empty();
+    write(&directory.join("hosts"), &hosts(record, hostname, addresses, links, host_network)?)?;
+    // A pod has the name servers that its cluster gives it.
+    let joins = matches!(record.spec.network, NetworkMode::Sandbox(_));
+    let has_interface = !addresses.is_empty() && !joins;
     write(&directory.join("resolv.conf"), &resolv_conf(&record.spec.dns, has_interface && !host_network))
 }
 
@@ -35,6 +39,7 @@ fn hosts(
     record: &ContainerRecord,
     hostname: &str,
     addresses: &[IpAddr],
+    links: &[Link],
     host_network: bool,
 ) -> Result<String> {
     let mut text = if host_network {
@@ -60,14 +65,46 @@ fn hosts(
         };
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    let full = match record.spec.domain_name.as_deref().filter(|domain| !domain.is_empty()) {
-        Some(domain) => format!("{hostname}.{domain} {hostname}"),
-        None => hostname.to_owned(),
-    };
+    for link in links {
+        for address in &link.addresses {
+            text.push_str(&format!("{address}\t{}\n", link.host_names()));
+        }
+    }
     for address in addresses {
-        text.push_str(&format!("{address}\t{full}\n"));
+        text.push_str(&own_line(record, hostname, *address));
     }
     Ok(text)
+}
+
+/// The line by which a container finds itself.
+fn own_line(record: &ContainerRecord, hostname: &str, address: IpAddr) -> String {
+    match record.spec.domain_name.as_deref().filter(|domain| !domain.is_empty()) {
+        Some(domain) => format!("{address}\t{hostname}.{domain} {hostname}\n"),
+        None => format!("{address}\t{hostname}\n"),
+    }
+}
+
+/// Writes the lines of a container's own addresses anew, in the file that is mounted in it; others' lines stay.
+pub(crate) fn change_hosts(
+    directory: &Path,
+    record: &ContainerRecord,
+    hostname: &str,
+    gone: &[IpAddr],
+    new: &[IpAddr],
+) -> Result<()> {
+    let path = directory.join("hosts");
+    let text = std::fs::read_to_string(&path).io("read", &path)?;
+    let lines = |addresses: &[IpAddr]| -> Vec<String> {
+        addresses.iter().map(|address| own_line(record, hostname, *address)).collect()
+    };
+    let gone = lines(gone);
+    let mut kept: String =
+        text.split_inclusive('\n').filter(|line| !gone.iter().any(|gone| gone == line)).collect();
+    for line in lines(new) {
+        kept.push_str(&line);
+    }
+    // In place: another file at this path would not be the one that is mounted.
+    std::fs::write(&path, kept).io("write", &path)
 }
 
 /// The host's own file, except that containers with an interface ask the engine's name server, which also knows the
@@ -81,10 +118,11 @@ fn resolv_conf(dns: &DnsOptions, own_server: bool) -> String {
             .collect()
     };
     let or_host = |own: &[String], keyword| if own.is_empty() { of_host(keyword) } else { own.to_vec() };
-    let servers = match (dns.servers.is_empty(), own_server) {
-        (false, _) => dns.servers.clone(),
-        (true, true) => vec![NAME_SERVER.to_owned()],
-        (true, false) => of_host("nameserver "),
+    let servers = match (own_server, dns.servers.is_empty()) {
+        // Asked in turn by the engine's own.
+        (true, _) => vec![NAME_SERVER.to_owned()],
+        (false, false) => dns.servers.clone(),
+        (false, true) => of_host("nameserver "),
     };
     let mut text = String::new();
     for server in servers {
@@ -94,11 +132,10 @@ fn resolv_conf(dns: &DnsOptions, own_server: bool) -> String {
     if !search.is_empty() && search != ["."] {
         text.push_str(&format!("search {}\n", search.join(" ")));
     }
-    let options = if dns.options.is_empty() && own_server {
-        vec!["ndots:0".to_owned()]
-    } else {
-        or_host(&dns.options, "options ")
-    };
+    let mut options = or_host(&dns.options, "options ");
+    if own_server && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
     if !options.is_empty() {
         text.push_str(&format!("options {}\n", options.join(" ")));
     }

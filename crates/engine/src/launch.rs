@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use crate::error::{IoContext, Trying};
 use crate::failpoint::failpoint;
 use crate::health::Health;
 use crate::late_root::LateRoot;
-use crate::networks::{self, Place};
+use crate::name_service::Listener;
+use crate::networks::{self, NetworkRecord, Place, Published};
 use crate::oci::{self, Resolved, ResolvedUser};
 use crate::record::{ContainerRecord, EndpointRecord, Status};
 use crate::spec::{EndpointSpec, MountSource, NamespaceMode, NetworkMode, PortBinding};
@@ -35,6 +36,7 @@ struct Made {
     namespace: Option<PathBuf>,
     endpoints: Vec<EndpointRecord>,
     ports: Vec<PortBinding>,
+    published: Published,
 }
 
 impl Engine {
@@ -189,17 +191,17 @@ impl Engine {
             record.endpoints.clone_from(&made.endpoints);
             record.ports.clone_from(&made.ports);
         });
-        let addresses: Vec<IpAddr> =
-            made.endpoints.iter().filter_map(|endpoint| endpoint.address).map(IpAddr::V4).collect();
+        let addresses: Vec<IpAddr> = made.endpoints.iter().flat_map(networks::addresses_of).collect();
+        let links = self.legacy_links(&record)?;
         if let NetworkMode::Sandbox(id) = &record.spec.network {
             let sandbox = self.inner.sandboxes.get(id)?;
             let addresses: Vec<IpAddr> = sandbox.address().into_iter().map(IpAddr::V4).collect();
             let host = sandbox.endpoint.is_none();
-            crate::files::write_all(&directory, &record, &sandbox.hostname, &addresses, host)?;
+            crate::files::write_all(&directory, &record, &sandbox.hostname, &addresses, &[], host)?;
             resolved.hostname.clone_from(&sandbox.hostname);
         } else if resolved.files == directory {
             let host = record.spec.network == NetworkMode::Host;
-            crate::files::write_all(&directory, &record, &hostname, &addresses, host)?;
+            crate::files::write_all(&directory, &record, &hostname, &addresses, &links, host)?;
         }
         let lower = self.inner.images.lower_directories(&record.layers)?;
         let root = LateRoot::new(self, &record, &lower);
@@ -207,7 +209,11 @@ impl Engine {
         self.resolve_sources(&record, &root, &mut resolved)?;
         failpoint("start.mounts-resolved");
         drop(root);
-        let spec = oci::container(&record, &resolved)?;
+        let spec = if links.is_empty() {
+            oci::container(&record, &resolved)?
+        } else {
+            oci::container(&crate::links::with_environment(&record, &links), &resolved)?
+        };
         let shim_dir = self.shim_dir(&record.id);
         if shim_dir.exists() {
             fs::remove_dir_all(&shim_dir).io("remove", &shim_dir)?;
@@ -325,37 +331,54 @@ impl Engine {
         prepared: Option<Prepared>,
         made: &mut Made,
     ) -> Result<()> {
+        let places = self.places_of(record)?;
+        let priority = |name: &str| record.spec.endpoints.get(name).map_or(0, |spec| spec.gateway_priority);
+        let ranked: Vec<_> =
+            places.iter().map(|(network, spec)| (network.clone(), spec.gateway_priority)).collect();
+        let leads = (networks::leads(&ranked, true), networks::leads(&ranked, false));
+        for (index, (network, endpoint)) in places.iter().enumerate() {
+            network.check_endpoint(endpoint)?;
+            let place = Place {
+                owner: &record.id,
+                namespace,
+                index,
+                endpoint,
+                names: self.names_of(record, endpoint),
+                leads: (leads.0 == Some(index), leads.1 == Some(index)),
+            };
+            made.endpoints.push(self.inner.networks.connect(&network.name, &place)?);
+        }
+        failpoint("start.connected");
+        made.published = self.inner.networks.published_at(&made.endpoints, priority);
+        made.ports =
+            self.inner.networks.publish(&record.id, &record.name, &record.spec.ports, made.published)?;
+        let aliases = self.link_names(record);
+        self.inner.networks.names.serve(
+            &record.id,
+            namespace,
+            &made.endpoints,
+            prepared,
+            Listener { dns: &record.spec.dns, aliases },
+        );
+        Ok(())
+    }
+
+    /// The networks a container joins, its first one first, and what is asked of its places there.
+    pub(crate) fn places_of(&self, record: &ContainerRecord) -> Result<Vec<(NetworkRecord, EndpointSpec)>> {
         let first = match &record.spec.network {
             NetworkMode::Named(name) => name.clone(),
             _ => networks::DEFAULT.to_owned(),
         };
-        let first = self.inner.networks.find(&first)?;
-        let mut names = vec![first.name.clone()];
-        for name in record.spec.endpoints.keys() {
-            let name = self.inner.networks.find(name)?.name;
-            if !names.contains(&name) {
-                names.push(name);
+        let mut places: Vec<(NetworkRecord, EndpointSpec)> =
+            vec![(self.inner.networks.find(&first)?, EndpointSpec::default())];
+        for (name, spec) in &record.spec.endpoints {
+            let network = self.inner.networks.find(name)?;
+            match places.iter_mut().find(|(place, _)| place.id == network.id) {
+                Some((_, place)) => *place = spec.clone(),
+                None => places.push((network, spec.clone())),
             }
         }
-        let plain = EndpointSpec::default();
-        for (index, name) in names.iter().enumerate() {
-            let endpoint = record.spec.endpoints.get(name).unwrap_or(&plain);
-            let place = Place {
-                owner: &record.id,
-                namespace,
-                interface: format!("eth{index}"),
-                endpoint,
-                names: self.names_of(record, endpoint),
-            };
-            made.endpoints.push(self.inner.networks.connect(name, &place)?);
-        }
-        failpoint("start.connected");
-        if let Some(address) = made.endpoints.first().and_then(|endpoint| endpoint.address) {
-            made.ports =
-                self.inner.networks.publish(&record.id, &record.name, &record.spec.ports, address)?;
-        }
-        self.inner.networks.names.serve(&record.id, namespace, &made.endpoints, prepared);
-        Ok(())
+        Ok(places)
     }
 
     /// Under which names others find a container at one place.
@@ -364,6 +387,12 @@ impl Engine {
         names.extend(endpoint.aliases.iter().cloned());
         names.dedup();
         names
+    }
+
+    /// Where the ports of a container that runs lead.
+    pub(crate) fn published(&self, record: &ContainerRecord) -> Published {
+        let priority = |name: &str| record.spec.endpoints.get(name).map_or(0, |spec| spec.gateway_priority);
+        self.inner.networks.published_at(&record.endpoints, priority)
     }
 
     fn join_namespaces(&self, record: &ContainerRecord, resolved: &mut Resolved) -> Result<()> {
@@ -468,8 +497,7 @@ impl Engine {
     }
 
     fn undo(&self, record: &ContainerRecord, made: &Made) {
-        let address = made.endpoints.first().and_then(|endpoint| endpoint.address);
-        self.release_network(record, &made.endpoints, &made.ports, address, false);
+        self.release_network(record, &made.endpoints, &made.ports, made.published, false);
         if let Some(namespace) = &made.namespace {
             let _ = dray_network::namespace::remove(namespace);
         }
@@ -480,25 +508,29 @@ impl Engine {
         record: &ContainerRecord,
         endpoints: &[EndpointRecord],
         ports: &[PortBinding],
-        address: Option<Ipv4Addr>,
+        published: Published,
         later: bool,
     ) {
         fn warn(owner: &crate::Id, error: &Error) {
             tracing::warn!(container = %owner, error = %error.chain(), "cannot take the network away");
         }
         self.inner.networks.names.forget(&record.id, endpoints);
-        if let Some(address) = address
-            && let Err(error) = self.inner.networks.unpublish(&record.id, ports, address)
-        {
+        if let Err(error) = self.inner.networks.unpublish(&record.id, ports, published) {
             warn(&record.id, &error);
         }
         for endpoint in endpoints {
             // A fixed address must be free again when the next start wants it.
-            let fixed =
-                record.spec.endpoints.get(&endpoint.network_name).is_some_and(|e| e.address.is_some());
+            let fixed = record
+                .spec
+                .endpoints
+                .get(&endpoint.network_name)
+                .is_some_and(|spec| spec.address.is_some() || spec.ipv6_address.is_some());
             let (engine, owner, endpoint) = (self.clone(), record.id.clone(), endpoint.clone());
+            let namespace = self.namespace_path(&record.id);
+            // An interface that is not one end of a pair is found through the namespace, which goes next.
+            let later = later && !endpoint.host_link.is_empty();
             let disconnect = move || {
-                if let Err(error) = engine.inner.networks.disconnect(&endpoint) {
+                if let Err(error) = engine.inner.networks.disconnect(&endpoint, &namespace) {
                     warn(&owner, &error);
                 }
             };
@@ -514,8 +546,8 @@ impl Engine {
     /// Takes away what a process had: its network and its shim's directory.
     pub(crate) fn take_down(&self, container: &ContainerHandle) {
         let record = container.record();
-        let address = record.endpoints.first().and_then(|endpoint| endpoint.address);
-        self.release_network(&record, &record.endpoints, &record.ports, address, true);
+        let published = self.published(&record);
+        self.release_network(&record, &record.endpoints, &record.ports, published, true);
         let _ = dray_network::namespace::remove(&self.namespace_path(&record.id));
         if record.spec.shareable_ipc {
             self.end_shared_memory(&record.id);

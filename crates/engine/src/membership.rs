@@ -1,19 +1,19 @@
 //! Joining networks and leaving them after a container has been made, whether it runs or not.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use dray_network::link::Netlink;
-use dray_network::{IpNet, Ipv4Net};
 
 use crate::container::ContainerHandle;
 use crate::error::Trying;
 use crate::failpoint::failpoint;
+use crate::name_service::Listener;
 use crate::networks::{self, NetworkRecord, Place};
-use crate::record::{ContainerRecord, EndpointRecord};
-use crate::spec::{EndpointSpec, NetworkMode, PortBinding};
-use crate::{Engine, Error, Result};
+use crate::record::ContainerRecord;
+use crate::spec::{EndpointSpec, NetworkMode};
+use crate::{Engine, Error, Result, oci};
 
 impl Engine {
     /// Connects a container to one more network, at once when it runs, or else with its next start.
@@ -69,16 +69,8 @@ impl Engine {
     ) -> Result<()> {
         let record = container.record();
         check_kinds(&record, network)?;
-        if network.name == networks::DEFAULT && spec.address.is_some() {
-            return Err(Error::invalid(
-                "user specified IP address is supported on user defined networks only",
-            ));
-        }
-        if network.name == networks::DEFAULT && !spec.aliases.is_empty() {
-            return Err(Error::invalid(
-                "network-scoped alias is supported only for containers in user defined networks",
-            ));
-        }
+        network.check_endpoint(&spec)?;
+        self.check_links(std::iter::once(&spec))?;
         if is_member(&record, network) {
             return Err(Error::Forbidden {
                 message: format!(
@@ -92,21 +84,27 @@ impl Engine {
             let place = Place {
                 owner: &record.id,
                 namespace: &namespace,
-                interface: free_interface(&namespace)?,
+                index: free_interface(&namespace, network.interface_prefix())?,
                 names: self.names_of(&record, &spec),
                 endpoint: &spec,
+                // Which place leads out is decided below, when all are there.
+                leads: (false, false),
             };
             let endpoint = self.inner.networks.connect(&network.name, &place)?;
             failpoint("connect.linked");
-            let updated = container.update(|record| record.endpoints.push(endpoint.clone()));
-            self.inner.networks.names.change(&record.id, &namespace, &updated.endpoints, &endpoint);
-            // One that has a way out keeps it.
-            let settled = match updated.endpoints.as_slice() {
-                [only] => self.publish_at(container, only.address, &record.spec.ports),
-                all => all.first().map_or(Ok(()), |first| self.lead_out(&namespace, first)),
-            };
+            let updated = container.update(|record| {
+                record.endpoints.push(endpoint.clone());
+                record.spec.endpoints.insert(network.name.clone(), spec.clone());
+            });
+            let listener = Listener { dns: &updated.spec.dns, aliases: self.link_names(&updated) };
+            self.inner.networks.names.change(&record.id, &namespace, &updated.endpoints, &endpoint, listener);
+            let addresses: Vec<_> = networks::addresses_of(&endpoint).collect();
+            let settled = self
+                .settle(container, &record, &updated)
+                .and_then(|()| self.change_hosts(&updated, &[], &addresses));
             if let Err(error) = settled {
                 self.leave(container, &updated, updated.endpoints.len() - 1)?;
+                container.update(|record| drop(record.spec.endpoints.remove(&network.name)));
                 return Err(error);
             }
         }
@@ -153,51 +151,69 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes one place of a running container away. Ports and the way out move to what was the next.
+    /// Takes one place of a running container away.
     fn leave(&self, container: &ContainerHandle, record: &ContainerRecord, index: usize) -> Result<()> {
         let endpoint = &record.endpoints[index];
-        if index == 0
-            && let Some(address) = endpoint.address
-        {
-            self.inner.networks.unpublish(&record.id, &record.ports, address)?;
-        }
-        self.inner.networks.disconnect(endpoint)?;
-        let updated = container.update(|record| {
-            record.endpoints.remove(index);
-            if index == 0 {
-                record.ports.clear();
-            }
-        });
         let namespace = self.namespace_path(&record.id);
-        self.inner.networks.names.change(&record.id, &namespace, &updated.endpoints, endpoint);
-        if let Some(first) = updated.endpoints.first() {
-            if index == 0 {
-                self.publish_at(container, first.address, &record.ports)?;
-            }
-            self.lead_out(&namespace, first)?;
-        }
-        Ok(())
+        let updated = container.update(|record| drop(record.endpoints.remove(index)));
+        let settled = self.settle(container, record, &updated);
+        self.inner.networks.disconnect(endpoint, &namespace)?;
+        settled?;
+        // The kernel took the way out with the interface; what is left may have another.
+        self.lead_out(&updated)?;
+        let listener = Listener { dns: &record.spec.dns, aliases: self.link_names(&updated) };
+        self.inner.networks.names.change(&record.id, &namespace, &updated.endpoints, endpoint, listener);
+        let addresses: Vec<_> = networks::addresses_of(endpoint).collect();
+        self.change_hosts(&updated, &addresses, &[])
     }
 
-    fn publish_at(
+    /// Lets ports and the way out follow a change of a container's places.
+    fn settle(
         &self,
         container: &ContainerHandle,
-        address: Option<Ipv4Addr>,
-        ports: &[PortBinding],
+        before: &ContainerRecord,
+        after: &ContainerRecord,
     ) -> Result<()> {
-        let Some(address) = address else { return Ok(()) };
-        let bound = self.inner.networks.publish(&container.id, &container.record().name, ports, address)?;
-        container.update(|record| record.ports = bound);
-        Ok(())
+        let (old, new) = (self.published(before), self.published(after));
+        if old != new {
+            self.inner.networks.unpublish(&before.id, &before.ports, old)?;
+            container.update(|record| record.ports.clear());
+            let bound = self.inner.networks.publish(&after.id, &after.name, &after.spec.ports, new)?;
+            container.update(|record| record.ports = bound);
+        }
+        self.lead_out(after)
     }
 
-    /// Makes a place the way to everywhere else.
-    fn lead_out(&self, namespace: &Path, endpoint: &EndpointRecord) -> Result<()> {
-        let network = self.inner.networks.find(endpoint.network.as_str())?;
-        let Some(gateway) = endpoint.gateway.filter(|_| !network.internal) else { return Ok(()) };
-        let everywhere = IpNet::V4(Ipv4Net::default());
-        let netlink = Netlink::open_in(namespace).trying("open a netlink socket in the container")?;
-        netlink.replace_route(everywhere, IpAddr::V4(gateway)).trying("change the container's default route")
+    fn change_hosts(&self, record: &ContainerRecord, gone: &[IpAddr], new: &[IpAddr]) -> Result<()> {
+        crate::files::change_hosts(&self.container_dir(&record.id), record, &oci::hostname(record), gone, new)
+    }
+
+    /// Makes that place of a running container the way to everywhere else which should be.
+    fn lead_out(&self, record: &ContainerRecord) -> Result<()> {
+        let mut places = Vec::new();
+        for endpoint in &record.endpoints {
+            let network = self.inner.networks.find(endpoint.network.as_str())?;
+            let spec = record.spec.endpoints.get(&network.name);
+            places.push((network, spec.map_or(0, |spec| spec.gateway_priority)));
+        }
+        let namespace = self.namespace_path(&record.id);
+        let mut netlink = None;
+        for (ipv4, which) in [(true, (true, false)), (false, (false, true))] {
+            let Some(index) = networks::leads(&places, ipv4) else { continue };
+            let endpoint = &record.endpoints[index];
+            for gateway in networks::default_routes(&places[index].0, endpoint, which) {
+                if netlink.is_none() {
+                    let open = Netlink::open_in(&namespace);
+                    netlink = Some(open.trying("open a netlink socket in the container")?);
+                }
+                // Records of an earlier version do not name the interface, and nothing has to change for them.
+                if let Some(netlink) = netlink.as_ref().filter(|_| !endpoint.interface.is_empty()) {
+                    let changed = netlink.replace_default_route(&endpoint.interface, gateway);
+                    changed.trying("change the container's default route")?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -236,11 +252,10 @@ fn check_kinds(record: &ContainerRecord, network: &NetworkRecord) -> Result<()> 
     Err(Error::invalid(words))
 }
 
-/// The first `ethN` that a namespace does not have.
-fn free_interface(namespace: &Path) -> Result<String> {
+/// The first number that no interface of a namespace has after this prefix.
+fn free_interface(namespace: &Path, prefix: &str) -> Result<usize> {
     let netlink = Netlink::open_in(namespace).trying("open a netlink socket in the container")?;
     let links = netlink.list_links().trying("list the container's interfaces")?;
-    let mut names = (0_u32..).map(|index| format!("eth{index}"));
-    let free = names.find(|name| links.iter().all(|link| link.name != *name));
-    free.ok_or_else(|| Error::conflict("the container has too many interfaces"))
+    let is_free = |index: &usize| links.iter().all(|link| link.name != format!("{prefix}{index}"));
+    (0..).find(is_free).ok_or_else(|| Error::conflict("the container has too many interfaces"))
 }

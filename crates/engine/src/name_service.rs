@@ -1,7 +1,7 @@
 //! The name server that every container with an interface finds at 127.0.0.11.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +9,21 @@ use dray_network::names::{Forwarder, Listening, NameServer, Names, Prepared, Res
 use parking_lot::Mutex;
 
 use crate::Id;
-use crate::networks::NetworkRecord;
+use crate::networks::{NetworkRecord, addresses_of};
 use crate::record::EndpointRecord;
+use crate::spec::DnsOptions;
 
 /// Where the server listens, as Docker's does.
 pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+
+const PORT: u16 = 53;
+
+/// What one container asks of its name server.
+pub(crate) struct Listener<'a> {
+    pub(crate) dns: &'a DnsOptions,
+    /// Names that it alone has for others.
+    pub(crate) aliases: HashMap<String, String>,
+}
 
 pub(crate) struct NameService {
     names: Arc<Names>,
@@ -29,6 +39,20 @@ impl NameService {
             forwarder: Arc::new(Forwarder::new(Resolvers::File("/etc/resolv.conf".into()))),
             listening: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// Whom to ask what our names do not answer: the host's resolvers, unless the container names others.
+    fn forwarder_for(&self, dns: &DnsOptions) -> Arc<Forwarder> {
+        let servers: Vec<SocketAddr> = dns
+            .servers
+            .iter()
+            .filter_map(|server| server.parse::<IpAddr>().ok())
+            .map(|address| SocketAddr::new(address, PORT))
+            .collect();
+        if servers.is_empty() {
+            return Arc::clone(&self.forwarder);
+        }
+        Arc::new(Forwarder::new(Resolvers::Fixed(servers)))
     }
 
     pub(crate) fn add_network(&self, record: &NetworkRecord) {
@@ -48,14 +72,16 @@ impl NameService {
         namespace: &Path,
         endpoints: &[EndpointRecord],
         prepared: Option<Prepared>,
+        listener: Listener<'_>,
     ) {
         for endpoint in endpoints {
-            if let Some(address) = endpoint.address {
-                self.names.add(endpoint.network.as_str(), IpAddr::V4(address), &endpoint.names);
+            for address in addresses_of(endpoint) {
+                self.names.add(endpoint.network.as_str(), address, &endpoint.names);
             }
         }
         let view = self.names.view(networks_of(endpoints));
-        let server = NameServer::new(view.clone(), Arc::clone(&self.forwarder));
+        view.set_aliases(listener.aliases);
+        let server = NameServer::new(view.clone(), self.forwarder_for(listener.dns));
         let served = match prepared {
             Some(prepared) => server.serve_prepared(prepared),
             None => server.serve_redirected(namespace, ADDRESS),
@@ -75,9 +101,10 @@ impl NameService {
         namespace: &Path,
         endpoints: &[EndpointRecord],
         changed: &EndpointRecord,
+        listener: Listener<'_>,
     ) {
-        if let Some(address) = changed.address {
-            let (network, address) = (changed.network.as_str(), IpAddr::V4(address));
+        let network = changed.network.as_str();
+        for address in addresses_of(changed) {
             if endpoints.contains(changed) {
                 self.names.add(network, address, &changed.names);
             } else {
@@ -85,20 +112,23 @@ impl NameService {
             }
         }
         match self.listening.lock().get(owner) {
-            Some((_, view)) => return view.set_networks(networks_of(endpoints)),
+            Some((_, view)) => {
+                view.set_aliases(listener.aliases);
+                return view.set_networks(networks_of(endpoints));
+            }
             // A daemon that found a container without any place serves it nothing.
             None if endpoints.is_empty() => return,
             None => {}
         }
-        self.serve(owner, namespace, endpoints, None);
+        self.serve(owner, namespace, endpoints, None, listener);
     }
 
     /// Ends the service of a container and forgets its names.
     pub(crate) fn forget(&self, owner: &Id, endpoints: &[EndpointRecord]) {
         self.listening.lock().remove(owner);
         for endpoint in endpoints {
-            if let Some(address) = endpoint.address {
-                self.names.remove(endpoint.network.as_str(), IpAddr::V4(address));
+            for address in addresses_of(endpoint) {
+                self.names.remove(endpoint.network.as_str(), address);
             }
         }
     }

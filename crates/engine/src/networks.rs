@@ -1,18 +1,22 @@
-//! Networks of containers: bridges, their addresses, and the ports published from them.
+//! Networks of containers: bridges and what else they stand on, their addresses, and the ports published from them.
+
+mod endpoints;
+mod model;
+mod plan;
+mod ports;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dray_network::firewall::{Firewall, FirewallBridge, FirewallState, PublishedPort};
-use dray_network::link::{Attachment, Bridge, MacAddress, Netlink};
+use dray_network::link::{Bridge, Netlink};
 use dray_network::pool::{self, Pool};
 use dray_network::ports::PortReservation;
-use dray_network::{IpNet, Ipv4Net};
-use jiff::Timestamp;
+use dray_network::{IpNet, Ipv6Net, sysctl};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineConfig, private_directory};
 use crate::error::{IoContext, Trying};
@@ -20,69 +24,16 @@ use crate::events::EventKind;
 use crate::failpoint::failpoint;
 use crate::name_service::NameService;
 use crate::record::{self, EndpointRecord};
-use crate::spec::{EndpointSpec, PortBinding};
 use crate::{Engine, Error, Id, Result};
 
-/// The network of containers that name none.
-pub(crate) const DEFAULT: &str = "bridge";
-/// Largest frame on a bridge.
-const MTU: u32 = 1500;
-
-/// A network.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct NetworkRecord {
-    /// Its id.
-    pub id: Id,
-    /// Its name.
-    pub name: String,
-    /// `bridge`, `host` or `null`.
-    pub driver: String,
-    /// The addresses; none for host and null.
-    pub subnet: Option<Ipv4Net>,
-    /// The host's address in it.
-    pub gateway: Option<Ipv4Addr>,
-    /// The bridge's name.
-    pub bridge: String,
-    /// Whether nothing outside is reachable from it.
-    pub internal: bool,
-    /// Whether it is the engine's own and not shown among the networks of users.
-    pub hidden: bool,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Options of the driver, kept as they came.
-    pub options: BTreeMap<String, String>,
-    /// When it was made.
-    pub created: Timestamp,
-}
-
-impl NetworkRecord {
-    /// Whether it was there from the start and cannot be removed.
-    #[must_use]
-    pub fn is_predefined(&self) -> bool {
-        self.hidden || ["bridge", "host", "none"].contains(&self.name.as_str())
-    }
-}
-
-/// A network to be made.
-#[derive(Clone, Debug, Default)]
-pub struct NetworkSpec {
-    /// Its name.
-    pub name: String,
-    /// The addresses; without them the engine chooses free ones.
-    pub subnet: Option<Ipv4Net>,
-    /// The host's address in it; without one the first.
-    pub gateway: Option<Ipv4Addr>,
-    /// Whether nothing outside is reachable from it.
-    pub internal: bool,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Options of the driver.
-    pub options: BTreeMap<String, String>,
-}
+pub(crate) use endpoints::{Place, default_routes, leads};
+pub(crate) use model::DEFAULT;
+pub use model::{AddressPool, NetworkRecord, NetworkSpec, SubnetSpec};
+pub(crate) use ports::Published;
 
 struct Network {
     record: NetworkRecord,
-    pool: Option<Pool>,
+    pools: Vec<Pool>,
 }
 
 #[derive(Default)]
@@ -100,21 +51,9 @@ pub(crate) struct Networks {
     cleaner: Mutex<Netlink>,
     firewall: Mutex<Firewall>,
     state: Mutex<State>,
+    /// Held while a network is chosen and made, so that no two get the same name or addresses.
+    making: Mutex<()>,
     pub(crate) names: NameService,
-}
-
-/// Where a container or sandbox is to be connected.
-pub(crate) struct Place<'a> {
-    /// Who is connected.
-    pub(crate) owner: &'a Id,
-    /// Its network namespace.
-    pub(crate) namespace: &'a Path,
-    /// Its interface's name there.
-    pub(crate) interface: String,
-    /// More about the place.
-    pub(crate) endpoint: &'a EndpointSpec,
-    /// Names under which others find it.
-    pub(crate) names: Vec<String>,
 }
 
 impl Networks {
@@ -122,20 +61,24 @@ impl Networks {
         let directory = config.data_dir.join("networks");
         private_directory(&directory)?;
         let table = format!("dray-{}", config.instance);
+        let closed = was_no_router(config)?;
+        let firewall = Firewall::open(&table).trying("open the packet filter")?;
+        firewall.set_closed(closed);
         let networks = Self {
             directory,
             instance: config.instance.clone(),
             netlink: Mutex::new(Netlink::open().trying("open a netlink socket")?),
             cleaner: Mutex::new(Netlink::open().trying("open a netlink socket")?),
-            firewall: Mutex::new(Firewall::open(&table).trying("open the packet filter")?),
+            firewall: Mutex::new(firewall),
             state: Mutex::new(State::default()),
+            making: Mutex::new(()),
             names: NameService::new(),
         };
         networks.load()?;
         for (name, driver) in [(DEFAULT, "bridge"), ("host", "host"), ("none", "null")] {
             if networks.find(name).is_err() {
-                let spec = NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() };
-                networks.add(spec, driver, false)?;
+                let (name, driver) = (name.to_owned(), driver.to_owned());
+                networks.add(NetworkSpec { name, driver, ..NetworkSpec::default() }, false)?;
             }
         }
         Ok(networks)
@@ -145,27 +88,102 @@ impl Networks {
         for entry in fs::read_dir(&self.directory).io("list", &self.directory)? {
             let path = entry.io("list", &self.directory)?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                let record: NetworkRecord = record::read(&path)?;
-                let pool = Self::pool(&record)?;
-                self.make_bridge(&record)?;
+                let record = record::read::<NetworkRecord>(&path)?.complete();
+                let pools = self.pools(&record)?;
+                // One whose parent is not there any more must not hold up all others.
+                if let Err(error) = self.make_interface(&record) {
+                    if record.driver == "bridge" {
+                        return Err(error);
+                    }
+                    tracing::warn!(network = record.name, error = %error.chain(), "cannot make a network again");
+                }
                 self.names.add_network(&record);
-                self.state.lock().networks.insert(record.id.clone(), Network { record, pool });
+                self.state.lock().networks.insert(record.id.clone(), Network { record, pools });
             }
         }
         Ok(())
     }
 
-    fn pool(record: &NetworkRecord) -> Result<Option<Pool>> {
-        let Some(subnet) = record.subnet else { return Ok(None) };
-        Pool::new(subnet, None, record.gateway).map(Some).trying(format!("use the subnet {subnet}"))
+    fn pools(&self, record: &NetworkRecord) -> Result<Vec<Pool>> {
+        if record.config_only {
+            return Ok(Vec::new());
+        }
+        record.pools.iter().map(|pool| self.pool_of(pool)).collect()
     }
 
-    fn make_bridge(&self, record: &NetworkRecord) -> Result<()> {
-        let (Some(subnet), Some(gateway)) = (record.subnet, record.gateway) else { return Ok(()) };
-        let address = Ipv4Net::new(gateway, subnet.prefix_len())
-            .map_err(|_| Error::invalid(format!("invalid subnet {subnet}")))?;
-        let bridge = Bridge { name: record.bridge.clone(), mtu: MTU, addresses: vec![IpNet::V4(address)] };
-        self.netlink.lock().create_bridge(&bridge).trying(format!("make the bridge {}", record.bridge))?;
+    fn pool_of(&self, pool: &AddressPool) -> Result<Pool> {
+        let AddressPool { subnet, range, gateway, auxiliary, .. } = pool;
+        let reserved = gateway.iter().chain(auxiliary.values()).copied();
+        Pool::new(*subnet, *range, reserved).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// A prefix of addresses that are this daemon's own, chosen once.
+    fn unique_local_prefix(&self) -> Result<Ipv6Net> {
+        let path = self.directory.join("prefix");
+        if let Ok(prefix) = record::read(&path) {
+            return Ok(prefix);
+        }
+        let prefix = pool::unique_local_prefix(rand::random());
+        record::write(&path, &prefix)?;
+        Ok(prefix)
+    }
+
+    /// What every interface of the host's that this daemon made is marked with.
+    fn mark(&self) -> String {
+        format!("dray-{}", self.instance)
+    }
+
+    /// Makes what a network stands on, or takes what is there.
+    fn make_interface(&self, record: &NetworkRecord) -> Result<()> {
+        if record.config_only {
+            return Ok(());
+        }
+        let action = format!("make the interface {}", record.bridge);
+        let netlink = self.netlink.lock();
+        match record.driver.as_str() {
+            "bridge" => {
+                let inhibited = record.option("com.docker.network.bridge.inhibit_ipv4").is_some()
+                    && record.is_on("com.docker.network.bridge.inhibit_ipv4");
+                let addresses = record.pools.iter().filter_map(|pool| {
+                    let address = pool.gateway.filter(|gateway| !(gateway.is_ipv4() && inhibited))?;
+                    IpNet::new(address, pool.subnet.prefix_len()).ok()
+                });
+                let bridge = Bridge {
+                    name: record.bridge.clone(),
+                    mtu: record.bridge_mtu(),
+                    addresses: addresses.collect(),
+                    alias: if record.is_own_interface() { self.mark() } else { String::new() },
+                };
+                netlink.create_bridge(&bridge).trying(action)?;
+            }
+            "macvlan" | "ipvlan" if record.parent_made && record.bridge.starts_with("dm-") => {
+                netlink.create_dummy(&record.bridge, &self.mark()).trying(action)?;
+            }
+            "macvlan" | "ipvlan" => {
+                if netlink.find_link(&record.bridge).trying(action.clone())?.is_some() {
+                    return Ok(());
+                }
+                let vlan = record.bridge.rsplit_once('.').and_then(|(parent, identifier)| {
+                    let identifier = identifier.parse().ok()?;
+                    (1..4095).contains(&identifier).then_some((parent, identifier))
+                });
+                let Some((parent, identifier)) = vlan else {
+                    return Err(Error::invalid(format!(
+                        "invalid subinterface vlan name {}, example formatting is eth0.10",
+                        record.bridge
+                    )));
+                };
+                netlink.create_vlan(parent, identifier, &record.bridge, &self.mark()).map_err(|error| {
+                    match error {
+                        dray_network::Error::NoSuchLink { name } => {
+                            Error::invalid(format!("parent interface {name} was not found on the host"))
+                        }
+                        source => Error::Network { action, source },
+                    }
+                })?;
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -177,66 +195,77 @@ impl Networks {
             return Ok(found.clone());
         }
         let is_hex = !name.is_empty() && name.bytes().all(|b| b.is_ascii_hexdigit());
-        let found = all.find(|record| is_hex && record.id.as_str().starts_with(name));
-        found.cloned().ok_or_else(|| Error::NetworkNotFound { name: name.to_owned() })
+        let matches: Vec<_> =
+            all.by_ref().filter(|record| is_hex && record.id.as_str().starts_with(name)).collect();
+        match matches.as_slice() {
+            [only] => Ok((*only).clone()),
+            [] => Err(Error::NetworkNotFound { name: name.to_owned() }),
+            several => Err(Error::invalid(format!(
+                "network {name} is ambiguous ({} matches found based on ID prefix)",
+                several.len()
+            ))),
+        }
     }
 
     pub(crate) fn list(&self) -> Vec<NetworkRecord> {
         self.state.lock().networks.values().map(|network| network.record.clone()).collect()
     }
 
-    fn add(&self, spec: NetworkSpec, driver: &str, hidden: bool) -> Result<NetworkRecord> {
-        let id = Id::random();
-        let subnet = match (driver, spec.subnet) {
-            ("bridge", Some(subnet)) => Some(self.check_subnet(subnet)?),
-            ("bridge", None) => Some(self.choose_subnet(hidden)?),
-            _ => None,
-        };
-        let gateway = match subnet {
-            Some(subnet) => Some(spec.gateway.unwrap_or_else(|| first_host(subnet))),
-            None => None,
-        };
-        let bridge = match (driver, spec.name.as_str()) {
-            ("bridge", DEFAULT) => format!("dray-{}", self.instance),
-            ("bridge", _) => format!("dr-{}", id.short()),
-            _ => String::new(),
-        };
-        let record = NetworkRecord {
-            id: id.clone(),
-            name: spec.name,
-            driver: driver.to_owned(),
-            subnet,
-            gateway,
-            bridge,
-            internal: spec.internal,
-            hidden,
-            labels: spec.labels,
-            options: spec.options,
-            created: Timestamp::now(),
-        };
-        let pool = Self::pool(&record)?;
+    fn add(&self, spec: NetworkSpec, hidden: bool) -> Result<NetworkRecord> {
+        let _making = self.making.lock();
+        if self.list().iter().any(|record| record.name == spec.name) {
+            return Err(Error::conflict(format!("network with name {} already exists", spec.name)));
+        }
+        let mut record = self.plan(spec, hidden)?;
+        if record.driver != "bridge" && !record.bridge.is_empty() && !record.parent_made {
+            let found = self.netlink.lock().find_link(&record.bridge);
+            record.parent_made = found.map_err(|error| Error::invalid(error.to_string()))?.is_none();
+            self.check_parent(&record)?;
+        }
+        let pools = self.pools(&record)?;
         // The record comes first and goes last, so that no crash leaves a bridge that nobody knows.
         failpoint("network.before-record");
-        record::write(&self.record_path(&id), &record)?;
+        record::write(&self.record_path(&record.id), &record)?;
         failpoint("network.recorded");
         if let Err(error) = self.realise(&record) {
-            let _ = fs::remove_file(self.record_path(&id));
+            let _ = fs::remove_file(self.record_path(&record.id));
             return Err(error);
         }
         failpoint("network.bridged");
         self.names.add_network(&record);
-        self.state.lock().networks.insert(id, Network { record: record.clone(), pool });
+        let network = Network { record: record.clone(), pools };
+        self.state.lock().networks.insert(record.id.clone(), network);
         Ok(record)
     }
 
-    /// Makes the bridge and its packet rules, or nothing.
+    /// An interface that one network has for itself is no other's.
+    fn check_parent(&self, record: &NetworkRecord) -> Result<()> {
+        let passthru = |record: &NetworkRecord| record.option("macvlan_mode") == Some("passthru");
+        for other in self.list().iter().filter(|other| other.bridge == record.bridge) {
+            let driver = &record.driver;
+            let message = if driver == "ipvlan" || passthru(record) {
+                format!("network {} is already using parent interface {}", other.id, record.bridge)
+            } else if passthru(other) {
+                format!(
+                    "macvlan network {} is already using parent interface {} in mode passthru",
+                    other.id, record.bridge
+                )
+            } else {
+                continue;
+            };
+            return Err(Error::Forbidden { message });
+        }
+        Ok(())
+    }
+
+    /// Makes the interface and its packet rules, or nothing.
     fn realise(&self, record: &NetworkRecord) -> Result<()> {
-        self.make_bridge(record)?;
-        if record.driver != "bridge" {
+        self.make_interface(record)?;
+        if record.driver != "bridge" || record.config_only {
             return Ok(());
         }
         let added = self.firewall.lock().add_bridge(&Self::firewall_bridge(record));
-        if added.is_err() {
+        if added.is_err() && record.parent_made {
             let _ = self.netlink.lock().delete_link(&record.bridge);
         }
         added.trying(format!("add packet rules for the bridge {}", record.bridge))
@@ -246,255 +275,86 @@ impl Networks {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn check_subnet(&self, subnet: Ipv4Net) -> Result<Ipv4Net> {
-        let overlaps =
-            |other: &Ipv4Net| other.contains(&subnet.network()) || subnet.contains(&other.network());
-        if self.list().iter().filter_map(|record| record.subnet).any(|other| overlaps(&other)) {
-            return Err(Error::invalid(
-                "invalid pool request: Pool overlaps with other one on this address space",
-            ));
-        }
-        Ok(subnet.trunc())
-    }
-
-    fn choose_subnet(&self, pods: bool) -> Result<Ipv4Net> {
-        let mut taken = self.netlink.lock().networks_in_use().trying("list the host's networks")?;
-        taken.extend(self.list().iter().filter_map(|record| record.subnet));
-        let chosen = if pods {
-            pool::choose_subnet(pool::pod_candidates(), &taken)
-        } else {
-            pool::choose_subnet(pool::bridge_candidates(), &taken)
-        };
-        chosen.map_err(|_| {
-            Error::conflict(
-                "all predefined address pools have been fully subnetted; give a subnet, or remove networks",
-            )
-        })
-    }
-
     fn firewall_bridge(record: &NetworkRecord) -> FirewallBridge {
+        let is = |mode: &str| record.gateway_mode(true) == mode;
         FirewallBridge {
             name: record.bridge.clone(),
-            subnet: record.subnet.unwrap_or_default(),
+            subnets: record.pools.iter().map(|pool| pool.subnet).collect(),
             internal: record.internal,
-            masquerade: !record.internal,
-            inter_container: record
-                .options
-                .get("com.docker.network.bridge.enable_icc")
-                .is_none_or(|v| v != "false"),
+            masquerade: !record.internal
+                && !is("routed")
+                && record.is_on("com.docker.network.bridge.enable_ip_masquerade"),
+            inter_container: record.is_on("com.docker.network.bridge.enable_icc"),
             // The default bridge and the pods are one network: they reach each other.
             routed: record.hidden || record.name == DEFAULT,
-            reachable: !record.internal,
+            // Pods are reached from other nodes; a container only by what it publishes.
+            reachable: record.hidden || is("nat-unprotected"),
+            direct_ports: is("routed"),
         }
     }
 
     /// Replaces all packet rules by those of the networks and of `published`.
-    pub(crate) fn sync_rules(&self, published: &[PortBinding], addresses: &[Ipv4Addr]) -> Result<()> {
+    pub(crate) fn sync_rules(&self, published: Vec<PublishedPort>) -> Result<()> {
         let records = self.list();
-        let bridges =
-            records.iter().filter(|record| record.driver == "bridge").map(Self::firewall_bridge).collect();
-        let published = published
-            .iter()
-            .zip(addresses)
-            .filter_map(|(port, address)| published_port(port, *address))
-            .collect();
+        let bridges = records.iter().filter(|record| record.driver == "bridge" && !record.config_only);
+        let bridges = bridges.map(Self::firewall_bridge).collect();
         let state = FirewallState { bridges, published, ..FirewallState::default() };
         self.firewall.lock().sync(&state).trying("load the packet rules")
     }
 
-    /// Connects a namespace to the network `name`.
-    pub(crate) fn connect(&self, name: &str, place: &Place<'_>) -> Result<EndpointRecord> {
-        let record = self.find(name)?;
-        let (Some(subnet), Some(gateway)) = (record.subnet, record.gateway) else {
-            return Err(Error::invalid(format!("containers cannot be connected to the network {name}")));
-        };
-        let address = self.allocate(&record.id, place.endpoint.address)?;
-        let id = Id::random();
-        let mac = MacAddress::from_ipv4(address);
-        let host_link = format!("veth{}", &id.as_str()[..10]);
-        let net = Ipv4Net::new(address, subnet.prefix_len())
-            .map_err(|_| Error::invalid(format!("invalid subnet {subnet}")))?;
-        let attachment = Attachment {
-            bridge: record.bridge.clone(),
-            host_name: host_link.clone(),
-            namespace: place.namespace.to_owned(),
-            name: place.interface.clone(),
-            mac,
-            addresses: vec![IpNet::V4(net)],
-            gateways: if record.internal { Vec::new() } else { vec![IpAddr::V4(gateway)] },
-            mtu: MTU,
-            hairpin: true,
-            isolated: false,
-        };
-        if let Err(error) = self.netlink.lock().attach(&attachment) {
-            self.release_address(&record.id, address);
-            return Err(error).trying(format!("connect {} to the network {name}", place.owner.short()));
-        }
-        Ok(EndpointRecord {
-            network: record.id,
-            network_name: record.name,
-            id,
-            address: Some(address),
-            prefix: subnet.prefix_len(),
-            gateway: Some(gateway),
-            mac: Some(mac.to_string()),
-            host_link,
-            names: place.names.clone(),
-        })
-    }
-
-    /// Removes the ports of our bridges that are not in `known`.
+    /// Removes what bears our mark or is a port of our bridges, and is not in `known` nor of a network we have.
     pub(crate) fn remove_unknown_links(&self, known: &HashSet<String>) -> Result<()> {
-        let bridges: HashSet<String> = self.list().into_iter().map(|record| record.bridge).collect();
+        let own: HashSet<String> = self.list().into_iter().map(|record| record.bridge).collect();
+        let mark = self.mark();
         let netlink = self.netlink.lock();
         let links = netlink.list_links().trying("list the host's links")?;
         let indexes: HashSet<u32> =
-            links.iter().filter(|link| bridges.contains(&link.name)).map(|link| link.index).collect();
+            links.iter().filter(|link| own.contains(&link.name)).map(|link| link.index).collect();
         for link in links {
-            let ours = link.kind == "veth" && link.bridge.is_some_and(|bridge| indexes.contains(&bridge));
-            if ours && !known.contains(&link.name) {
+            // The other end of a stand-in for a dummy goes with it.
+            let is_own = own.contains(&link.name)
+                || link.name.strip_prefix("pm-").is_some_and(|rest| own.contains(&format!("dm-{rest}")));
+            let port = link.kind == "veth" && link.bridge.is_some_and(|bridge| indexes.contains(&bridge));
+            if (port || link.alias == mark) && !is_own && !known.contains(&link.name) {
                 netlink.detach(&link.name).trying(format!("remove the link {}", link.name))?;
             }
         }
         Ok(())
     }
 
-    fn allocate(&self, network: &Id, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr> {
-        let mut state = self.state.lock();
-        let entry = state.networks.get_mut(network);
-        let pool = entry
-            .and_then(|network| network.pool.as_mut())
-            .ok_or_else(|| Error::NetworkNotFound { name: network.to_string() })?;
-        match wanted {
-            Some(address) => pool
-                .allocate_exact(address)
-                .map(|()| address)
-                .map_err(|_| Error::conflict("Address already in use")),
-            None => pool
-                .allocate()
-                .map_err(|_| Error::conflict("no available IPv4 addresses on this network's address pools")),
-        }
-    }
-
-    fn release_address(&self, network: &Id, address: Ipv4Addr) {
-        let mut state = self.state.lock();
-        if let Some(pool) = state.networks.get_mut(network).and_then(|network| network.pool.as_mut()) {
-            pool.release(address);
-        }
-    }
-
-    /// Takes the address of a container that was found running.
-    pub(crate) fn adopt(&self, endpoint: &EndpointRecord) {
-        if let Some(address) = endpoint.address
-            && let Err(error) = self.allocate(&endpoint.network, Some(address))
-        {
-            tracing::warn!(%address, error = %error.chain(), "the address of a running container is taken");
-        }
-    }
-
-    /// Takes a place in a network away.
-    pub(crate) fn disconnect(&self, endpoint: &EndpointRecord) -> Result<()> {
-        let detached = self.cleaner.lock().detach(&endpoint.host_link);
-        if let Some(address) = endpoint.address {
-            self.release_address(&endpoint.network, address);
-        }
-        detached.map(|_| ()).trying(format!("take away the link {}", endpoint.host_link))
-    }
-
-    /// Reserves the host's ports and lets them lead to `address`. Answers them as they are bound.
-    pub(crate) fn publish(
-        &self,
-        owner: &Id,
-        name: &str,
-        ports: &[PortBinding],
-        address: Ipv4Addr,
-    ) -> Result<Vec<PortBinding>> {
-        let mut reservations = Vec::with_capacity(ports.len());
-        let mut bound = Vec::with_capacity(ports.len());
-        for port in ports {
-            let reservation = PortReservation::reserve(port.protocol, port.host_address, port.host_port)
-                .map_err(|source| self.port_error(name, port, &source))?;
-            bound.push(PortBinding { host_port: reservation.port(), ..port.clone() });
-            reservations.push(reservation);
-        }
-        let rules: Vec<_> = bound.iter().filter_map(|port| published_port(port, address)).collect();
-        if !rules.is_empty() {
-            self.firewall.lock().publish(&rules).trying("publish ports")?;
-        }
-        if !reservations.is_empty() {
-            self.state.lock().reservations.insert(owner.clone(), reservations);
-        }
-        Ok(bound)
-    }
-
-    /// Docker's words for a port that cannot be had: one of our own containers has it, or somebody else.
-    fn port_error(&self, name: &str, port: &PortBinding, source: &dray_network::Error) -> Error {
-        let state = self.state.lock();
-        let overlaps = |other: &PortReservation| {
-            let (ours, theirs) = (port.host_address, other.address().ip());
-            other.protocol() == port.protocol
-                && other.port() == port.host_port
-                && (ours == theirs || ours.is_unspecified() || theirs.is_unspecified())
-        };
-        let why = if state.reservations.values().flatten().any(overlaps) {
-            let address = std::net::SocketAddr::new(port.host_address, port.host_port);
-            format!("Bind for {address} failed: port is already allocated")
-        } else {
-            source.to_string()
-        };
-        Error::Port { name: name.to_owned(), why }
-    }
-
-    /// Holds again the ports of a container that was found running; its rules come with [`Self::sync_rules`].
-    pub(crate) fn adopt_ports(&self, owner: &Id, ports: &[PortBinding]) {
-        let mut reservations = Vec::new();
-        for port in ports {
-            match PortReservation::reserve(port.protocol, port.host_address, port.host_port) {
-                Ok(reservation) => reservations.push(reservation),
-                Err(error) => tracing::warn!(port = port.host_port, %error, "a published port is taken"),
-            }
-        }
-        self.state.lock().reservations.insert(owner.clone(), reservations);
-    }
-
-    /// Takes published ports back.
-    pub(crate) fn unpublish(&self, owner: &Id, ports: &[PortBinding], address: Ipv4Addr) -> Result<()> {
-        let rules: Vec<_> = ports.iter().filter_map(|port| published_port(port, address)).collect();
-        let result = if rules.is_empty() {
-            Ok(())
-        } else {
-            self.firewall.lock().unpublish(&rules).trying("take back published ports")
-        };
-        self.state.lock().reservations.remove(owner);
-        result
+    /// Deletes the packet rules until the next change of a network.
+    pub(crate) fn remove_rules(&self) -> Result<()> {
+        self.firewall.lock().remove().trying("delete the packet rules")
     }
 
     fn remove(&self, id: &Id) -> Result<()> {
+        let _making = self.making.lock();
         let Some(network) = self.state.lock().networks.remove(id) else { return Ok(()) };
         self.names.remove_network(id);
-        let bridge = &network.record.bridge;
+        let interface = &network.record.bridge;
         failpoint("network.remove-begun");
-        self.firewall.lock().remove_bridge(bridge).trying(format!("remove the packet rules of {bridge}"))?;
-        self.netlink.lock().delete_link(bridge).trying(format!("remove the bridge {bridge}"))?;
+        if network.record.driver == "bridge" {
+            let removed = self.firewall.lock().remove_bridge(interface);
+            removed.trying(format!("remove the packet rules of {interface}"))?;
+        }
+        let shared = self.list().iter().any(|record| record.bridge == *interface);
+        if network.record.is_own_interface() && !shared && !interface.is_empty() {
+            let deleted = self.netlink.lock().delete_link(interface);
+            deleted.trying(format!("remove the interface {interface}"))?;
+        }
         failpoint("network.unbridged");
         let path = self.record_path(id);
         fs::remove_file(&path).io("remove", &path)
     }
 }
 
-fn first_host(subnet: Ipv4Net) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(subnet.network()) + 1)
-}
-
-fn published_port(port: &PortBinding, container_address: Ipv4Addr) -> Option<PublishedPort> {
-    let IpAddr::V4(host_address) = port.host_address else { return None };
-    Some(PublishedPort {
-        protocol: port.protocol,
-        host_address,
-        host_port: port.host_port,
-        container_address,
-        container_port: port.container_port,
-    })
+/// Whether the host forwarded nothing before this daemon, or one before it since the last boot, switched that on.
+fn was_no_router(config: &EngineConfig) -> Result<bool> {
+    let path = config.run_dir.join("no-router");
+    if sysctl::get("ipv4/ip_forward").as_deref() == Some("0") {
+        fs::write(&path, "").io("write", &path)?;
+    }
+    Ok(path.exists())
 }
 
 impl Engine {
@@ -512,19 +372,35 @@ impl Engine {
         self.inner.networks.find(name)
     }
 
-    /// Makes a bridge network.
+    /// Makes a network.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the name is taken or no addresses are free, [`Error::Invalid`] for a bad subnet.
-    pub async fn create_network(&self, spec: NetworkSpec) -> Result<NetworkRecord> {
+    /// [`Error::Conflict`] when the name is taken, [`Error::Forbidden`] when the addresses or the interface are,
+    /// [`Error::Invalid`] for a value that cannot be, [`Error::NotFound`] for a driver that there is not.
+    pub async fn create_network(&self, mut spec: NetworkSpec) -> Result<NetworkRecord> {
         self.blocking(move |engine| {
             if spec.name.is_empty() {
-                return Err(Error::invalid("network name must not be empty"));
+                return Err(Error::invalid("invalid name: name is empty"));
             }
-            if engine.inner.networks.list().iter().any(|record| record.name == spec.name) {
-                return Err(Error::conflict(format!("network with name {} already exists", spec.name)));
+            if ["bridge", "host", "none", "default"].contains(&spec.name.as_str())
+                || spec.name.starts_with("container:")
+            {
+                let name = &spec.name;
+                let message = format!("operation is not permitted on predefined {name} network ");
+                return Err(Error::Forbidden { message });
             }
-            let record = engine.inner.networks.add(spec, "bridge", false)?;
+            if spec.driver.is_empty() {
+                spec.driver = "bridge".to_owned();
+            }
+            match spec.driver.as_str() {
+                "bridge" | "macvlan" | "ipvlan" => {}
+                driver @ ("host" | "null") => {
+                    let message = format!("only one instance of \"{driver}\" network is allowed");
+                    return Err(Error::Forbidden { message });
+                }
+                driver => return Err(Error::NotFound { kind: "network driver", name: driver.to_owned() }),
+            }
+            let record = engine.inner.networks.add(spec, false)?;
             engine.network_event("create", &record, None);
             Ok(record)
         })
@@ -541,8 +417,8 @@ impl Engine {
         self.blocking(move |engine| match engine.inner.networks.find(&name) {
             Ok(record) => Ok(record),
             Err(_) => {
-                let spec = NetworkSpec { name, ..NetworkSpec::default() };
-                engine.inner.networks.add(spec, "bridge", true)
+                let spec = NetworkSpec { name, driver: "bridge".to_owned(), ..NetworkSpec::default() };
+                engine.inner.networks.add(spec, true)
             }
         })
         .await
@@ -551,25 +427,38 @@ impl Engine {
     /// Removes a network that no container is in.
     ///
     /// # Errors
-    /// [`Error::NetworkNotFound`], or [`Error::Conflict`] when it is used or predefined.
+    /// [`Error::NetworkNotFound`], or [`Error::Forbidden`] when it is used or predefined.
     pub async fn remove_network(&self, name: &str) -> Result<()> {
         let name = name.to_owned();
         self.blocking(move |engine| {
             let record = engine.inner.networks.find(&name)?;
+            let name = &record.name;
+            let refused = |message| Err(Error::Forbidden { message });
             if record.is_predefined() {
-                return Err(Error::Invalid {
-                    message: format!("{} is a pre-defined network and cannot be removed", record.name),
-                });
+                return refused(format!("{name} is a pre-defined network and cannot be removed"));
             }
-            let used = engine
-                .containers()
-                .iter()
-                .any(|container| container.endpoints.iter().any(|endpoint| endpoint.network == record.id));
-            if used {
-                return Err(Error::conflict(format!(
-                    "error while removing network: network {} has active endpoints",
-                    record.name
-                )));
+            if engine.inner.networks.list().iter().any(|other| other.config_from == *name)
+                && record.config_only
+            {
+                return refused(format!("configuration network {name:?} is in use"));
+            }
+            let mut users: Vec<String> = Vec::new();
+            for container in engine.containers() {
+                let is_here = |endpoint: &&EndpointRecord| endpoint.network == record.id;
+                users.extend(
+                    container
+                        .endpoints
+                        .iter()
+                        .filter(is_here)
+                        .map(|endpoint| format!("name:{:?} id:{:?}", container.name, endpoint.id.short())),
+                );
+            }
+            if !users.is_empty() {
+                users.sort();
+                let users = users.join(", ");
+                return refused(format!(
+                    "error while removing network: network {name} has active endpoints ({users})"
+                ));
             }
             engine.inner.networks.remove(&record.id)?;
             engine.network_event("destroy", &record, None);
@@ -586,4 +475,10 @@ impl Engine {
         }
         self.inner.events.publish(EventKind::Network, action, record.id.as_str(), attributes);
     }
+}
+
+/// The addresses of an endpoint.
+pub(crate) fn addresses_of(endpoint: &EndpointRecord) -> impl Iterator<Item = IpAddr> {
+    let ipv4 = endpoint.address.map(IpAddr::V4);
+    ipv4.into_iter().chain(endpoint.ipv6_address.map(IpAddr::V6))
 }

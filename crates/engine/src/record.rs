@@ -1,6 +1,6 @@
 //! What the engine writes down about a container, so that the next start of the daemon finds it again.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use dray_image::{Digest, Layer};
@@ -95,6 +95,18 @@ pub struct EndpointRecord {
     pub host_link: String,
     /// Names in this network.
     pub names: Vec<String>,
+    /// The IPv6 address, where the network has such.
+    #[serde(default)]
+    pub ipv6_address: Option<Ipv6Addr>,
+    /// Length of the network's IPv6 prefix.
+    #[serde(default)]
+    pub ipv6_prefix: u8,
+    /// The gateway for IPv6.
+    #[serde(default)]
+    pub ipv6_gateway: Option<Ipv6Addr>,
+    /// The interface's name in the container.
+    #[serde(default)]
+    pub interface: String,
 }
 
 /// How far a container has come.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::container::ContainerHandle;
 use crate::error::IoContext;
+use crate::name_service::Listener;
 use crate::record::{self, ContainerRecord, Status};
 use crate::spec::RestartPolicy;
 use crate::{Engine, Id, Result, shim_client};
@@ -92,7 +93,8 @@ impl Engine {
             self.inner.networks.adopt_ports(&record.id, &record.ports);
             let namespace = self.namespace_path(&record.id);
             if !record.endpoints.is_empty() {
-                self.inner.networks.names.serve(&record.id, &namespace, &record.endpoints, None);
+                let listener = Listener { dns: &record.spec.dns, aliases: self.link_names(&record) };
+                self.inner.networks.names.serve(&record.id, &namespace, &record.endpoints, None, listener);
             }
             // The kernel knows better, when a crash cut a pause off.
             let is_frozen = self.group_of(&record).is_ok_and(|group| group.is_frozen());
@@ -117,24 +119,19 @@ impl Engine {
     }
 
     fn reload_network(&self) -> Result<()> {
-        let mut ports = Vec::new();
-        let mut addresses = Vec::new();
+        let mut rules = Vec::new();
         for record in self.containers() {
-            if let Some(address) = record.endpoints.first().and_then(|endpoint| endpoint.address) {
-                ports.extend(record.ports.iter().cloned());
-                addresses.extend(record.ports.iter().map(|_| address));
-            }
+            let published = self.published(&record);
+            rules.extend(record.ports.iter().filter_map(|port| published.rule(port)));
         }
         for sandbox in self.inner.sandboxes.load()? {
             let Some(endpoint) = &sandbox.endpoint else { continue };
             self.inner.networks.adopt(endpoint);
             self.inner.networks.adopt_ports(&sandbox.id, &sandbox.ports);
-            if let Some(address) = endpoint.address {
-                ports.extend(sandbox.ports.iter().cloned());
-                addresses.extend(sandbox.ports.iter().map(|_| address));
-            }
+            let published = self.inner.networks.published_at(std::slice::from_ref(endpoint), |_| 0);
+            rules.extend(sandbox.ports.iter().filter_map(|port| published.rule(port)));
         }
-        self.inner.networks.sync_rules(&ports, &addresses)
+        self.inner.networks.sync_rules(rules)
     }
 
     /// Starts what should run: after a reboot, or when the daemon was stopped while a restart was due.

@@ -189,16 +189,15 @@ impl Engine {
         let place = Place {
             owner: &sandbox.id,
             namespace: &namespace,
-            interface: "eth0".to_owned(),
+            index: 0,
             endpoint: &endpoint,
             names: Vec::new(),
+            leads: (true, true),
         };
         let endpoint = self.inner.networks.connect(network, &place)?;
-        let address = endpoint.address;
+        let published = self.inner.networks.published_at(std::slice::from_ref(&endpoint), |_| 0);
         sandbox.endpoint = Some(endpoint);
-        if let Some(address) = address {
-            sandbox.ports = self.inner.networks.publish(&sandbox.id, &sandbox.name, &spec.ports, address)?;
-        }
+        sandbox.ports = self.inner.networks.publish(&sandbox.id, &sandbox.name, &spec.ports, published)?;
         Ok(())
     }
 
@@ -233,12 +232,11 @@ impl Engine {
 
     fn dissolve(&self, sandbox: &SandboxRecord, kinds: &[NamespaceKind]) {
         if let Some(endpoint) = &sandbox.endpoint {
-            if let Some(address) = endpoint.address
-                && let Err(error) = self.inner.networks.unpublish(&sandbox.id, &sandbox.ports, address)
-            {
+            let published = self.inner.networks.published_at(std::slice::from_ref(endpoint), |_| 0);
+            if let Err(error) = self.inner.networks.unpublish(&sandbox.id, &sandbox.ports, published) {
                 tracing::warn!(sandbox = sandbox.name, error = %error.chain(), "cannot take back ports");
             }
-            if let Err(error) = self.inner.networks.disconnect(endpoint) {
+            if let Err(error) = self.inner.networks.disconnect(endpoint, &sandbox.directory.join("net")) {
                 tracing::warn!(sandbox = sandbox.name, error = %error.chain(), "cannot disconnect");
             }
         }

@@ -42,11 +42,12 @@ impl Engine {
 impl crate::networks::Networks {
     /// Deletes the bridges and the packet rules; the records stay.
     fn take_away(&self) -> Result<()> {
-        for record in self.list().iter().filter(|record| !record.bridge.is_empty()) {
+        for record in
+            self.list().iter().filter(|record| !record.bridge.is_empty() && record.is_own_interface())
+        {
             let deleted = self.netlink.lock().delete_link(&record.bridge);
             deleted.trying(format!("delete the bridge {}", record.bridge))?;
         }
-        dray_network::firewall::delete_leftover(&format!("dray-{}", self.instance))
-            .trying("delete the packet rules")
+        self.remove_rules()
     }
 }

@@ -1,7 +1,7 @@
 //! What a caller asks of a container, in words of neither API.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,8 @@ pub struct ContainerSpec {
     pub endpoints: BTreeMap<String, EndpointSpec>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
+    /// Ports that the container says it serves, as `80/tcp`, besides those of its image.
+    pub exposed: Vec<String>,
     /// Whether every port that the image exposes is published on a free host port.
     pub publish_all: bool,
     /// What happens when the process ends.
@@ -176,6 +178,16 @@ pub struct EndpointSpec {
     pub aliases: Vec<String>,
     /// A fixed address.
     pub address: Option<Ipv4Addr>,
+    /// A fixed IPv6 address.
+    pub ipv6_address: Option<Ipv6Addr>,
+    /// A fixed hardware address, as text.
+    pub mac: Option<String>,
+    /// `container:alias`: names that only this container knows others by.
+    pub links: Vec<String>,
+    /// Options for the driver, kept as they came.
+    pub driver_options: BTreeMap<String, String>,
+    /// Among several networks the one with the highest is the way to everywhere else.
+    pub gateway_priority: i64,
 }
 
 /// A published port.
@@ -189,6 +201,9 @@ pub struct PortBinding {
     pub host_address: IpAddr,
     /// Port of the host; 0 lets the engine choose.
     pub host_port: u16,
+    /// With a port of the host, the last of those that the first free one is taken of; 0 for that port alone.
+    #[serde(default)]
+    pub host_port_last: u16,
 }
 
 /// What happens when the process ends.

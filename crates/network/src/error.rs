@@ -1,10 +1,10 @@
 //! What can go wrong in this crate, and on what object.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// The result of every fallible function here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -114,13 +114,13 @@ pub enum Error {
     #[error("no available address in {subnet}")]
     PoolExhausted {
         /// The range addresses are taken from.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// The address asked for is taken.
     #[error("address {address} is already in use")]
     AddressInUse {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The address asked for does not lie in the pool's subnet, or is its network or broadcast address.
     #[error("address {address} cannot be used in {subnet}")]
@@ -128,21 +128,21 @@ pub enum Error {
         /// The address.
         address: IpAddr,
         /// The pool's subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// A subnet too small to hold a gateway and a host.
     #[error("subnet {subnet} is too small")]
     SubnetTooSmall {
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// The range addresses are to be taken from is not in the subnet.
     #[error("range {range} is not in subnet {subnet}")]
     RangeOutside {
         /// The range.
-        range: Ipv4Net,
+        range: IpNet,
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// Every candidate overlaps a network the host knows.
     #[error("could not find an available subnet: all {candidates} candidates overlap the host's networks")]

@@ -1,17 +1,20 @@
 //! Interfaces, addresses and routes over rtnetlink: bridges, and the pairs that tie a namespace to one.
 //! It must not know what lives in the namespaces.
 
+mod child;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use parking_lot::Mutex;
 
 use crate::netlink::{Attributes, Batch, Body, Message, Socket, native_u32, text};
 use crate::{Error, Result, namespace, sysctl};
 
 pub use crate::mac::MacAddress;
+pub use child::{Child, ChildKind, IpvlanFlag, IpvlanMode, MacvlanMode};
 
 const ACK: u16 = libc::NLM_F_ACK as u16;
 const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -52,6 +55,8 @@ pub struct Link {
     pub running: bool,
     /// The bridge it is a port of.
     pub bridge: Option<u32>,
+    /// What its maker noted on it; empty when nothing.
+    pub alias: String,
 }
 
 /// A route of the main table.
@@ -74,6 +79,8 @@ pub struct Bridge {
     pub mtu: u32,
     /// Addresses of the host on it, with the subnets' prefixes.
     pub addresses: Vec<IpNet>,
+    /// A note on it by which its maker finds it again.
+    pub alias: String,
 }
 
 /// A namespace tied to a bridge by a pair of interfaces.
@@ -100,6 +107,8 @@ pub struct Attachment {
     pub hairpin: bool,
     /// Ports that are isolated reach only ports that are not, and the host.
     pub isolated: bool,
+    /// A note on the host's end by which its maker finds it again.
+    pub alias: String,
 }
 
 /// A socket to the kernel's routing tables, in the namespace it was opened in. Shared freely: one request at
@@ -131,13 +140,12 @@ impl Netlink {
                 let mut batch = Batch::new();
                 batch.message(libc::RTM_NEWLINK, CREATE, &link_header(0, 0, 0), |body| {
                     body.text(libc::IFLA_IFNAME, &bridge.name);
-                    if let Some(mac) = bridge.addresses.iter().find_map(|network| match network.addr() {
+                    // A fixed address: else it changes with the lowest of the ports'.
+                    let mac = bridge.addresses.iter().find_map(|network| match network.addr() {
                         IpAddr::V4(address) => Some(MacAddress::from_ipv4(address)),
                         IpAddr::V6(_) => None,
-                    }) {
-                        // A fixed address: else it changes with the lowest of the ports'.
-                        body.bytes(libc::IFLA_ADDRESS, &mac.0);
-                    }
+                    });
+                    body.bytes(libc::IFLA_ADDRESS, &mac.unwrap_or_else(MacAddress::random).0);
                     body.nest(libc::IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
                 });
                 self.request(batch, |_| format!("create bridge {}", bridge.name))?;
@@ -153,6 +161,9 @@ impl Netlink {
         }
         batch.message(libc::RTM_NEWLINK, ACK, &link_header(link.index, UP, UP), |body| {
             body.u32(libc::IFLA_MTU, bridge.mtu);
+            if !bridge.alias.is_empty() {
+                body.text(libc::IFLA_IFALIAS, &bridge.alias);
+            }
         });
         self.request(batch, |index| match bridge.addresses.get(index) {
             Some(address) => format!("add address {address} to {}", bridge.name),
@@ -198,6 +209,7 @@ impl Netlink {
         });
         batch.message(libc::RTM_NEWLINK, ACK, &link_header(0, UP, UP), |body| {
             body.text(libc::IFLA_IFNAME, &attachment.host_name);
+            body.text(libc::IFLA_IFALIAS, &attachment.alias);
             if attachment.hairpin || attachment.isolated {
                 body.nest(libc::IFLA_LINKINFO, |info| {
                     info.text(IFLA_INFO_SLAVE_KIND, "bridge");
@@ -222,7 +234,7 @@ impl Netlink {
             Ok(_) => {}
         }
         let inside = namespace::within_descriptor(target.as_fd(), &attachment.namespace, || {
-            Self::open()?.configure(attachment)
+            Self::open()?.configure(&attachment.name, &attachment.addresses, &attachment.gateways)
         });
         if inside.is_err() {
             self.detach(&attachment.host_name)?;
@@ -235,31 +247,36 @@ impl Netlink {
         self.delete_link(host_name)
     }
 
-    /// Addresses, routes and loopback, seen from inside the namespace.
-    fn configure(&self, attachment: &Attachment) -> Result<()> {
-        let link = self
-            .find_link(&attachment.name)?
-            .ok_or_else(|| Error::NoSuchLink { name: attachment.name.clone() })?;
-        quiet_ipv6(&attachment.name, attachment.addresses.iter().any(|network| network.addr().is_ipv6()))?;
+    /// Addresses, routes and loopback, seen from inside the namespace. An unspecified gateway is a route to
+    /// everything on the link itself.
+    fn configure(&self, name: &str, addresses: &[IpNet], gateways: &[IpAddr]) -> Result<()> {
+        let link = self.find_link(name)?.ok_or_else(|| Error::NoSuchLink { name: name.to_owned() })?;
+        quiet_ipv6(name, addresses.iter().any(|network| network.addr().is_ipv6()))?;
         let mut batch = Batch::new();
         batch.message(libc::RTM_NEWLINK, ACK, &link_header(1, UP, UP), |_| {});
-        for address in &attachment.addresses {
+        for address in addresses {
             add_address(&mut batch, link.index, *address);
         }
         batch.message(libc::RTM_NEWLINK, ACK, &link_header(link.index, UP, UP), |_| {});
-        for gateway in &attachment.gateways {
+        for gateway in gateways {
             add_default_route(&mut batch, link.index, *gateway);
         }
-        let addresses = attachment.addresses.len();
         self.request(batch, |index| match index {
             0 => "set up loopback".to_owned(),
-            index if index <= addresses => {
-                format!("add address {} to {}", attachment.addresses[index - 1], attachment.name)
-            }
-            index if index == addresses + 1 => format!("set up interface {}", attachment.name),
-            index => format!("add default route by {}", attachment.gateways[index - addresses - 2]),
+            index if index <= addresses.len() => format!("add address {} to {name}", addresses[index - 1]),
+            index if index == addresses.len() + 1 => format!("set up interface {name}"),
+            index => format!("add default route by {}", gateways[index - addresses.len() - 2]),
         })?;
         Ok(())
+    }
+
+    /// Makes a gateway on an interface the way to everything, whatever it was before; an unspecified one means that
+    /// everything is on the link itself.
+    pub fn replace_default_route(&self, name: &str, gateway: IpAddr) -> Result<()> {
+        let index = self.index_of(name)?;
+        let mut batch = Batch::new();
+        add_default_route(&mut batch, index, gateway);
+        self.request(batch, |_| format!("add default route by {gateway}")).map(drop)
     }
 
     /// Sets the loopback interface up.
@@ -385,6 +402,23 @@ impl Netlink {
         Ok(networks)
     }
 
+    /// As [`Self::networks_in_use`], for IPv6, without what every interface has by itself.
+    pub fn ipv6_networks_in_use(&self) -> Result<Vec<Ipv6Net>> {
+        let routes = self.list_routes()?.into_iter().map(|route| route.destination);
+        let addresses = self.list_addresses()?.into_iter().map(|(_, address)| address);
+        let mut networks: Vec<_> = routes
+            .chain(addresses)
+            .filter_map(|network| match network {
+                IpNet::V6(network) if network.prefix_len() > 0 => Some(network.trunc()),
+                _ => None,
+            })
+            .filter(|network| !network.network().is_loopback() && !network.network().is_unicast_link_local())
+            .collect();
+        networks.sort();
+        networks.dedup();
+        Ok(networks)
+    }
+
     fn index_of(&self, name: &str) -> Result<u32> {
         self.find_link(name)?
             .map(|link| link.index)
@@ -405,6 +439,8 @@ pub fn loopback_up(namespace: &Path) -> Result<()> {
 /// (CVE-2020-13401); one that gets one learns no more.
 fn quiet_ipv6(name: &str, ipv6: bool) -> Result<()> {
     sysctl::set_if_present(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    // Nobody is asked for before the link-local address is sure to be its own, which would take seconds.
+    sysctl::set_if_present(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
     sysctl::set_if_present(&format!("ipv6/conf/{name}/disable_ipv6"), if ipv6 { "0" } else { "1" })
 }
 
@@ -485,10 +521,12 @@ fn add_address(batch: &mut Batch, index: u32, network: IpNet) {
 fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
     let everywhere = match gateway {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
     };
     batch.message(libc::RTM_NEWROUTE, REPLACE, &route_header(everywhere), |body| {
-        body_address(body, libc::RTA_GATEWAY, gateway);
+        if !gateway.is_unspecified() {
+            body_address(body, libc::RTA_GATEWAY, gateway);
+        }
         body.u32(libc::RTA_OIF, index);
     });
 }
@@ -511,6 +549,7 @@ fn parse_link(message: &Message) -> Result<Link> {
         mac: attributes.find(libc::IFLA_ADDRESS).and_then(|bytes| bytes.try_into().ok()).map(MacAddress),
         mtu: attributes.find(libc::IFLA_MTU).and_then(native_u32).unwrap_or_default(),
         bridge: attributes.find(libc::IFLA_MASTER).and_then(native_u32),
+        alias: attributes.find(libc::IFLA_IFALIAS).map(text).unwrap_or_default(),
     })
 }
 

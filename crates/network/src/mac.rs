@@ -20,6 +20,12 @@ impl MacAddress {
         let [a, b, c, d] = address.octets();
         Self([0x02, 0x42, a, b, c, d])
     }
+
+    /// A random address of a station, locally administered.
+    pub fn random() -> Self {
+        let [_, b, c, d, e, f, ..] = rand::random::<[u8; 8]>();
+        Self([0x02, b, c, d, e, f])
+    }
 }
 
 impl fmt::Display for MacAddress {

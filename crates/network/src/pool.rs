@@ -1,60 +1,54 @@
-//! Pools of IPv4 addresses and the choice of subnets. Pure values: nothing here touches the kernel.
+//! Pools of addresses and the choice of subnets. Pure values: nothing here touches the kernel.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The addresses of one subnet and which of them are taken. Its serde form is its whole state.
+/// The addresses of one subnet, of either version of IP, and which of them are taken. Its serde form is its whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    subnet: Ipv4Net,
+    subnet: IpNet,
     /// Where [`Pool::allocate`] takes from.
-    range: Ipv4Net,
-    gateway: Ipv4Addr,
-    allocated: BTreeSet<Ipv4Addr>,
+    range: IpNet,
+    /// Never given out: the gateway, and what its owner keeps for other devices.
+    reserved: BTreeSet<IpAddr>,
+    allocated: BTreeSet<IpAddr>,
     /// The last address given out, so that the next one is another: a peer's cache of an address just freed
     /// must have time to die.
-    last: Option<Ipv4Addr>,
+    last: Option<IpAddr>,
 }
 
 impl Pool {
-    /// A pool over `subnet`. Addresses are taken from `range` (the whole subnet if none); the gateway (the
-    /// first host address if none) is never given out.
-    pub fn new(subnet: Ipv4Net, range: Option<Ipv4Net>, gateway: Option<Ipv4Addr>) -> Result<Self> {
+    /// A pool over `subnet`. Addresses are taken from `range` (the whole subnet if none); `reserved` ones are
+    /// never given out.
+    pub fn new(
+        subnet: IpNet,
+        range: Option<IpNet>,
+        reserved: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<Self> {
         let subnet = subnet.trunc();
-        if subnet.prefix_len() > 30 {
+        if subnet.max_prefix_len() - subnet.prefix_len() < 2 {
             return Err(Error::SubnetTooSmall { subnet });
         }
         let range = range.map_or(subnet, |range| range.trunc());
         if !subnet.contains(&range) {
             return Err(Error::RangeOutside { range, subnet });
         }
-        let gateway = match gateway {
-            Some(gateway) => gateway,
-            None => Ipv4Addr::from(u32::from(subnet.network()) + 1),
-        };
-        let pool = Self { subnet, range, gateway, allocated: BTreeSet::new(), last: None };
-        pool.check_host(gateway)?;
+        let reserved: BTreeSet<_> = reserved.into_iter().collect();
+        let pool = Self { subnet, range, reserved, allocated: BTreeSet::new(), last: None };
+        for address in &pool.reserved {
+            pool.check_host(*address)?;
+        }
         Ok(pool)
     }
 
     /// The subnet.
-    pub fn subnet(&self) -> Ipv4Net {
+    pub fn subnet(&self) -> IpNet {
         self.subnet
-    }
-
-    /// The address that stays with the bridge.
-    pub fn gateway(&self) -> Ipv4Addr {
-        self.gateway
-    }
-
-    /// The gateway with the subnet's prefix, as the bridge has it.
-    pub fn gateway_network(&self) -> Ipv4Net {
-        Ipv4Net::new(self.gateway, self.subnet.prefix_len()).unwrap_or(self.subnet)
     }
 
     /// How many addresses are taken.
@@ -63,19 +57,23 @@ impl Pool {
     }
 
     /// Whether `address` is taken.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.allocated.contains(&address)
     }
 
     /// Takes a free address, going round the range.
-    pub fn allocate(&mut self) -> Result<Ipv4Addr> {
-        let (first, end) = (u32::from(self.range.network()), u32::from(self.range.broadcast()));
-        let start = match self.last.map(u32::from) {
+    pub fn allocate(&mut self) -> Result<IpAddr> {
+        let (first, end) = (number(self.range.network()), number(self.range.broadcast()));
+        let start = match self.last.map(number) {
             Some(last) if last >= first && last < end => last + 1,
             _ => first,
         };
-        let free = (start..=end).chain(first..start).map(Ipv4Addr::from).find(|&address| {
-            address != self.gateway && self.check_host(address).is_ok() && !self.allocated.contains(&address)
+        let address = |number| address_of(number, self.subnet.addr().is_ipv4());
+        // Every address that is passed over is one of those taken, or the first or the last of the subnet.
+        let free = (start..=end).chain(first..start).map(address).find(|&address| {
+            self.check_host(address).is_ok()
+                && !self.reserved.contains(&address)
+                && !self.allocated.contains(&address)
         });
         let address = free.ok_or(Error::PoolExhausted { subnet: self.range })?;
         self.allocated.insert(address);
@@ -84,29 +82,56 @@ impl Pool {
     }
 
     /// Takes the address given; it may lie outside the range but not outside the subnet.
-    pub fn allocate_exact(&mut self, address: Ipv4Addr) -> Result<()> {
+    pub fn allocate_exact(&mut self, address: IpAddr) -> Result<()> {
         self.check_host(address)?;
-        if address == self.gateway || !self.allocated.insert(address) {
+        if self.reserved.contains(&address) || !self.allocated.insert(address) {
             return Err(Error::AddressInUse { address });
         }
         Ok(())
     }
 
     /// Gives an address back; whether it was taken.
-    pub fn release(&mut self, address: Ipv4Addr) -> bool {
+    pub fn release(&mut self, address: IpAddr) -> bool {
         self.allocated.remove(&address)
     }
 
-    fn check_host(&self, address: Ipv4Addr) -> Result<()> {
+    fn check_host(&self, address: IpAddr) -> Result<()> {
         let usable = self.subnet.contains(&address)
             && address != self.subnet.network()
-            && address != self.subnet.broadcast();
-        if usable {
-            Ok(())
-        } else {
-            Err(Error::AddressOutside { address: IpAddr::V4(address), subnet: self.subnet })
-        }
+            && (address.is_ipv6() || address != self.subnet.broadcast());
+        if usable { Ok(()) } else { Err(Error::AddressOutside { address, subnet: self.subnet }) }
     }
+}
+
+/// The first address of a network that a host can have.
+pub fn first_host(network: IpNet) -> IpAddr {
+    address_of(number(network.network()).saturating_add(1), network.addr().is_ipv4())
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+fn address_of(number: u128, ipv4: bool) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if ipv4 => Ipv4Addr::from(number).into(),
+        _ => Ipv6Addr::from(number).into(),
+    }
+}
+
+/// The /64s of a /48 of unique local addresses (RFC 4193).
+pub fn ipv6_candidates(prefix: Ipv6Net) -> impl Iterator<Item = Ipv6Net> {
+    let first = u128::from(prefix.network());
+    (0..1 << 16).filter_map(move |number: u128| Ipv6Net::new((first | number << 64).into(), 64).ok())
+}
+
+/// A /48 of unique local addresses with this global identifier, of which 40 bits count.
+pub fn unique_local_prefix(identifier: u64) -> Ipv6Net {
+    let address = 0xfd << 120 | u128::from(identifier & 0xff_ffff_ffff) << 80;
+    Ipv6Net::new_assert(address.into(), 48)
 }
 
 /// The first candidate that overlaps none of `taken` (the host's routes and addresses, other networks).
@@ -149,31 +174,53 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn pool(subnet: &str, range: Option<&str>, reserved: &[&str]) -> Result<Pool> {
+        let reserved: Vec<IpAddr> = reserved.iter().map(|text| text.parse().unwrap()).collect();
+        Pool::new(subnet.parse().unwrap(), range.map(|text| text.parse().unwrap()), reserved)
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn addresses_go_round() {
-        let mut pool = Pool::new(network("10.0.0.0/29"), None, None).unwrap();
-        assert_eq!(pool.gateway(), Ipv4Addr::new(10, 0, 0, 1));
-        let taken: Vec<_> = (0..5).map(|_| pool.allocate().unwrap().octets()[3]).collect();
-        assert_eq!(taken, [2, 3, 4, 5, 6]);
+        let mut pool = pool("10.0.0.0/29", None, &["10.0.0.1"]).unwrap();
+        let taken: Vec<_> = (0..5).map(|_| pool.allocate().unwrap().to_string()).collect();
+        assert_eq!(taken, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
         assert!(matches!(pool.allocate(), Err(Error::PoolExhausted { .. })));
-        assert!(pool.release(Ipv4Addr::new(10, 0, 0, 3)));
-        assert!(pool.release(Ipv4Addr::new(10, 0, 0, 6)));
-        assert!(!pool.release(Ipv4Addr::new(10, 0, 0, 6)));
-        assert_eq!(pool.allocate().unwrap().octets()[3], 3, "6 was freed last and must wait");
+        assert!(pool.release(address("10.0.0.3")));
+        assert!(pool.release(address("10.0.0.6")));
+        assert!(!pool.release(address("10.0.0.6")));
+        assert_eq!(pool.allocate().unwrap(), address("10.0.0.3"), "6 was freed last and must wait");
     }
 
     #[test]
     fn exact_addresses_and_ranges() {
-        let mut pool = Pool::new(network("10.0.0.0/24"), Some(network("10.0.0.128/30")), None).unwrap();
-        pool.allocate_exact(Ipv4Addr::new(10, 0, 0, 9)).unwrap();
-        assert!(matches!(pool.allocate_exact(Ipv4Addr::new(10, 0, 0, 9)), Err(Error::AddressInUse { .. })));
-        for outside in [[10, 0, 1, 1], [10, 0, 0, 0], [10, 0, 0, 255]] {
-            assert!(matches!(pool.allocate_exact(outside.into()), Err(Error::AddressOutside { .. })));
+        let mut one = pool("10.0.0.0/24", Some("10.0.0.128/30"), &["10.0.0.1", "10.0.0.128"]).unwrap();
+        one.allocate_exact(address("10.0.0.9")).unwrap();
+        assert!(matches!(one.allocate_exact(address("10.0.0.9")), Err(Error::AddressInUse { .. })));
+        for outside in ["10.0.1.1", "10.0.0.0", "10.0.0.255", "fd00::1"] {
+            assert!(matches!(one.allocate_exact(address(outside)), Err(Error::AddressOutside { .. })));
         }
-        assert!(pool.allocate_exact(pool.gateway()).is_err());
-        assert_eq!(pool.allocate().unwrap(), Ipv4Addr::new(10, 0, 0, 128));
-        assert!(Pool::new(network("10.0.0.0/31"), None, None).is_err());
-        assert!(Pool::new(network("10.0.0.0/24"), Some(network("10.1.0.0/24")), None).is_err());
+        assert!(one.allocate_exact(address("10.0.0.1")).is_err());
+        assert_eq!(one.allocate().unwrap(), address("10.0.0.129"), "what is kept for others stays");
+        assert!(pool("10.0.0.0/31", None, &[]).is_err());
+        assert!(pool("10.0.0.0/24", Some("10.1.0.0/24"), &[]).is_err());
+        assert!(pool("10.0.0.0/24", None, &["10.1.0.1"]).is_err());
+    }
+
+    #[test]
+    fn ipv6_has_addresses_too() {
+        let mut pool = pool("fd00:1::/64", None, &["fd00:1::1"]).unwrap();
+        assert_eq!(pool.allocate().unwrap(), address("fd00:1::2"));
+        pool.allocate_exact(address("fd00:1::ffff:ffff:ffff:ffff")).unwrap();
+        assert!(pool.allocate_exact(address("fd00:2::1")).is_err());
+        assert_eq!(first_host("fd00:1::/64".parse().unwrap()), address("fd00:1::1"));
+        let prefix = unique_local_prefix(0xff12_3456_789a);
+        assert_eq!(prefix.to_string(), "fd12:3456:789a::/48", "40 bits count");
+        let mut candidates = ipv6_candidates(prefix);
+        assert_eq!(candidates.nth(1).unwrap().to_string(), "fd12:3456:789a:1::/64");
     }
 
     #[test]
@@ -188,7 +235,8 @@ mod tests {
     proptest! {
         #[test]
         fn never_twice_and_always_inside(steps in prop::collection::vec(any::<(bool, u8)>(), 0..300)) {
-            let mut pool = Pool::new(network("10.0.0.0/26"), None, None).unwrap();
+            let gateway = address("10.0.0.1");
+            let mut pool = pool("10.0.0.0/26", None, &["10.0.0.1"]).unwrap();
             let mut model = BTreeSet::new();
             for (take, which) in steps {
                 if take {
@@ -196,7 +244,7 @@ mod tests {
                         Ok(address) => {
                             prop_assert!(model.insert(address));
                             prop_assert!(pool.subnet().contains(&address));
-                            prop_assert_ne!(address, pool.gateway());
+                            prop_assert_ne!(address, gateway);
                         }
                         Err(_) => prop_assert_eq!(model.len(), 61),
                     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dray_network::firewall::{Firewall, FirewallBridge, FirewallState, PublishedPort, delete_leftover};
 use dray_network::namespace;
-use dray_network::nftables::{Family, Nftables};
+use dray_network::nftables::{Family, Nftables, Watch};
 use dray_network::ports::Protocol;
 use support::{Host, ask, ask_udp, bridge, look, net, serve, serve_udp, v4};
 
@@ -20,9 +20,9 @@ const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 fn published(host: Ipv4Addr, port: u16, container: &str) -> PublishedPort {
     PublishedPort {
         protocol: Protocol::Tcp,
-        host_address: host,
+        host_address: host.into(),
         host_port: port,
-        container_address: v4(container),
+        container_address: v4(container).into(),
         container_port: 80,
     }
 }
@@ -82,9 +82,9 @@ fn cve_2020_8558_loopback_ports_are_not_reached_by_neighbours() {
     assert!(ask(None, (Ipv4Addr::LOCALHOST, 9000)).is_ok());
     for (namespace, gateway) in [(&neighbour, "192.0.2.1"), (&one, "10.88.0.1")] {
         // A neighbour that has no loopback address of its own and sends such packets to the host.
-        look(Some(namespace), "ip", &["link", "set", "lo", "down"]);
         look(Some(namespace), "sysctl", &["-qw", "net.ipv4.conf.eth0.route_localnet=1"]);
-        look(Some(namespace), "ip", &["route", "flush", "table", "local"]);
+        look(Some(namespace), "ip", &["route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"]);
+        look(Some(namespace), "ip", &["route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local"]);
         look(Some(namespace), "ip", &["route", "add", "127.0.0.0/8", "via", gateway, "dev", "eth0"]);
         for port in [9000, 8080] {
             assert!(ask(Some(namespace), (Ipv4Addr::LOCALHOST, port)).is_err(), "{gateway} {port}");
@@ -195,7 +195,7 @@ fn a_restarted_daemon_takes_its_table_over() {
     assert!(ask(Some(&neighbour), (v4("192.0.2.1"), 8080)).is_ok());
 
     let other = Firewall::open("dray-other").unwrap();
-    look(None, "nft", &["delete", "table", "ip", "dray-test"]);
+    look(None, "nft", &["delete", "table", "inet", "dray-test"]);
     assert!(again.restore().unwrap());
     assert!(!again.restore().unwrap());
     assert!(ask(Some(&neighbour), (v4("192.0.2.1"), 8080)).is_ok());
@@ -211,8 +211,8 @@ fn a_refused_change_changes_nothing() {
     let (_host, firewall, _neighbour, _one, _two) = host();
     let before = look(None, "nft", &["list", "ruleset"]);
     // Somebody else removes the map under us: the whole transaction fails and names its step.
-    look(None, "nft", &["flush", "chain", "ip", "dray-test", "translate"]);
-    look(None, "nft", &["delete", "map", "ip", "dray-test", "published"]);
+    look(None, "nft", &["flush", "chain", "inet", "dray-test", "translate"]);
+    look(None, "nft", &["delete", "map", "inet", "dray-test", "published"]);
     let between = look(None, "nft", &["list", "ruleset"]);
     assert_ne!(before, between);
     let ports = [published(ANYWHERE, 8080, "10.88.0.2"), published(v4("192.0.2.1"), 8081, "10.88.0.2")];
@@ -220,6 +220,108 @@ fn a_refused_change_changes_nothing() {
     assert_eq!(error.to_string(), "cannot add elements to dray-test published");
     assert_eq!(look(None, "nft", &["list", "ruleset"]), between);
     firewall.publish(&ports[..1]).unwrap();
+}
+
+#[test]
+fn ipv6_is_published_translated_and_isolated() {
+    let host = Host::new();
+    let neighbour = host.add_neighbour();
+    look(None, "sysctl", &["-qw", "net.ipv6.conf.uplink.disable_ipv6=0"]);
+    look(None, "ip", &["addr", "add", "2001:db8::1/64", "dev", "uplink", "nodad"]);
+    look(Some(&neighbour), "sysctl", &["-qw", "net.ipv6.conf.eth0.disable_ipv6=0"]);
+    look(Some(&neighbour), "ip", &["addr", "add", "2001:db8::2/64", "dev", "eth0", "nodad"]);
+    look(Some(&neighbour), "ip", &["route", "add", "default", "via", "2001:db8::1"]);
+    let bridge_of = |name: &str, gateway: &str, subnet: &str| {
+        host.add_bridge(name, gateway);
+        let bridge = bridge(name, "10.88.0.0/24");
+        FirewallBridge { subnets: vec![subnet.parse().unwrap()], ..bridge }
+    };
+    let near = bridge_of("dray0", "fd00:1::1/64", "fd00:1::/64");
+    let far = bridge_of("dray1", "fd00:2::1/64", "fd00:2::/64");
+    let one = host.add_container("one", "dray0", "fd00:1::2/64");
+    let two = host.add_container("two", "dray0", "fd00:1::3/64");
+    let other = host.add_container("other", "dray1", "fd00:2::2/64");
+    for namespace in [&one, &two, &other, &neighbour] {
+        serve(Some(namespace), 80);
+    }
+    let firewall = Firewall::open("dray-test").unwrap();
+    firewall.add_bridge(&near).unwrap();
+    firewall.add_bridge(&far).unwrap();
+    let v6 = |text: &str, port: u16| (text.parse::<std::net::Ipv6Addr>().unwrap(), port);
+    let port = |host: &str, port: u16| PublishedPort {
+        host_address: host.parse().unwrap(),
+        host_port: port,
+        container_address: "fd00:1::2".parse().unwrap(),
+        ..published(ANYWHERE, 1, "0.0.0.0")
+    };
+    firewall.publish(&[port("::", 8080), port("2001:db8::1", 8081)]).unwrap();
+    let outside = v6("2001:db8::1", 8080);
+    assert_eq!(ask(Some(&neighbour), outside).unwrap(), "2001:db8::2", "the client's address is kept");
+    assert_eq!(ask(Some(&neighbour), v6("2001:db8::1", 8081)).unwrap(), "2001:db8::2");
+    assert!(ask(None, outside).is_ok(), "from the host by its address");
+    assert_eq!(ask(Some(&two), outside).unwrap(), "fd00:1::1", "from a member of the bridge");
+    assert_eq!(ask(Some(&one), outside).unwrap(), "fd00:1::1", "from itself");
+    assert!(ask(Some(&other), outside).is_ok(), "from another bridge by the host's address");
+    assert!(ask(Some(&other), v6("fd00:1::2", 80)).is_err(), "bridges are isolated");
+    assert!(ask(Some(&neighbour), v6("fd00:1::2", 80)).is_err(), "no way round by a route");
+    assert_eq!(ask(Some(&one), v6("fd00:1::3", 80)).unwrap(), "fd00:1::2", "members reach each other");
+    assert_eq!(ask(Some(&one), v6("2001:db8::2", 80)).unwrap(), "2001:db8::1", "out by the host's address");
+    firewall.add_bridge(&FirewallBridge { direct_ports: true, masquerade: false, ..near.clone() }).unwrap();
+    assert_eq!(ask(Some(&neighbour), v6("fd00:1::2", 80)).unwrap(), "2001:db8::2", "routed: published ports");
+    assert!(ask(Some(&neighbour), v6("fd00:1::3", 80)).is_err(), "and no others");
+    firewall.remove_bridge("dray0").unwrap();
+    firewall.unpublish(&[port("::", 8080)]).unwrap();
+    assert!(ask(Some(&neighbour), outside).is_err());
+}
+
+#[test]
+fn cve_2025_54410_rules_come_back_when_others_take_them() {
+    let (_host, firewall, neighbour, _one, _two) = host();
+    firewall.publish(&[published(ANYWHERE, 8080, "10.88.0.2")]).unwrap();
+    let watch = Watch::open().unwrap();
+    let before = look(None, "nft", &["list", "ruleset"]);
+    firewall.publish(&[published(ANYWHERE, 8081, "10.88.0.3")]).unwrap();
+    firewall.unpublish(&[published(ANYWHERE, 8081, "10.88.0.3")]).unwrap();
+    look(None, "nft", &["add", "table", "inet", "others"]);
+    assert!(!firewall.restore_changed(&watch).unwrap(), "its own changes and others' tables are no matter");
+    look(None, "nft", &["delete", "table", "inet", "others"]);
+    for attack in [
+        &["flush", "ruleset"][..],
+        &["delete", "table", "inet", "dray-test"],
+        &["flush", "chain", "inet", "dray-test", "forward"],
+        &["flush", "map", "inet", "dray-test", "published-anywhere"],
+        &["insert", "rule", "inet", "dray-test", "forward", "accept"],
+    ] {
+        look(None, "nft", attack);
+        assert_ne!(look(None, "nft", &["list", "ruleset"]), before, "{attack:?}");
+        assert!(firewall.restore_changed(&watch).unwrap(), "{attack:?}");
+        assert_eq!(look(None, "nft", &["list", "ruleset"]), before, "{attack:?}");
+        assert!(!firewall.restore_changed(&watch).unwrap(), "and no more");
+    }
+    assert!(ask(Some(&neighbour), (v4("192.0.2.1"), 8080)).is_ok());
+    assert!(ask(Some(&neighbour), (v4("10.88.0.2"), 80)).is_err());
+}
+
+#[test]
+fn a_host_that_was_no_router_becomes_none() {
+    let (host, firewall, neighbour, one, _two) = host();
+    host.add_bridge("lan", "198.51.100.1/24");
+    let inner = host.add_container("inner", "lan", "198.51.100.2/24");
+    serve(Some(&inner), 80);
+    serve(Some(&neighbour), 80);
+    assert!(ask(Some(&neighbour), (v4("198.51.100.2"), 80)).is_ok(), "others' packets are others' business");
+    firewall.publish(&[published(ANYWHERE, 8080, "10.88.0.2")]).unwrap();
+    firewall.set_closed(true);
+    firewall
+        .sync(&FirewallState {
+            bridges: vec![bridge("dray0", "10.88.0.0/24")],
+            published: vec![published(ANYWHERE, 8080, "10.88.0.2")],
+            direct: vec![],
+        })
+        .unwrap();
+    assert!(ask(Some(&neighbour), (v4("198.51.100.2"), 80)).is_err());
+    assert!(ask(Some(&one), (v4("192.0.2.2"), 80)).is_ok(), "containers have a way out");
+    assert!(ask(Some(&neighbour), (v4("192.0.2.1"), 8080)).is_ok(), "and published ports one in");
 }
 
 #[test]
@@ -238,7 +340,7 @@ fn a_thousand_ports_cost_no_more_than_one() {
         .collect();
     times.sort();
     println!("one more: median {:?}", times[15]);
-    let keys = Nftables::open().unwrap().list_keys(Family::Ipv4, "dray-test", "published-anywhere").unwrap();
+    let keys = Nftables::open().unwrap().list_keys(Family::Inet, "dray-test", "published-anywhere").unwrap();
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), 1030);
     assert!(ask(None, (v4("192.0.2.1"), 20_999)).is_ok());
 }

@@ -6,7 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use dray_network::link::{Bridge, Netlink};
+use dray_network::link::{
+    Bridge, Child, ChildKind, IpvlanFlag, IpvlanMode, MacAddress, MacvlanMode, Netlink,
+};
 use dray_network::pool::{bridge_candidates, choose_subnet};
 use dray_network::{Error, IpNet, namespace};
 use support::{Host, ask, attachment, look, net, serve, v4};
@@ -52,6 +54,7 @@ fn ipv6_addresses_work_where_asked_for() {
             name: "dray0".to_owned(),
             mtu: 1500,
             addresses: vec!["10.88.0.1/24".parse().unwrap(), "fd00:88::1/64".parse().unwrap()],
+            alias: "x".to_owned(),
         })
         .unwrap();
     let path = host.namespace("one");
@@ -78,7 +81,7 @@ fn making_a_bridge_again_changes_nothing() {
         1
     );
     assert!(host.netlink.list_links().unwrap().iter().any(|link| link.name == "lo"));
-    let loopback = Bridge { name: "lo".to_owned(), mtu: 1500, addresses: vec![] };
+    let loopback = Bridge { name: "lo".to_owned(), mtu: 1500, addresses: vec![], alias: String::new() };
     assert!(matches!(host.netlink.create_bridge(&loopback), Err(Error::NotABridge { .. })));
 }
 
@@ -128,6 +131,85 @@ fn addresses_and_routes_come_and_go() {
     assert_eq!(choose_subnet(bridge_candidates(), &used).unwrap(), net("172.18.0.0/16"));
     assert!(host.netlink.remove_route(pods).unwrap());
     assert!(!host.netlink.remove_route(pods).unwrap());
+}
+
+fn address_byte(network: IpNet) -> u8 {
+    network.to_string().split(['.', '/']).nth(3).unwrap().parse().unwrap()
+}
+
+#[test]
+fn interfaces_stand_on_others() {
+    let host = Host::new();
+    assert!(host.netlink.create_dummy("ground", "mark").unwrap());
+    assert!(!host.netlink.create_dummy("ground", "mark").unwrap());
+    assert_eq!(host.netlink.find_link("ground").unwrap().unwrap().alias, "mark");
+    // A kernel need not have every kind; then it says so.
+    let lacks = |error: &Error| error.to_string().contains("Unknown device type");
+    match host.netlink.create_vlan("ground", 10, "ground.10", "mark") {
+        Err(error) => assert!(lacks(&error), "{error}"),
+        Ok(made) => {
+            assert!(made);
+            let shown = look(None, "ip", &["-d", "link", "show", "ground.10"]);
+            assert!(shown.contains("vlan protocol 802.1Q id 10"), "{shown}");
+        }
+    }
+    let child = |name: &str, kind, address: &str| {
+        let path = host.namespace(name);
+        let address: IpNet = address.parse().unwrap();
+        let child = Child {
+            parent: "ground".to_owned(),
+            kind,
+            namespace: path.clone(),
+            name: "eth0".to_owned(),
+            mac: Some(MacAddress([2, 0, 0, 0, 0, address_byte(address)])),
+            addresses: vec![address],
+            gateways: vec![dray_network::pool::first_host(address)],
+            mtu: None,
+        };
+        host.netlink.attach_child(&child).unwrap();
+        path
+    };
+    let bridged = ChildKind::Macvlan(MacvlanMode::Bridge);
+    let one = child("one", bridged, "10.9.0.2/24");
+    let shown = look(Some(&one), "ip", &["-d", "addr", "show", "eth0"]);
+    assert!(shown.contains("macvlan mode bridge") && shown.contains("02:00:00:00:00:02"), "{shown}");
+    assert!(!shown.contains("inet6"), "cve_2024_32473: {shown}");
+    assert_eq!(look(Some(&one), "sysctl", &["-n", "net.ipv6.conf.eth0.disable_ipv6"]).trim(), "1");
+    assert!(
+        host.netlink.detach_child(&one, "eth0").unwrap() && !host.netlink.detach_child(&one, "eth0").unwrap()
+    );
+    let (four, five) = (child("four", bridged, "10.9.0.4/24"), child("five", bridged, "10.9.0.5/24"));
+    serve(Some(&five), 80);
+    assert_eq!(ask(Some(&four), (v4("10.9.0.5"), 80)).unwrap(), "10.9.0.4");
+    let routed = ChildKind::Ipvlan(IpvlanMode::L3, IpvlanFlag::Bridge);
+    host.netlink.create_dummy("other", "").unwrap();
+    let other = |name: &str, address: &str| {
+        let path = host.namespace(name);
+        let child = Child {
+            parent: "other".to_owned(),
+            kind: routed,
+            namespace: path.clone(),
+            name: "eth0".to_owned(),
+            mac: None,
+            addresses: vec![address.parse().unwrap()],
+            gateways: vec![v4("0.0.0.0").into()],
+            mtu: Some(1400),
+        };
+        host.netlink.attach_child(&child).map(|()| path)
+    };
+    match (other("two", "10.10.0.2/24"), other("three", "10.11.0.2/24")) {
+        (Ok(two), Ok(three)) => {
+            assert!(
+                look(Some(&two), "ip", &["-d", "link", "show", "eth0"]).contains("ipvlan  mode l3 bridge")
+            );
+            assert!(look(Some(&two), "ip", &["route"]).contains("default dev eth0"));
+            serve(Some(&three), 80);
+            let answer = ask(Some(&two), (v4("10.11.0.2"), 80)).unwrap();
+            assert_eq!(answer, "10.10.0.2", "no router is needed between them");
+        }
+        (Err(error), Err(_)) => assert!(lacks(&error), "{error}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! number). A change touches only the elements and chains of the ports that changed, in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use dray_network::nftables::{
@@ -433,9 +433,12 @@ impl StaleFlows {
             return Ok(());
         }
         conntrack::forget_udp(|flow| {
-            let translated = flow.destination != flow.answering;
-            let answering = SocketAddrV4::new(flow.answering, flow.answering_port);
-            let destination = SocketAddrV4::new(flow.destination, flow.destination_port);
+            let (IpAddr::V4(answering), IpAddr::V4(destination)) = (flow.answering, flow.destination) else {
+                return false;
+            };
+            let translated = destination != answering;
+            let answering = SocketAddrV4::new(answering, flow.answering_port);
+            let destination = SocketAddrV4::new(destination, flow.destination_port);
             match translated {
                 true => self.gone.contains(&answering),
                 false => {

@@ -10,23 +10,26 @@
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::nftables::{Family, Nftables, Transaction};
+use crate::nftables::{Family, Nftables, Transaction, Watch};
 use crate::ports::Protocol;
 use crate::{Result, conntrack, sysctl};
+
+/// One table sees both versions of IP.
+const FAMILY: Family = Family::Inet;
 
 /// A bridge the rules know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirewallBridge {
     /// The interface.
     pub name: String,
-    /// The addresses behind it.
-    pub subnet: Ipv4Net,
+    /// The addresses behind it, of either version of IP.
+    pub subnets: Vec<IpNet>,
     /// No way out of it and none in.
     pub internal: bool,
     /// What leaves for other networks takes the host's address.
@@ -37,6 +40,9 @@ pub struct FirewallBridge {
     pub routed: bool,
     /// Hosts outside may open connections to its addresses (pods of other nodes do).
     pub reachable: bool,
+    /// Hosts outside may open connections to the published ports by the containers' own addresses; host ports do not
+    /// lead there.
+    pub direct_ports: bool,
 }
 
 /// A host port that leads to a container.
@@ -44,12 +50,12 @@ pub struct FirewallBridge {
 pub struct PublishedPort {
     /// The protocol.
     pub protocol: Protocol,
-    /// The host's address; 0.0.0.0 means every one.
-    pub host_address: Ipv4Addr,
+    /// The host's address; 0.0.0.0 or :: means every one of that version of IP, which is the container's, too.
+    pub host_address: IpAddr,
     /// The host's port.
     pub host_port: u16,
     /// The container's address.
-    pub container_address: Ipv4Addr,
+    pub container_address: IpAddr,
     /// The container's port.
     pub container_port: u16,
 }
@@ -84,11 +90,13 @@ struct Held {
     /// Packets between members of a bridge meet the rules, so that an answer that does not pass the host's
     /// routing is still translated back.
     bridged_packets_filtered: bool,
+    /// The host does not forward what does not concern our bridges.
+    closed: bool,
 }
 
 impl Held {
     /// Containers whose packets to their own published port come back to them.
-    fn reflected(&self) -> BTreeSet<Ipv4Addr> {
+    fn reflected(&self) -> BTreeSet<IpAddr> {
         self.published.iter().map(|port| port.container_address).collect()
     }
 }
@@ -117,6 +125,7 @@ impl Firewall {
             direct: state.direct.clone(),
             written: true,
             bridged_packets_filtered: held.bridged_packets_filtered,
+            closed: held.closed,
         };
         for bridge in wanted.bridges.values() {
             prepare_host(bridge)?;
@@ -193,7 +202,28 @@ impl Firewall {
     /// Whether the table is still there: a firewall reload of the host's may have taken it. Then
     /// [`Firewall::restore`] brings it back.
     pub fn is_present(&self) -> Result<bool> {
-        self.nftables.table_exists(Family::Ipv4, &self.table)
+        self.nftables.table_exists(FAMILY, &self.table)
+    }
+
+    /// Whether the host forwards packets that do not concern our bridges. A daemon that switches forwarding on for its
+    /// bridges must not make a router of a host that was none. Takes effect with the next [`Firewall::sync`].
+    pub fn set_closed(&self, closed: bool) {
+        self.held.lock().closed = closed;
+    }
+
+    /// Writes the whole table again if somebody else changed it, as far as `watch` has heard, or if it is gone; whether
+    /// that was so.
+    pub fn restore_changed(&self, watch: &Watch) -> Result<bool> {
+        let mut held = self.held.lock();
+        if !held.written {
+            return Ok(false);
+        }
+        if !watch.changed(FAMILY, &self.table, self.nftables.port())? && self.is_present()? {
+            return Ok(false);
+        }
+        self.nftables.commit(rules::whole_table(&self.table, &held))?;
+        held.written = true;
+        Ok(true)
     }
 
     /// Writes the whole table again if it is gone; whether it was.
@@ -205,6 +235,13 @@ impl Firewall {
         self.nftables.commit(rules::whole_table(&self.table, &held))?;
         held.written = true;
         Ok(true)
+    }
+
+    /// Deletes the table with everything in it; the next change writes all of it again.
+    pub fn remove(&self) -> Result<()> {
+        let mut held = self.held.lock();
+        held.written = false;
+        delete_table(&self.nftables, &self.table)
     }
 
     /// Deletes the table with everything in it.
@@ -229,6 +266,7 @@ impl Firewall {
                 let gone: Vec<_> = old.difference(&held.published).copied().collect();
                 let new: Vec<_> = held.published.difference(old).copied().collect();
                 rules::change_ports(transaction, &gone, &new);
+                rules::change_targets(transaction, old, &held.published);
                 rules::change_reflected(transaction, &reflected_before, &held.reflected());
             },
             |held, old| held.published = old,
@@ -245,7 +283,7 @@ impl Firewall {
         let mut held = self.held.lock();
         let old = apply(&mut held);
         let transaction = if held.written {
-            let mut transaction = Transaction::new(Family::Ipv4, &self.table);
+            let mut transaction = Transaction::new(FAMILY, &self.table);
             write(&held, &old, &mut transaction);
             transaction
         } else {
@@ -270,20 +308,41 @@ pub fn delete_leftover(table: &str) -> Result<()> {
 }
 
 fn delete_table(nftables: &Nftables, table: &str) -> Result<()> {
-    let mut transaction = Transaction::new(Family::Ipv4, table);
+    let mut transaction = Transaction::new(FAMILY, table);
     transaction.add_table();
     transaction.delete_table();
+    // Earlier versions had their rules here.
+    transaction.delete_table_of(Family::Ipv4);
     nftables.commit(transaction)
 }
 
 /// Forwarding, and answers to connections that began at 127.0.0.1 and were led to the bridge; the rules drop
 /// what else comes for 127.0.0.0/8 by a bridge.
 fn prepare_host(bridge: &FirewallBridge) -> Result<()> {
+    if bridge.subnets.iter().any(|subnet| subnet.addr().is_ipv6()) {
+        forward_ipv6()?;
+    }
     sysctl::set("ipv4/ip_forward", "1")?;
     sysctl::set_if_present(&format!("ipv4/conf/{}/route_localnet", bridge.name), "1")
 }
 
+/// An interface that learned its way out from its neighbours goes on to do so, which a host that forwards would not.
+fn forward_ipv6() -> Result<()> {
+    if sysctl::get("ipv6/conf/all/forwarding").as_deref() != Some("0") {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten() {
+        let setting = format!("ipv6/conf/{}/accept_ra", entry.file_name().to_string_lossy());
+        if sysctl::get(&setting).as_deref() == Some("1") {
+            sysctl::set_if_present(&setting, "2")?;
+        }
+    }
+    sysctl::set("ipv6/conf/all/forwarding", "1")
+}
+
 fn concerns(port: &PublishedPort, flow: &conntrack::Flow) -> bool {
-    let host = port.host_address.is_unspecified() || port.host_address == flow.destination;
-    port.protocol == Protocol::Udp && flow.destination_port == port.host_port && host
+    let same_family = port.host_address.is_ipv4() == flow.destination.is_ipv4();
+    let host = port.host_address == flow.destination || (port.host_address.is_unspecified() && same_family);
+    let led = flow.answering == port.container_address && flow.answering_port == port.container_port;
+    port.protocol == Protocol::Udp && ((flow.destination_port == port.host_port && host) || led)
 }

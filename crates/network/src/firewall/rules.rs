@@ -1,15 +1,15 @@
 //! The table's text, so to say: its chains, sets and maps.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::{FirewallBridge, Held, PublishedPort};
+use super::{FAMILY, FirewallBridge, Held, PublishedPort};
 use crate::nftables::{
     AddressKind, BaseChain, ChainKind, Comparison, Conntrack, DataType, Element, Expression, Family, Hook,
-    Key, Meta, PayloadBase, Set, Transaction, Verdict, accept, compare, drop_packet, jump, network_elements,
-    payload, source_address,
+    Key, Meta, PayloadBase, Set, Transaction, Verdict, accept, compare, differ, drop_packet,
+    ipv6_network_elements, is_family, jump, network_elements, payload, source_address,
 };
 
 /// Our bridges.
@@ -21,28 +21,38 @@ const ROUTED: &str = "routed";
 const REACHABLE: &str = "reachable";
 /// Subnets whose packets take the host's address on their way out.
 const MASQUERADED: &str = "masqueraded";
+const MASQUERADED_IPV6: &str = "masqueraded6";
 const DIRECT: &str = "direct";
 /// Host ports at one address, and at every address.
 const PUBLISHED: &str = "published";
 const PUBLISHED_ANYWHERE: &str = "published-anywhere";
+const PUBLISHED_IPV6: &str = "published6";
+const PUBLISHED_IPV6_ANYWHERE: &str = "published6-anywhere";
+/// Published ports by the addresses behind them, and the bridges where those are enough.
+const PORTS: &str = "ports";
+const PORTS_IPV6: &str = "ports6";
+const DIRECT_PORTS: &str = "direct-ports";
 /// Addresses that reach themselves by a published port, as (source, destination).
 const REFLECTED: &str = "reflected";
 /// A chain for each bridge by the name of the interface a packet leaves by.
 const DEPARTURES: &str = "departures";
 
 pub(super) fn whole_table(table: &str, held: &Held) -> Transaction {
-    let mut transaction = Transaction::new(Family::Ipv4, table);
+    let mut transaction = Transaction::new(FAMILY, table);
+    // Earlier versions had their rules here.
+    transaction.delete_table_of(Family::Ipv4);
     // Adding first makes the deletion succeed where there was none.
     transaction.add_table();
     transaction.delete_table();
     transaction.add_table();
     add_sets(&mut transaction);
-    add_chains(&mut transaction);
+    add_chains(&mut transaction, held.closed);
     for bridge in held.bridges.values() {
         add_bridge(&mut transaction, bridge, held.bridged_packets_filtered);
     }
     let published: Vec<_> = held.published.iter().copied().collect();
     change_ports(&mut transaction, &[], &published);
+    change_targets(&mut transaction, &BTreeSet::new(), &held.published);
     change_reflected(&mut transaction, &BTreeSet::new(), &held.reflected());
     if !held.direct.is_empty() {
         transaction.add_elements(DIRECT, &network_elements(&held.direct));
@@ -51,50 +61,100 @@ pub(super) fn whole_table(table: &str, held: &Held) -> Transaction {
 }
 
 fn add_sets(transaction: &mut Transaction) {
-    use DataType::{InterfaceName, Ipv4Address, Port, Protocol};
-    for name in [INSIDE, INTERNAL, ROUTED, REACHABLE] {
+    use DataType::{InterfaceName, Ipv4Address, Ipv6Address, Port, Protocol};
+    for name in [INSIDE, INTERNAL, ROUTED, REACHABLE, DIRECT_PORTS] {
         transaction.add_set(&Set::new(name, &[InterfaceName]));
     }
     transaction.add_set(&Set::new(SAME, &[InterfaceName, InterfaceName]));
     for name in [MASQUERADED, DIRECT] {
         transaction.add_set(&Set::interval(name, &[Ipv4Address]));
     }
+    transaction.add_set(&Set::interval(MASQUERADED_IPV6, &[Ipv6Address]));
     transaction.add_set(&Set::new(REFLECTED, &[Ipv4Address, Ipv4Address]));
-    let target = [Ipv4Address, Port];
-    transaction.add_set(&Set::map(PUBLISHED, &[Protocol, Ipv4Address, Port], &target));
-    transaction.add_set(&Set::map(PUBLISHED_ANYWHERE, &[Protocol, Port], &target));
+    let names = [
+        (Ipv4Address, PUBLISHED, PUBLISHED_ANYWHERE, PORTS),
+        (Ipv6Address, PUBLISHED_IPV6, PUBLISHED_IPV6_ANYWHERE, PORTS_IPV6),
+    ];
+    for (address, one, anywhere, ports) in names {
+        let target = [address, Port];
+        transaction.add_set(&Set::map(one, &[Protocol, address, Port], &target));
+        transaction.add_set(&Set::map(anywhere, &[Protocol, Port], &target));
+        transaction.add_set(&Set::new(ports, &[Protocol, address, Port]));
+    }
     transaction.add_set(&Set::map(DEPARTURES, &[InterfaceName], &[DataType::Verdict]));
 }
 
-fn add_chains(transaction: &mut Transaction) {
+fn protocol() -> Expression {
+    Expression::Meta { register: 0, key: Meta::TransportProtocol }
+}
+
+fn destination_port(register: u32) -> Expression {
+    payload(register, PayloadBase::Transport, 2, 2)
+}
+
+/// The key of a published port, (protocol, destination, port), from register 0 on.
+fn destination_key(family: u8) -> Vec<Expression> {
+    match family {
+        Meta::IPV4 => vec![protocol(), payload(1, PayloadBase::Network, 16, 4), destination_port(2)],
+        _ => vec![protocol(), payload(1, PayloadBase::Network, 24, 16), destination_port(5)],
+    }
+}
+
+fn add_chains(transaction: &mut Transaction, closed: bool) {
     let base = |kind, hook, priority| BaseChain { kind, hook, priority };
     // Before connections are tracked and answers translated back: what says here that it is for or from the
     // loopback network and comes by a bridge is forged (CVE-2020-8558).
     transaction.add_base_chain("guard", base(ChainKind::Filter, Hook::Prerouting, -300));
     for offset in [12, 16] {
-        let loopback =
-            [input_in(INSIDE), vec![payload(0, PayloadBase::Network, offset, 1), compare(0, &[127])]];
-        transaction.add_rule("guard", &rule(loopback, drop_packet()));
+        let loopback = vec![payload(0, PayloadBase::Network, offset, 1), compare(0, &[127])];
+        let parts = [is_family(Meta::IPV4), input_in(INSIDE), loopback];
+        transaction.add_rule("guard", &rule(parts, drop_packet()));
     }
 
     transaction.add_chain("translate");
+    let map = |map: &str| vec![Expression::Map { register: 0, map: map.to_owned(), into: 0 }];
+    let anywhere = || vec![protocol(), destination_port(1)];
+    let to = Expression::DestinationNat { address: 0, port: Some(1) };
+    let to_ipv6 = Expression::DestinationNatIpv6 { address: 0, port: Some(4) };
+    for (family, to, names) in [
+        (Meta::IPV4, to, [PUBLISHED, PUBLISHED_ANYWHERE]),
+        (Meta::IPV6, to_ipv6, [PUBLISHED_IPV6, PUBLISHED_IPV6_ANYWHERE]),
+    ] {
+        for (key, name) in [destination_key(family), anywhere()].into_iter().zip(names) {
+            transaction.add_rule("translate", &rule([is_family(family), key, map(name)], to.clone()));
+        }
+    }
     let mut local = vec![Expression::FibKind { register: 0, of: AddressKind::Destination }];
     local.push(compare(0, &AddressKind::LOCAL.to_ne_bytes()));
-    let port = || payload(2, PayloadBase::Transport, 2, 2);
-    let to = Expression::DestinationNat { address: 0, port: Some(1) };
-    let protocol = Expression::Meta { register: 0, key: Meta::TransportProtocol };
-    let mut at_one = vec![protocol.clone(), payload(1, PayloadBase::Network, 16, 4), port()];
-    at_one.push(Expression::Map { register: 0, map: PUBLISHED.to_owned(), into: 0 });
-    transaction.add_rule("translate", &rule([at_one], to.clone()));
-    let mut anywhere = vec![protocol, payload(1, PayloadBase::Transport, 2, 2)];
-    anywhere.push(Expression::Map { register: 0, map: PUBLISHED_ANYWHERE.to_owned(), into: 0 });
-    transaction.add_rule("translate", &rule([anywhere], to));
-    for (chain, hook) in [("arrive", Hook::Prerouting), ("emit", Hook::Output)] {
-        transaction.add_base_chain(chain, base(ChainKind::Nat, hook, -100));
-        transaction.add_rule(chain, &rule([local.clone()], jump("translate")));
-    }
+    transaction.add_base_chain("arrive", base(ChainKind::Nat, Hook::Prerouting, -100));
+    // The kernel drops what comes by a cable for the loopback network, unless it were translated here: then a
+    // neighbour would reach what is published for this host only.
+    let mut name = [0; 16];
+    name[..2].copy_from_slice(b"lo");
+    let by_cable = vec![Expression::Meta { register: 0, key: Meta::InputName }, differ(0, &name)];
+    let loopback = vec![payload(0, PayloadBase::Network, 16, 1), compare(0, &[127])];
+    transaction.add_rule("arrive", &rule([is_family(Meta::IPV4), by_cable, loopback], accept()));
+    transaction.add_rule("arrive", &rule([local.clone()], jump("translate")));
+    transaction.add_base_chain("emit", base(ChainKind::Nat, Hook::Output, -100));
+    transaction.add_rule("emit", &rule([local], jump("translate")));
 
-    transaction.add_base_chain("forward", base(ChainKind::Filter, Hook::Forward, 0));
+    add_forward(transaction, closed);
+
+    transaction.add_base_chain("depart", base(ChainKind::Nat, Hook::Postrouting, 100));
+    let departure = vec![Expression::Meta { register: 0, key: Meta::OutputName }];
+    let departures = Expression::VerdictMap { register: 0, map: DEPARTURES.to_owned() };
+    transaction.add_rule("depart", &rule([departure], departures));
+    let source = vec![source_address(0), lookup(0, MASQUERADED, false)];
+    let destination = vec![payload(0, PayloadBase::Network, 16, 4), lookup(0, DIRECT, true)];
+    let parts = [is_family(Meta::IPV4), source, destination];
+    transaction.add_rule("depart", &rule(parts, Expression::Masquerade));
+    let source = vec![payload(0, PayloadBase::Network, 8, 16), lookup(0, MASQUERADED_IPV6, false)];
+    transaction.add_rule("depart", &rule([is_family(Meta::IPV6), source], Expression::Masquerade));
+}
+
+fn add_forward(transaction: &mut Transaction, closed: bool) {
+    let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
+    transaction.add_base_chain("forward", base);
     let state = bits(Conntrack::State, Conntrack::ESTABLISHED_OR_RELATED);
     let translated = bits(Conntrack::Status, Conntrack::DNAT);
     let same = vec![
@@ -112,18 +172,18 @@ fn add_chains(transaction: &mut Transaction) {
     // By a published port or a service: from wherever that can be reached.
     forward(&[output_in(INSIDE), translated], accept());
     forward(&[input_in(ROUTED), output_in(ROUTED)], accept());
+    for (family, ports) in [(Meta::IPV4, PORTS), (Meta::IPV6, PORTS_IPV6)] {
+        let published = vec![lookup(0, ports, false)];
+        forward(&[output_in(DIRECT_PORTS), is_family(family), destination_key(family), published], accept());
+    }
     forward(&[input_in(INSIDE), output_in(INSIDE)], drop_packet());
     forward(&[output_in(REACHABLE)], accept());
     // No way round the published ports by a route to the container's address.
     forward(&[output_in(INSIDE)], drop_packet());
-
-    transaction.add_base_chain("depart", base(ChainKind::Nat, Hook::Postrouting, 100));
-    let departure = vec![Expression::Meta { register: 0, key: Meta::OutputName }];
-    let departures = Expression::VerdictMap { register: 0, map: DEPARTURES.to_owned() };
-    transaction.add_rule("depart", &rule([departure], departures));
-    let source = vec![source_address(0), lookup(0, MASQUERADED, false)];
-    let destination = vec![payload(0, PayloadBase::Network, 16, 4), lookup(0, DIRECT, true)];
-    transaction.add_rule("depart", &rule([source, destination], Expression::Masquerade));
+    if closed {
+        forward(&[input_in(INSIDE)], accept());
+        forward(&[], drop_packet());
+    }
 }
 
 pub(super) fn add_bridge(transaction: &mut Transaction, bridge: &FirewallBridge, filtered: bool) {
@@ -136,31 +196,62 @@ pub(super) fn add_bridge(transaction: &mut Transaction, bridge: &FirewallBridge,
     if bridge.inter_container {
         transaction.add_elements(SAME, &[Element::new(name().interface(&bridge.name))]);
     }
-    if bridge.masquerade && !bridge.internal {
-        transaction.add_elements(MASQUERADED, &network_elements(&[bridge.subnet]));
+    for (set, elements) in masqueraded(bridge) {
+        transaction.add_elements(set, &elements);
     }
     let chain = departure_chain(bridge);
     transaction.add_chain(&chain);
     // From 127.0.0.1 by a published port: the container must have somewhere to answer to.
     let loopback = vec![payload(0, PayloadBase::Network, 12, 1), compare(0, &[127])];
-    transaction.add_rule(&chain, &rule([loopback], Expression::Masquerade));
-    let translated = bits(Conntrack::Status, Conntrack::DNAT);
-    let reflected = if filtered {
-        vec![payload(0, PayloadBase::Network, 12, 8), lookup(0, REFLECTED, false)]
-    } else {
+    transaction.add_rule(&chain, &rule([is_family(Meta::IPV4), loopback], Expression::Masquerade));
+    let loopback =
+        vec![payload(0, PayloadBase::Network, 8, 16), compare(0, &std::net::Ipv6Addr::LOCALHOST.octets())];
+    transaction.add_rule(&chain, &rule([is_family(Meta::IPV6), loopback], Expression::Masquerade));
+    let translated = || bits(Conntrack::Status, Conntrack::DNAT);
+    if filtered {
+        let reflected = vec![payload(0, PayloadBase::Network, 12, 8), lookup(0, REFLECTED, false)];
+        transaction.add_rule(
+            &chain,
+            &rule([is_family(Meta::IPV4), translated(), reflected], Expression::Masquerade),
+        );
+    }
+    for subnet in bridge.subnets.iter().filter(|subnet| !filtered || subnet.addr().is_ipv6()) {
         // The answer would go straight to the neighbour, untranslated, so that it must go to the host.
-        let mask = u32::from(bridge.subnet.netmask()).to_be_bytes().to_vec();
-        let network = bridge.subnet.network().octets();
-        vec![
-            source_address(0),
-            Expression::Bitwise { register: 0, mask, xor: vec![0; 4] },
-            compare(0, &network),
-        ]
-    };
-    transaction.add_rule(&chain, &rule([translated, reflected], Expression::Masquerade));
+        let (family, load) = match subnet {
+            IpNet::V4(_) => (Meta::IPV4, source_address(0)),
+            IpNet::V6(_) => (Meta::IPV6, payload(0, PayloadBase::Network, 8, 16)),
+        };
+        let (mask, network) = (octets(subnet.netmask()), octets(subnet.network()));
+        let xor = vec![0; mask.len()];
+        let inside = vec![load, Expression::Bitwise { register: 0, mask, xor }, compare(0, &network)];
+        transaction
+            .add_rule(&chain, &rule([is_family(family), translated(), inside], Expression::Masquerade));
+    }
     // What stays among our bridges keeps its source.
     transaction.add_rule(&chain, &[accept()]);
     transaction.add_elements(DEPARTURES, &[Element::verdict(name(), Verdict::Jump(chain))]);
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// What leaves a bridge under the host's address.
+fn masqueraded(bridge: &FirewallBridge) -> [(&'static str, Vec<Element>); 2] {
+    let mut ipv4 = Vec::new();
+    let mut ipv6 = Vec::new();
+    if bridge.masquerade && !bridge.internal {
+        for subnet in &bridge.subnets {
+            match subnet {
+                IpNet::V4(subnet) => ipv4.push(*subnet),
+                IpNet::V6(subnet) => ipv6.push(*subnet),
+            }
+        }
+    }
+    [(MASQUERADED, network_elements(&ipv4)), (MASQUERADED_IPV6, ipv6_network_elements(&ipv6))]
 }
 
 pub(super) fn remove_bridge(transaction: &mut Transaction, bridge: &FirewallBridge) {
@@ -177,8 +268,8 @@ pub(super) fn remove_bridge(transaction: &mut Transaction, bridge: &FirewallBrid
     if bridge.inter_container {
         transaction.delete_elements(SAME, &[Element::new(name().interface(&bridge.name))]);
     }
-    if bridge.masquerade && !bridge.internal {
-        transaction.delete_elements(MASQUERADED, &network_elements(&[bridge.subnet]));
+    for (set, elements) in masqueraded(bridge) {
+        transaction.delete_elements(set, &elements);
     }
 }
 
@@ -188,29 +279,61 @@ pub(super) fn same_host_port(one: &PublishedPort, other: &PublishedPort) -> bool
 
 pub(super) fn change_ports(transaction: &mut Transaction, gone: &[PublishedPort], new: &[PublishedPort]) {
     for (ports, add) in [(gone, false), (new, true)] {
-        for anywhere in [false, true] {
+        let mut change = |map: &str, elements: &[Element]| match add {
+            true => transaction.add_elements(map, elements),
+            false => transaction.delete_elements(map, elements),
+        };
+        for (ipv4, anywhere, map) in [
+            (true, false, PUBLISHED),
+            (true, true, PUBLISHED_ANYWHERE),
+            (false, false, PUBLISHED_IPV6),
+            (false, true, PUBLISHED_IPV6_ANYWHERE),
+        ] {
             let elements: Vec<_> = ports
                 .iter()
                 .filter(|port| port.host_address.is_unspecified() == anywhere)
+                .filter(|port| port.host_address.is_ipv4() == ipv4)
                 .map(published_element)
                 .collect();
-            let map = if anywhere { PUBLISHED_ANYWHERE } else { PUBLISHED };
-            match add {
-                true => transaction.add_elements(map, &elements),
-                false => transaction.delete_elements(map, &elements),
-            }
+            change(map, &elements);
         }
+    }
+}
+
+/// The ports behind the published ones, each once however many lead there.
+pub(super) fn change_targets(
+    transaction: &mut Transaction,
+    before: &BTreeSet<PublishedPort>,
+    after: &BTreeSet<PublishedPort>,
+) {
+    let targets = |ports: &BTreeSet<PublishedPort>| -> BTreeSet<(IpAddr, u16, u8)> {
+        let target =
+            |port: &PublishedPort| (port.container_address, port.container_port, port.protocol.number());
+        ports.iter().map(target).collect()
+    };
+    let (before, after) = (targets(before), targets(after));
+    for (set, ipv4) in [(PORTS, true), (PORTS_IPV6, false)] {
+        let elements = |some: Vec<&(IpAddr, u16, u8)>| -> Vec<Element> {
+            some.into_iter()
+                .filter(|(address, ..)| address.is_ipv4() == ipv4)
+                .map(|(address, port, protocol)| {
+                    Element::new(Key::new().protocol(*protocol).address(*address).port(*port))
+                })
+                .collect()
+        };
+        transaction.delete_elements(set, &elements(before.difference(&after).collect()));
+        transaction.add_elements(set, &elements(after.difference(&before).collect()));
     }
 }
 
 pub(super) fn change_reflected(
     transaction: &mut Transaction,
-    before: &BTreeSet<Ipv4Addr>,
-    after: &BTreeSet<Ipv4Addr>,
+    before: &BTreeSet<IpAddr>,
+    after: &BTreeSet<IpAddr>,
 ) {
-    let elements = |addresses: Vec<&Ipv4Addr>| -> Vec<_> {
-        let pair = |&&address: &&Ipv4Addr| Element::new(Key::new().address(address).address(address));
-        addresses.iter().map(pair).collect()
+    let elements = |addresses: Vec<&IpAddr>| -> Vec<_> {
+        let pair = |&&address: &&IpAddr| Element::new(Key::new().address(address).address(address));
+        addresses.iter().filter(|address| address.is_ipv4()).map(pair).collect()
     };
     transaction.delete_elements(REFLECTED, &elements(before.difference(after).collect()));
     transaction.add_elements(REFLECTED, &elements(after.difference(before).collect()));
@@ -230,8 +353,14 @@ fn published_element(port: &PublishedPort) -> Element {
     )
 }
 
-fn memberships(bridge: &FirewallBridge) -> [(&'static str, bool); 4] {
-    [(INSIDE, true), (INTERNAL, bridge.internal), (ROUTED, bridge.routed), (REACHABLE, bridge.reachable)]
+fn memberships(bridge: &FirewallBridge) -> [(&'static str, bool); 5] {
+    [
+        (INSIDE, true),
+        (INTERNAL, bridge.internal),
+        (ROUTED, bridge.routed),
+        (REACHABLE, bridge.reachable),
+        (DIRECT_PORTS, bridge.direct_ports),
+    ]
 }
 
 fn departure_chain(bridge: &FirewallBridge) -> String {

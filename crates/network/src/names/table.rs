@@ -73,7 +73,12 @@ impl Names {
 
     /// What a container sees that is on these networks, by their ids.
     pub fn view(self: &Arc<Self>, networks: Vec<String>) -> Arc<View> {
-        Arc::new(View { names: self.clone(), networks: RwLock::new(networks), turn: AtomicUsize::new(0) })
+        Arc::new(View {
+            names: self.clone(),
+            networks: RwLock::new(networks),
+            aliases: RwLock::default(),
+            turn: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -82,6 +87,8 @@ impl Names {
 pub struct View {
     names: Arc<Names>,
     networks: RwLock<Vec<String>>,
+    /// Names that only this container has, and what everybody calls those.
+    aliases: RwLock<HashMap<String, String>>,
     /// Several addresses of a name are given in turn.
     turn: AtomicUsize,
 }
@@ -92,7 +99,14 @@ impl View {
         *self.networks.write() = networks;
     }
 
+    /// Sets the names, in lower case, that this container alone has for others.
+    pub fn set_aliases(&self, aliases: HashMap<String, String>) {
+        *self.aliases.write() = aliases;
+    }
+
     fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let aliases = self.aliases.read();
+        let name = aliases.get(name).map_or(name, String::as_str);
         let networks = self.names.networks.read();
         for id in self.networks.read().iter() {
             let Some(network) = networks.get(id) else { continue };
@@ -204,6 +218,8 @@ mod tests {
         first.sort();
         assert_eq!(first, ["10.0.0.2", "10.0.0.3"], "in turn");
         assert_eq!(ask(&front, "db", RecordKind::A), Answer::Forward);
+        front.set_aliases([("mine".to_owned(), "web".to_owned())].into());
+        assert_eq!(texts(ask(&front, "mine", RecordKind::A)), ["10.0.0.2"], "a link");
         let back = names.view(vec!["n2".to_owned()]);
         assert_eq!(ask(&back, "example.com", RecordKind::A), Answer::Failed, "cve_2024_29018");
         back.set_networks(vec!["n2".to_owned(), "n1".to_owned()]);

@@ -6,5 +6,5 @@ mod parse;
 mod socket;
 
 pub(crate) use encode::{Batch, Body};
-pub(crate) use parse::{Attributes, Message, be_u16, native_u32, text};
+pub(crate) use parse::{Attributes, Message, be_u16, header_of, native_u32, text};
 pub(crate) use socket::Socket;

@@ -29,6 +29,13 @@ impl Message {
     }
 }
 
+/// Takes the first message off `bytes`, as its type, the number of the socket it is about, and what follows the header.
+pub(crate) fn header_of<'a>(bytes: &mut &'a [u8]) -> Option<(u16, u32, &'a [u8])> {
+    let port = native_u32(bytes.get(12..16)?)?;
+    let (kind, _, _, payload) = Message::take(bytes)?;
+    Some((kind, port, payload))
+}
+
 /// The attributes in a piece of a message, as (type without flags, value).
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes<'a> {

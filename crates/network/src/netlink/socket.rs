@@ -26,6 +26,7 @@ const NLM_F_ACK_TLVS: u16 = 0x200;
 #[derive(Debug)]
 pub(crate) struct Socket {
     descriptor: OwnedFd,
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -44,7 +45,16 @@ impl Socket {
         // Without the privilege the default size stays, which is enough for small batches.
         let _ = sockopt::set_socket_send_buffer_size_force(&descriptor, SEND_BUFFER);
         let _ = sockopt::set_socket_recv_buffer_size_force(&descriptor, RECEIVE_BUFFER);
-        Ok(Self { descriptor, sequence: 1, buffer: Vec::new() })
+        let port = net::getsockname(&descriptor)
+            .and_then(SocketAddrNetlink::try_from)
+            .map_err(|source| Error::Socket { action: "ask the number of", source: source.into() })?
+            .pid();
+        Ok(Self { descriptor, port, sequence: 1, buffer: Vec::new() })
+    }
+
+    /// The number by which the kernel names this socket.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends the batch and gathers what is not an acknowledgement. The first refusal is returned, named by

@@ -36,6 +36,15 @@ pub enum Meta {
     OutputName,
     /// The number of its transport protocol.
     TransportProtocol,
+    /// Which version of IP it is, one byte: [`Meta::IPV4`] or [`Meta::IPV6`].
+    Family,
+}
+
+impl Meta {
+    /// The family of IPv4.
+    pub const IPV4: u8 = 2;
+    /// The family of IPv6.
+    pub const IPV6: u8 = 10;
 }
 
 /// What is known of a packet's connection.
@@ -125,6 +134,8 @@ pub enum Expression {
     Verdict(Verdict),
     /// Translates the IPv4 destination; the port is kept if there is no register for it.
     DestinationNat { address: u32, port: Option<u32> },
+    /// As [`Expression::DestinationNat`], for IPv6.
+    DestinationNatIpv6 { address: u32, port: Option<u32> },
     /// Translates the source to the address of the interface the packet leaves by.
     Masquerade,
     /// Loads a random number below the modulus, in the machine's order.
@@ -159,7 +170,7 @@ impl Expression {
             Self::Bitwise { .. } => "bitwise",
             Self::Lookup { .. } | Self::Map { .. } | Self::VerdictMap { .. } => "lookup",
             Self::Immediate { .. } | Self::Verdict(_) => "immediate",
-            Self::DestinationNat { .. } => "nat",
+            Self::DestinationNat { .. } | Self::DestinationNatIpv6 { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Random { .. } => "numgen",
             Self::Hash { .. } => "hash",
@@ -195,6 +206,7 @@ impl Expression {
                         Meta::InputName => 6,
                         Meta::OutputName => 7,
                         Meta::TransportProtocol => 16,
+                        Meta::Family => 15,
                     },
                 );
             }
@@ -248,9 +260,10 @@ impl Expression {
                 data.be_u32(1, VERDICT_REGISTER);
                 data.nest(2, |inner| encode_verdict(inner, verdict));
             }
-            Self::DestinationNat { address, port } => {
+            Self::DestinationNat { address, port } | Self::DestinationNatIpv6 { address, port } => {
+                let ipv6 = matches!(self, Self::DestinationNatIpv6 { .. });
                 data.be_u32(1, 1);
-                data.be_u32(2, libc::AF_INET as u32);
+                data.be_u32(2, if ipv6 { libc::AF_INET6 } else { libc::AF_INET } as u32);
                 data.be_u32(3, at(*address));
                 if let Some(port) = port {
                     data.be_u32(5, at(*port));
@@ -374,6 +387,16 @@ pub fn source_address(register: u32) -> Expression {
 /// Goes on if a register holds these bytes.
 pub fn compare(register: u32, value: &[u8]) -> Expression {
     Expression::Compare { register, comparison: Comparison::Equal, value: value.to_vec() }
+}
+
+/// Goes on if a register does not hold these bytes.
+pub fn differ(register: u32, value: &[u8]) -> Expression {
+    Expression::Compare { register, comparison: Comparison::NotEqual, value: value.to_vec() }
+}
+
+/// Goes on if the packet is of this version of IP.
+pub fn is_family(family: u8) -> Vec<Expression> {
+    vec![Expression::Meta { register: 0, key: Meta::Family }, compare(0, &[family])]
 }
 
 /// Goes on if four registers hold an interface's name.

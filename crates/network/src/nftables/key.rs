@@ -1,8 +1,8 @@
 //! The keys and elements of sets and maps.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::Verdict;
 
@@ -13,6 +13,8 @@ pub enum DataType {
     Integer,
     /// An IPv4 address.
     Ipv4Address,
+    /// An IPv6 address.
+    Ipv6Address,
     /// A transport protocol's number.
     Protocol,
     /// A port.
@@ -32,7 +34,7 @@ impl DataType {
             Self::Integer | Self::Ipv4Address | Self::Mark => 4,
             Self::Protocol => 1,
             Self::Port => 2,
-            Self::InterfaceName | Self::Verdict => 16,
+            Self::InterfaceName | Self::Ipv6Address | Self::Verdict => 16,
         }
     }
 
@@ -41,6 +43,7 @@ impl DataType {
         match self {
             Self::Integer => 4,
             Self::Ipv4Address => 7,
+            Self::Ipv6Address => 8,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Mark => 19,
@@ -60,9 +63,12 @@ impl Key {
         Self::default()
     }
 
-    /// Adds an IPv4 address.
-    pub fn address(self, address: Ipv4Addr) -> Self {
-        self.field(&address.octets())
+    /// Adds an address, four or sixteen bytes.
+    pub fn address(self, address: impl Into<IpAddr>) -> Self {
+        match address.into() {
+            IpAddr::V4(address) => self.field(&address.octets()),
+            IpAddr::V6(address) => self.field(&address.octets()),
+        }
     }
 
     /// Adds a transport protocol's number.
@@ -146,6 +152,20 @@ pub fn network_elements(networks: &[Ipv4Net]) -> Vec<Element> {
         elements.push(Element::new(Key::new().address(network.network())));
         if let Some(end) = u32::from(network.broadcast()).checked_add(1) {
             let key = Key::new().address(Ipv4Addr::from(end));
+            elements.push(Element { interval_end: true, ..Element::new(key) });
+        }
+    }
+    elements
+}
+
+/// As [`network_elements`], for IPv6.
+pub fn ipv6_network_elements(networks: &[Ipv6Net]) -> Vec<Element> {
+    let networks: Vec<_> = networks.iter().map(Ipv6Net::trunc).collect();
+    let mut elements = Vec::new();
+    for network in Ipv6Net::aggregate(&networks) {
+        elements.push(Element::new(Key::new().address(network.network())));
+        if let Some(end) = u128::from(network.broadcast()).checked_add(1) {
+            let key = Key::new().address(Ipv6Addr::from(end));
             elements.push(Element { interval_end: true, ..Element::new(key) });
         }
     }

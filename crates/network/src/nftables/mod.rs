@@ -8,6 +8,7 @@
 mod expression;
 mod key;
 mod transaction;
+mod watch;
 
 use std::io;
 
@@ -16,10 +17,11 @@ use rustix::net::netlink;
 
 pub use expression::{
     AddressKind, Comparison, Conntrack, Expression, Meta, PayloadBase, Reject, SetUpdate, accept, compare,
-    compare_name, drop_packet, goto, jump, payload, source_address, verdict,
+    compare_name, differ, drop_packet, goto, is_family, jump, payload, source_address, verdict,
 };
-pub use key::{DataType, Element, ElementData, Key, network_elements};
+pub use key::{DataType, Element, ElementData, Key, ipv6_network_elements, network_elements};
 pub use transaction::{BaseChain, ChainKind, Hook, Set, Transaction};
+pub use watch::Watch;
 
 use crate::netlink::{Attributes, Batch, Socket};
 use crate::{Error, Result};
@@ -90,6 +92,11 @@ impl Nftables {
     /// Opens a socket in the caller's namespace.
     pub fn open() -> Result<Self> {
         Ok(Self { socket: Mutex::new(Socket::open(Some(netlink::NETFILTER))?) })
+    }
+
+    /// The number by which the kernel names this socket in what it tells of changes.
+    pub(crate) fn port(&self) -> u32 {
+        self.socket.lock().port()
     }
 
     /// Does everything in the transaction or nothing. The error names the first step that was refused.

@@ -128,6 +128,14 @@ impl Transaction {
         self.step(NFT_MSG_DELTABLE, 0, label, |_| {});
     }
 
+    /// Deletes the table of the same name in another family, if there is one.
+    pub fn delete_table_of(&mut self, family: Family) {
+        let own = std::mem::replace(&mut self.family, family);
+        self.add_table();
+        self.delete_table();
+        self.family = own;
+    }
+
     /// Makes a chain that rules jump to, if it is not there.
     pub fn add_chain(&mut self, chain: &str) {
         let label = format!("add chain {} {chain}", self.table);

@@ -31,12 +31,13 @@ pub(crate) fn net(text: &str) -> Ipv4Net {
 pub(crate) fn bridge(name: &str, subnet: &str) -> FirewallBridge {
     FirewallBridge {
         name: name.to_owned(),
-        subnet: net(subnet),
+        subnets: vec![subnet.parse().unwrap()],
         internal: false,
         masquerade: true,
         inter_container: true,
         routed: false,
         reachable: false,
+        direct_ports: false,
     }
 }
 
@@ -47,7 +48,12 @@ impl Host {
     }
 
     pub(crate) fn add_bridge(&self, name: &str, gateway: &str) {
-        let bridge = Bridge { name: name.to_owned(), mtu: 1500, addresses: vec![gateway.parse().unwrap()] };
+        let bridge = Bridge {
+            name: name.to_owned(),
+            mtu: 1500,
+            addresses: vec![gateway.parse().unwrap()],
+            alias: String::new(),
+        };
         self.netlink.create_bridge(&bridge).unwrap();
     }
 
@@ -81,32 +87,36 @@ impl Host {
 }
 
 pub(crate) fn attachment(path: &Path, name: &str, bridge: &str, address: &str) -> Attachment {
-    let address: Ipv4Net = address.parse().unwrap();
-    let gateway = Ipv4Addr::from(u32::from(address.network()) + 1);
+    let address: IpNet = address.parse().unwrap();
+    let mac = match address.addr() {
+        IpAddr::V4(address) => MacAddress::from_ipv4(address),
+        IpAddr::V6(_) => MacAddress::random(),
+    };
     Attachment {
         bridge: bridge.to_owned(),
         host_name: format!("v{name}"),
         namespace: path.to_owned(),
         name: "eth0".to_owned(),
-        mac: MacAddress::from_ipv4(address.addr()),
-        addresses: vec![IpNet::V4(address)],
-        gateways: vec![IpAddr::V4(gateway)],
+        mac,
+        addresses: vec![address],
+        gateways: vec![dray_network::pool::first_host(address)],
         mtu: 1500,
         hairpin: true,
         isolated: false,
+        alias: "dray-test".to_owned(),
     }
 }
 
 /// Answers every connection with the address it came from. Without a namespace: on the host.
 pub(crate) fn serve(namespace: Option<&Path>, port: u16) {
-    let bind = move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let bind = move || TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).unwrap();
     let listener = match namespace {
         Some(path) => namespace::within(path, || Ok(bind())).unwrap(),
         None => bind(),
     };
     std::thread::spawn(move || {
         while let Ok((mut connection, peer)) = listener.accept() {
-            let _ = connection.write_all(peer.ip().to_string().as_bytes());
+            let _ = connection.write_all(peer.ip().to_canonical().to_string().as_bytes());
             let _ = connection.shutdown(Shutdown::Write);
         }
     });

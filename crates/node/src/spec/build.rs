@@ -210,6 +210,7 @@ pub(crate) fn host_ports(pod: &Pod) -> Vec<PortBinding> {
                 protocol,
                 host_address: address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
                 host_port,
+                host_port_last: 0,
             })
         })
         .collect()
