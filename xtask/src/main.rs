@@ -9,6 +9,7 @@ mod check;
 mod daemon;
 mod demo;
 mod schemas;
+mod suite;
 mod tools;
 
 use std::{
@@ -31,6 +32,9 @@ Tasks:
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
+  suite NAME
+        Run a test suite that is too long or too large for every change:
+        faults     the daemon killed at every failpoint and at random moments
   schemas OPENAPI MESSAGES OUTPUT
         Generate the schemas of the Kubernetes kinds from the sources of k8s-openapi (one version's folder)
         and of k8s-pb.
@@ -117,6 +121,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::run(repository(), ""),
         ["bench", part] => bench::run(repository(), part),
         ["demo"] => demo::run(repository()),
+        ["suite", name] => suite::run(repository(), name),
         ["test"] => check::everything(repository()),
         ["schemas", openapi, messages, output] => {
             schemas::generate(Path::new(openapi), Path::new(messages), Path::new(output))
