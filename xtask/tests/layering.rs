@@ -10,9 +10,10 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 16] = [
+const LAYERS: [(&str, May); 17] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
+    ("dray-oci", May::Know(&["dray-runtime"])),
     ("dray-image", May::Know(&[])),
     ("dray-network", May::Know(&[])),
     ("dray-machinery", May::Know(&[])),

@@ -26,6 +26,13 @@ pub(crate) enum Command {
     Down(DownOptions),
     /// Say what the host offers and what it lacks.
     Doctor,
+    /// Run containers from OCI bundles, with the command line of runc.
+    #[command(disable_help_flag = true)]
+    Runtime {
+        /// See `dray runtime --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     #[command(flatten)]
     Docker(DockerCommand),
     /// Talk to the Kubernetes API: get, apply, logs and the like.

@@ -19,6 +19,9 @@ use crate::arguments::{Arguments, Command, KubectlOptions};
 fn main() -> std::process::ExitCode {
     // A shim must have one thread from its first instruction on.
     dray_runtime::shim::main_if_requested();
+    if let Some(code) = dray_oci::main_if_requested() {
+        return code;
+    }
     if called_as("docker") {
         return dray_cli::docker::main(&Docker::parse());
     }
@@ -33,6 +36,8 @@ fn main() -> std::process::ExitCode {
         Command::Docker(command) => {
             return dray_cli::docker::main(&Docker { host: arguments.host, command });
         }
+        // Answered above already: a container is made by one thread.
+        Command::Runtime { .. } => return std::process::ExitCode::FAILURE,
         Command::Kubectl(KubectlOptions { options, command }) => {
             return dray_cli::kubectl::main(&Kubectl { options, command });
         }

@@ -38,6 +38,31 @@ impl Executable {
         }
     }
 
+    /// Runs the calling process anew from a read-only view of its binary, unless it runs from one already.
+    ///
+    /// For a process that makes containers without a shim: what they could get at through `/proc` is the view. Must be
+    /// called while the process has one thread. Arguments, environment and inherited descriptors stay.
+    pub fn become_read_only() -> Result<()> {
+        use std::os::unix::process::CommandExt as _;
+        let path = std::path::Path::new("/proc/self/exe");
+        let failed = |source| Error::File { operation: "open", path: path.into(), source };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let own = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        let system = rustix::fs::fstatvfs(&own).to("look at this binary")?;
+        let sealed = rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE));
+        if system.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) || sealed {
+            return Ok(());
+        }
+        drop(own);
+        let executable = Self::open()?;
+        let mut words = std::env::args_os();
+        let mut command = std::process::Command::new(executable.path());
+        if let Some(name) = words.next() {
+            command.arg0(name);
+        }
+        Err(Error::System { operation: "run this binary anew", source: command.args(words).exec() })
+    }
+
     fn read_only_clone() -> io::Result<OwnedFd> {
         clone_read_only(std::path::Path::new("/proc/self/exe"))
     }

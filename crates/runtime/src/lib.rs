@@ -33,3 +33,4 @@ pub use error::{Error, Result};
 pub use executable::Executable;
 pub use launch::LaunchSpec;
 pub use process::Process;
+pub use timestamp::rfc3339;
