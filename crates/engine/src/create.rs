@@ -97,7 +97,11 @@ impl Engine {
             containers.by_id.insert(id.clone(), ContainerHandle::new(record.clone()));
         }
         self.publish(&record, "create", &[]);
-        Ok(Created { id, warnings: Vec::new() })
+        let mut warnings = Vec::new();
+        if record.spec.network == NetworkMode::Host && !record.spec.ports.is_empty() {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
+        Ok(Created { id, warnings })
     }
 
     fn make(&self, spec: ContainerSpec, image: &Image, id: &Id, name: &str) -> Result<ContainerRecord> {
