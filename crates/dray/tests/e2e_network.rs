@@ -7,6 +7,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -488,9 +489,9 @@ fn ports_are_published_in_every_way() {
     );
 
     // A flow of UDP does not outlive the container it went to.
-    let echo = |name: &str, answer: &str| {
-        let script = format!("while :; do echo {answer} | nc -u -l -p 9000 -w 1; done");
-        daemon.ok(&["run", "-d", "--name", name, "-p", "9100:9000/udp", "box", "sh", "-c", &script]);
+    let echo = |name: &str, answer: &'static str| {
+        daemon.ok(&["run", "-d", "--name", name, "-p", "9100:9000/udp", "box", "sleep", "1000"]);
+        answer_datagrams(&inspect(&daemon, name, "{{.State.Pid}}"), answer);
     };
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -513,6 +514,23 @@ fn ports_are_published_in_every_way() {
     daemon.ok(&remove);
     assert_eq!(ask("127.0.0.1:8080"), None);
     daemon.ok(&["network", "rm", "apart"]);
+}
+
+/// Answers datagrams on port 9000 in the network of a process, from a thread of ours: the image has no such server.
+fn answer_datagrams(pid: &str, answer: &'static str) {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let bind = move || {
+        let network = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), network).unwrap();
+        UdpSocket::bind("0.0.0.0:9000").unwrap()
+    };
+    let socket = std::thread::spawn(bind).join().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(answer.as_bytes(), peer);
+        }
+    });
 }
 
 #[test]
