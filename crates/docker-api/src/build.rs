@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use crate::Api;
 use crate::body::{self, Body};
-use crate::create::{self, UlimitRequest};
+use crate::create::UlimitRequest;
+use crate::endpoints;
 use crate::error::{ApiError, Result};
 use crate::query::Query;
 
@@ -77,7 +78,7 @@ fn build_request(query: &Query) -> Result<BuildRequest> {
         pull: query.flag("pull"),
         network: match query.get("networkmode").unwrap_or_default() {
             "" | "default" | "bridge" => NetworkMode::Default,
-            other => create::network_mode(other),
+            other => endpoints::network_mode(other),
         },
         resources,
         ulimits: limits.into_iter().map(Ulimit::from).collect(),

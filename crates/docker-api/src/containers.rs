@@ -11,7 +11,7 @@ use crate::Api;
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
-use crate::hijack::{self, DetachKeys};
+use crate::hijack::{self, DetachKeys, Framing, Session};
 use crate::query::Query;
 
 pub(crate) async fn start(api: &Api, id: &str) -> Result<Response<Body>> {
@@ -100,6 +100,13 @@ pub(crate) async fn remove(api: &Api, id: &str, query: &Query) -> Result<Respons
     Ok(body::empty(StatusCode::NO_CONTENT))
 }
 
+/// `docker rm --link`: one container no longer knows another by a name of its own.
+pub(crate) async fn remove_link(api: &Api, id: &str, alias: &str) -> Result<Response<Body>> {
+    let container = api.engine.container(id)?;
+    api.engine.remove_link(&container, alias).await?;
+    Ok(body::empty(StatusCode::NO_CONTENT))
+}
+
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["label", "label!", "until"])?;
     let (mut deleted, mut freed) = (Vec::new(), 0);
@@ -139,15 +146,23 @@ pub(crate) async fn attach(
         stderr: query.flag("stderr") && !record.spec.tty,
     };
     let keys = DetachKeys::parse(query.non_empty("detachKeys"))?;
+    let before = query.flag("logs").then(|| crate::logs::past(api, &container, options)).transpose()?;
+    let keys = (options.stdin && record.spec.tty).then_some(keys);
     if !query.flag("stream") {
-        // Only the past was asked for; it is in the log.
-        return crate::logs::past(api, &container, options);
+        // Only the past was asked for.
+        let session = Session { before, process: None, framing: Framing::AsIs };
+        return Ok(hijack::answer(
+            request,
+            record.spec.tty,
+            None,
+            std::future::ready(Some(session)),
+            std::future::ready(()),
+        ));
     }
     let receiver = api.engine.attach(&container, options).await?;
-    let keys = (options.stdin && record.spec.tty).then_some(keys);
     let connect = async move {
         match receiver.await {
-            Ok(Ok(stream)) => Some(stream),
+            Ok(Ok(stream)) => Some(Session { before, ..Session::with(stream) }),
             Ok(Err(error)) => {
                 tracing::warn!(error = %error.chain(), "cannot join a container");
                 None

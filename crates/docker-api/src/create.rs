@@ -16,9 +16,12 @@ use serde_json::{Value, json};
 
 use crate::Api;
 use crate::body::{self, Body};
+use crate::endpoints::{self, EndpointRequest};
 use crate::error::{ApiError, Result};
 use crate::limits;
+use crate::mounts::{MountRequest, parse_bind, parse_mount, parse_tmpfs};
 use crate::query::Query;
+use crate::wire::request;
 
 /// A string or a list of strings, as Docker takes commands.
 #[derive(Clone, Debug)]
@@ -37,22 +40,6 @@ impl<'de> Deserialize<'de> for Words {
             Either::Many(words) => words,
         }))
     }
-}
-
-/// Docker's clients send `null` for what is empty.
-fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> std::result::Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-macro_rules! request {
-    ($(#[$meta:meta])* $visibility:vis $name:ident { $($field:ident : $kind:ty = $wire:literal),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default)]
-        $visibility struct $name { $(#[serde(rename = $wire, deserialize_with = "nullable")] $field: $kind,)* }
-    };
 }
 
 request! {
@@ -146,32 +133,6 @@ impl From<UlimitRequest> for Ulimit {
 }
 
 request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
-request! {
-    pub(crate) EndpointRequest {
-        aliases: Vec<String> = "Aliases",
-        addresses: AddressRequest = "IPAMConfig",
-        mac: String = "MacAddress",
-        links: Vec<String> = "Links",
-        driver_options: BTreeMap<String, String> = "DriverOpts",
-        gateway_priority: i64 = "GwPriority",
-    }
-}
-request! { AddressRequest { ipv4: String = "IPv4Address", ipv6: String = "IPv6Address" } }
-request! {
-    MountRequest {
-        kind: String = "Type",
-        source: String = "Source",
-        target: String = "Target",
-        read_only: bool = "ReadOnly",
-        bind: BindOptions = "BindOptions",
-        volume: VolumeOptions = "VolumeOptions",
-        tmpfs: TmpfsOptions = "TmpfsOptions",
-    }
-}
-request! { BindOptions { propagation: String = "Propagation", create: bool = "CreateMountpoint" } }
-request! { VolumeOptions { no_copy: bool = "NoCopy" } }
-request! { TmpfsOptions { size: Option<u64> = "SizeBytes", mode: Option<u32> = "Mode" } }
-
 pub(crate) async fn container(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
     let bytes = body::read_all(incoming).await?;
     if bytes.is_empty() {
@@ -219,11 +180,11 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
     let restart = restart_policy(&host.restart)?;
     let ports = port_bindings(&host.port_bindings)?;
     let (seccomp, no_new_privileges) = security_options(&host.security_opt)?;
-    let network = network_mode(&host.network_mode);
+    let network = endpoints::network_mode(&host.network_mode);
     let endpoints = networking
         .endpoints
         .into_iter()
-        .map(|(name, endpoint)| Ok((network_name(&name), endpoint_spec(endpoint)?)))
+        .map(|(name, endpoint)| Ok((endpoints::network_name(&name), endpoints::spec(endpoint)?)))
         .collect::<Result<BTreeMap<_, _>>>()?;
     let endpoints = with_legacy_options(endpoints, &network, host.links, request.mac);
     let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -368,96 +329,6 @@ fn volumes_from(api: &Api, from: &str, spec: &mut ContainerSpec) -> Result<()> {
     Ok(())
 }
 
-/// `SOURCE:TARGET[:OPTIONS]`, a source that is no absolute path being a volume.
-fn parse_bind(bind: &str) -> Result<Mount> {
-    let invalid = || ApiError::bad_request(format!("invalid volume specification: '{bind}'"));
-    let parts: Vec<&str> = bind.split(':').collect();
-    let (source, target, options) = match parts.as_slice() {
-        [source, target] => (*source, *target, ""),
-        [source, target, options] => (*source, *target, *options),
-        _ => return Err(invalid()),
-    };
-    if source.is_empty() || target.is_empty() {
-        return Err(invalid());
-    }
-    let mut mount = Mount {
-        source: if source.starts_with('/') {
-            MountSource::Bind { path: source.to_owned(), create: true }
-        } else {
-            MountSource::Volume { name: source.to_owned(), no_copy: false }
-        },
-        target: target.to_owned(),
-        read_only: false,
-        propagation: String::new(),
-    };
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => mount.read_only = true,
-            // SELinux labels mean nothing where there is no SELinux.
-            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" => {
-                if let MountSource::Volume { no_copy, .. } = &mut mount.source {
-                    *no_copy = true;
-                }
-            }
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                mount.propagation = option.to_owned();
-            }
-            _ => return Err(ApiError::bad_request(format!("invalid mode: {options}"))),
-        }
-    }
-    Ok(mount)
-}
-
-fn parse_mount(mount: MountRequest) -> Result<Mount> {
-    let source = match mount.kind.as_str() {
-        "bind" => MountSource::Bind { path: mount.source, create: mount.bind.create },
-        "volume" => MountSource::Volume { name: mount.source, no_copy: mount.volume.no_copy },
-        "tmpfs" => MountSource::Tmpfs { size: mount.tmpfs.size, mode: mount.tmpfs.mode, options: Vec::new() },
-        other => return Err(ApiError::bad_request(format!("mount type unknown: {other:?}"))),
-    };
-    if mount.target.is_empty() {
-        return Err(ApiError::bad_request("invalid mount config: field Target must not be empty"));
-    }
-    Ok(Mount {
-        source,
-        target: mount.target,
-        read_only: mount.read_only,
-        propagation: mount.bind.propagation,
-    })
-}
-
-fn parse_tmpfs(target: &str, options: &str) -> Result<Mount> {
-    let invalid = |option: &str| ApiError::bad_request(format!("invalid tmpfs option {option:?}"));
-    let (mut size, mut mode, mut read_only, mut others) = (None, None, false, Vec::new());
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("size", value)) => size = Some(parse_size(value).ok_or_else(|| invalid(option))?),
-            Some(("mode", value)) => {
-                mode = Some(u32::from_str_radix(value, 8).map_err(|_| invalid(option))?);
-            }
-            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => others.push(option.to_owned()),
-            Some(_) => return Err(invalid(option)),
-            None if option == "ro" => read_only = true,
-            None => others.push(option.to_owned()),
-        }
-    }
-    let source = MountSource::Tmpfs { size, mode, options: others };
-    Ok(Mount { source, target: target.to_owned(), read_only, propagation: String::new() })
-}
-
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
 fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<Vec<PortBinding>> {
     let mut ports = Vec::new();
     for (port, hosts) in bindings {
@@ -533,22 +404,6 @@ fn security_options(options: &[String]) -> Result<(SeccompMode, bool)> {
     Ok((seccomp, no_new_privileges))
 }
 
-fn network_name(name: &str) -> String {
-    if name == "default" { "bridge".to_owned() } else { name.to_owned() }
-}
-
-pub(crate) fn network_mode(mode: &str) -> NetworkMode {
-    match mode {
-        "" | "default" | "bridge" => NetworkMode::Default,
-        "host" => NetworkMode::Host,
-        "none" => NetworkMode::None,
-        other => match other.strip_prefix("container:") {
-            Some(name) => NetworkMode::Container(name.to_owned()),
-            None => NetworkMode::Named(other.to_owned()),
-        },
-    }
-}
-
 /// Links and a hardware address that were given for the container are for its first network.
 fn with_legacy_options(
     mut endpoints: BTreeMap<String, EndpointSpec>,
@@ -575,24 +430,6 @@ fn with_legacy_options(
     endpoints
 }
 
-pub(crate) fn endpoint_spec(request: EndpointRequest) -> Result<EndpointSpec> {
-    fn address<T: std::str::FromStr>(text: &str, version: &str) -> Result<Option<T>> {
-        let invalid = |_| {
-            ApiError::bad_request(format!("invalid endpoint settings:\ninvalid {version} address: {text}"))
-        };
-        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
-    }
-    Ok(EndpointSpec {
-        address: address(&request.addresses.ipv4, "IPv4")?,
-        ipv6_address: address(&request.addresses.ipv6, "IPv6")?,
-        aliases: request.aliases,
-        mac: Some(request.mac).filter(|mac| !mac.is_empty()),
-        links: request.links,
-        driver_options: request.driver_options,
-        gateway_priority: request.gateway_priority,
-    })
-}
-
 fn namespace_mode(mode: &str, what: &str) -> Result<NamespaceMode> {
     match mode {
         "" | "none" | "private" | "shareable" => Ok(NamespaceMode::Private),
@@ -609,18 +446,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn binds_are_paths_or_volumes() {
-        let bind = parse_bind("/a:/b:ro,rshared").unwrap();
-        assert!(bind.read_only && bind.propagation == "rshared");
-        assert_eq!(bind.source, MountSource::Bind { path: "/a".into(), create: true });
-        let volume = parse_bind("data:/b:nocopy").unwrap();
-        assert_eq!(volume.source, MountSource::Volume { name: "data".into(), no_copy: true });
-        for text in ["", ":", "a", "a:", "/a:/b:bogus", "a:b:c:d"] {
-            assert!(parse_bind(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn commands_are_words_or_one_word() {
         let request: CreateRequest = serde_json::from_value(json!({
             "Image": "x", "Cmd": "true", "Entrypoint": ["a", "b"], "Env": null, "HostConfig": { "Binds": null }
@@ -628,13 +453,5 @@ mod tests {
         .unwrap();
         assert_eq!(request.cmd.unwrap().0, ["true"]);
         assert_eq!(request.entrypoint.unwrap().0, ["a", "b"]);
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("10m"), Some(10 << 20));
-        assert_eq!(parse_size("1KB"), Some(1024));
-        assert_eq!(parse_size("x"), None);
-        assert_eq!(parse_size("99999999999999999999g"), None);
     }
 }

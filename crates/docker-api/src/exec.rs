@@ -1,6 +1,6 @@
 //! Execs.
 
-use dray_engine::{ExecSpec, TerminalSize};
+use dray_engine::{Error as EngineError, ExecSpec, TerminalSize};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::Api;
 use crate::body::{self, Body};
 use crate::containers;
 use crate::error::{ApiError, Result};
-use crate::hijack::{self, DetachKeys};
+use crate::hijack::{self, DetachKeys, Framing, Session};
 use crate::query::Query;
 
 #[derive(Default, Deserialize)]
@@ -52,6 +52,7 @@ pub(crate) async fn create(api: &Api, id: &str, incoming: Incoming) -> Result<Re
 #[serde(rename_all = "PascalCase", default)]
 struct StartExec {
     detach: bool,
+    tty: bool,
     console_size: Option<[u16; 2]>,
 }
 
@@ -62,8 +63,24 @@ pub(crate) async fn start(api: &Api, id: &str, request: Request<Incoming>) -> Re
     let options: StartExec = body::read_json(incoming).await?;
     let request = Request::from_parts(parts, ());
     let size = options.console_size.map(|[height, width]| TerminalSize { width, height });
-    let stream = api.engine.start_exec(id, options.detach, size).await?;
-    let Some(stream) = stream else { return Ok(body::empty(StatusCode::OK)) };
+    let framing = match (exec.spec.tty, options.tty) {
+        (true, false) => Framing::Framed,
+        (false, true) => Framing::Unframed,
+        _ => Framing::AsIs,
+    };
+    let session = match api.engine.start_exec(id, options.detach, size).await {
+        Ok(None) => return Ok(body::empty(StatusCode::OK)),
+        Ok(Some(stream)) => Session { framing, ..Session::with(stream) },
+        // Who listens is told in the stream, as Docker does, and finds the exit code by a look at the exec.
+        Err(EngineError::Start { message, .. }) if !options.detach => {
+            let framing = if options.tty { Framing::AsIs } else { Framing::Framed };
+            let message = format!(
+                "OCI runtime exec failed: exec failed: unable to start container process: {message}: unknown\r\n"
+            );
+            Session::message(&message, framing)
+        }
+        Err(error) => return Err(error.into()),
+    };
     let keys = DetachKeys::parse(exec.spec.detach_keys.as_deref())?;
     let keys = (exec.spec.stdin && exec.spec.tty).then_some(keys);
     let (engine, id) = (api.engine.clone(), id.to_owned());
@@ -71,7 +88,7 @@ pub(crate) async fn start(api: &Api, id: &str, request: Request<Incoming>) -> Re
         // The client asks for the exit code as soon as the stream ends.
         let _ = engine.wait_exec(&id).await;
     };
-    Ok(hijack::answer(request, exec.spec.tty, keys, std::future::ready(Some(stream)), ended))
+    Ok(hijack::answer(request, options.tty, keys, std::future::ready(Some(session)), ended))
 }
 
 pub(crate) async fn resize(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
@@ -38,28 +39,89 @@ impl DetachKeys {
     }
 }
 
+/// What a client that stays connected is given.
+pub(crate) struct Session {
+    /// What comes before everything else: the log so far, or a message.
+    pub(crate) before: Option<mpsc::Receiver<Bytes>>,
+    /// The process; without one the session ends after what comes before.
+    pub(crate) process: Option<UnixStream>,
+    /// How its output becomes what the client has asked for.
+    pub(crate) framing: Framing,
+}
+
+impl Session {
+    /// The process alone, its output as it is.
+    pub(crate) fn with(process: UnixStream) -> Self {
+        Self { before: None, process: Some(process), framing: Framing::AsIs }
+    }
+
+    /// A message instead of a process.
+    pub(crate) fn message(text: &str, framing: Framing) -> Self {
+        let (sender, before) = mpsc::channel(1);
+        let bytes = match framing {
+            Framing::Framed => frame(text.as_bytes()),
+            Framing::AsIs | Framing::Unframed => Bytes::copy_from_slice(text.as_bytes()),
+        };
+        // There is room for it.
+        let _ = sender.try_send(bytes);
+        Self { before: Some(before), process: None, framing: Framing::AsIs }
+    }
+}
+
+/// What is done to output on its way. Who starts an exec may want another form than it has by its terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// It goes on as it is.
+    AsIs,
+    /// Raw output is put into frames of the standard output.
+    Framed,
+    /// Frames are opened, and all streams are one.
+    Unframed,
+}
+
+/// A frame of the standard output.
+fn frame(bytes: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(8 + bytes.len());
+    framed.put_slice(&[1, 0, 0, 0]);
+    framed.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    framed.put_slice(bytes);
+    framed.freeze()
+}
+
 /// Answers with an upgrade, or with an ordinary body when the client did not ask for one, and then joins the client
-/// with the stream that `connect` gives. A stream that has ended is closed when `ended` is done: what the client asks
-/// next must see the end, too.
+/// with what `connect` gives. A stream that has ended is closed when `ended` is done: what the client asks next must
+/// see the end, too.
 pub(crate) fn answer<B>(
     mut request: Request<B>,
-    tty: bool,
+    raw: bool,
     keys: Option<DetachKeys>,
-    connect: impl Future<Output = Option<UnixStream>> + Send + 'static,
+    connect: impl Future<Output = Option<Session>> + Send + 'static,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> Response<Body> {
-    let content_type = if tty { RAW } else { MULTIPLEXED };
+    let content_type = if raw { RAW } else { MULTIPLEXED };
     if !request.headers().contains_key(header::UPGRADE) {
         let (sender, response) = body::stream(content_type);
         tokio::spawn(async move {
-            let Some(mut stream) = connect.await else { return };
-            let mut buffer = vec![0; BUFFER];
-            while let Ok(n @ 1..) = stream.read(&mut buffer).await {
-                if sender.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
-                    return;
+            let Some(session) = connect.await else { return };
+            let (ours, mut theirs) = tokio::io::duplex(BUFFER);
+            let joined = join(ours, session, None, ended);
+            let sent = async {
+                let mut buffer = vec![0; BUFFER];
+                while let Ok(n @ 1..) = theirs.read(&mut buffer).await {
+                    if sender.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
+                        return;
+                    }
                 }
+            };
+            // What is written at the end is still sent after the join.
+            let joined = async {
+                joined.await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                () = joined => {}
+                () = sent => {}
             }
-            ended.await;
         });
         return response;
     }
@@ -67,8 +129,8 @@ pub(crate) fn answer<B>(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                if let Some(stream) = connect.await {
-                    join(TokioIo::new(upgraded), stream, keys, ended).await;
+                if let Some(session) = connect.await {
+                    join(TokioIo::new(upgraded), session, keys, ended).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
@@ -85,11 +147,22 @@ pub(crate) fn answer<B>(
 /// Copies both ways until the process has closed its output, or the client has gone or typed the keys.
 async fn join(
     client: impl AsyncRead + AsyncWrite,
-    process: UnixStream,
+    session: Session,
     keys: Option<DetachKeys>,
     ended: impl Future<Output = ()>,
 ) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
+    if let Some(mut before) = session.before {
+        while let Some(bytes) = before.recv().await {
+            if to_client.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    }
+    let Some(process) = session.process else {
+        let _ = to_client.shutdown().await;
+        return;
+    };
     let (mut from_process, mut to_process) = process.into_split();
     let input = async {
         let detached = match keys {
@@ -106,13 +179,47 @@ async fn join(
         }
     };
     let output = async {
-        let _ = tokio::io::copy(&mut from_process, &mut to_client).await;
+        let _ = match session.framing {
+            Framing::AsIs => tokio::io::copy(&mut from_process, &mut to_client).await.map(drop),
+            Framing::Framed => copy_framed(&mut from_process, &mut to_client).await,
+            Framing::Unframed => copy_unframed(&mut from_process, &mut to_client).await,
+        };
         ended.await;
-        let _ = to_client.shutdown().await;
     };
     tokio::select! {
         () = input => {}
         () = output => {}
+    }
+    let _ = to_client.shutdown().await;
+}
+
+async fn copy_framed(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        to.write_all(&frame(&buffer[..n])).await?;
+        to.flush().await?;
+    }
+}
+
+async fn copy_unframed(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    loop {
+        let mut header = [0; 8];
+        match from.read_exact(&mut header).await {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        };
+        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        tokio::io::copy(&mut (&mut *from).take(u64::from(length)), to).await?;
     }
 }
 
@@ -159,6 +266,16 @@ mod tests {
         for text in ["", "ctrl-", "ctrl-1", "ab", "a,,b"] {
             assert!(DetachKeys::parse(Some(text)).is_err(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn output_is_framed_and_unframed() {
+        let (mut framed, mut plain) = (Vec::new(), Vec::new());
+        copy_framed(&mut &b"hello"[..], &mut framed).await.unwrap();
+        assert_eq!(framed, b"\x01\0\0\0\0\0\0\x05hello");
+        framed.extend_from_slice(b"\x02\0\0\0\0\0\0\x01!");
+        copy_unframed(&mut &framed[..], &mut plain).await.unwrap();
+        assert_eq!(plain, b"hello!");
     }
 
     #[tokio::test]

@@ -10,12 +10,14 @@ use serde_json::{Map, Value, json};
 use crate::Api;
 use crate::body::{self, Body};
 use crate::duration::rfc3339;
+use crate::endpoints;
 use crate::error::Result;
 use crate::query::Query;
+use crate::version::Version;
 
-pub(crate) fn container(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
+pub(crate) fn container(api: &Api, id: &str, query: &Query, version: Version) -> Result<Response<Body>> {
     let record = api.engine.container(id)?.record();
-    let mut value = document(&api.engine, &record);
+    let mut value = document(&api.engine, &record, version);
     if query.flag("size") {
         let written = api.engine.written_size(&record);
         value["SizeRw"] = json!(written);
@@ -24,7 +26,7 @@ pub(crate) fn container(api: &Api, id: &str, query: &Query) -> Result<Response<B
     body::json(StatusCode::OK, &value)
 }
 
-fn document(engine: &Engine, record: &ContainerRecord) -> Value {
+fn document(engine: &Engine, record: &ContainerRecord, version: Version) -> Value {
     let directory = engine.config().data_dir.join("containers").join(record.id.as_str());
     let file = |name: &str| directory.join(name).display().to_string();
     let (path, args) = record.args.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
@@ -56,7 +58,7 @@ fn document(engine: &Engine, record: &ContainerRecord) -> Value {
         },
         "Mounts": mounts(engine, record),
         "Config": config(record),
-        "NetworkSettings": network_settings(record),
+        "NetworkSettings": network_settings(record, version),
     })
 }
 
@@ -137,7 +139,7 @@ fn host_config(record: &ContainerRecord) -> Value {
         "CapAdd": null, "CapDrop": null, "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [],
         "ExtraHosts": null, "GroupAdd": null, "IpcMode": "private", "Cgroup": "", "Links": null, "OomScoreAdj": 0,
         "PidMode": "", "Privileged": false, "PublishAllPorts": false, "ReadonlyRootfs": false, "SecurityOpt": null,
-        "UTSMode": "", "UsernsMode": "", "ShmSize": 67_108_864, "Runtime": "dray", "Isolation": "",
+        "UTSMode": "", "UsernsMode": "", "ShmSize": 67_108_864, "Runtime": "runc", "Isolation": "",
         "CpuShares": 0, "Memory": 0, "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0,
         "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
         "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0,
@@ -171,6 +173,21 @@ fn host_config(record: &ContainerRecord) -> Value {
         if let Some(value) = value {
             config[name] = json!(value);
         }
+    }
+    if config["Runtime"] == json!("") {
+        config["Runtime"] = json!("runc");
+    }
+    if config["LogConfig"]["Type"] == json!("") {
+        config["LogConfig"]["Type"] = json!("json-file");
+    }
+    let links = record.spec.endpoints.get("bridge").map_or(&[][..], |place| &place.links);
+    config["Links"] = Value::Null;
+    if !links.is_empty() {
+        let full = links.iter().map(|link| {
+            let (other, alias) = link.split_once(':').unwrap_or((link, link));
+            format!("/{}:/{}/{alias}", other.trim_start_matches('/'), record.name)
+        });
+        config["Links"] = full.collect();
     }
     if config["ShmSize"] == json!(0) {
         config["ShmSize"] = json!(67_108_864);
@@ -220,21 +237,21 @@ pub(crate) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
         .collect()
 }
 
-fn network_settings(record: &ContainerRecord) -> Value {
+fn network_settings(record: &ContainerRecord, version: Version) -> Value {
     // One that runs and has left all its networks is in none.
     let is_outside = record.state.status == Status::Running
         && matches!(record.spec.network, NetworkMode::Default | NetworkMode::Named(_));
     let networks: Map<String, Value> = if record.endpoints.is_empty() && !is_outside {
-        stopped_networks(record)
+        stopped_networks(record, version)
     } else {
         record
             .endpoints
             .iter()
-            .map(|endpoint| (endpoint.network_name.clone(), self::endpoint(record, endpoint)))
+            .map(|endpoint| (endpoint.network_name.clone(), endpoints::document(record, endpoint, version)))
             .collect()
     };
     let first = record.endpoints.first().filter(|endpoint| endpoint.network_name == "bridge");
-    let shown = first.map(|endpoint| self::endpoint(record, endpoint));
+    let shown = first.map(|endpoint| endpoints::document(record, endpoint, version));
     let of_first =
         |name: &str, otherwise: Value| shown.as_ref().map_or(otherwise, |shown: &Value| shown[name].clone());
     json!({
@@ -255,7 +272,7 @@ fn network_settings(record: &ContainerRecord) -> Value {
 }
 
 /// The networks that a container which does not run will be in.
-fn stopped_networks(record: &ContainerRecord) -> Map<String, Value> {
+fn stopped_networks(record: &ContainerRecord, version: Version) -> Map<String, Value> {
     let mut names: Vec<String> = match &record.spec.network {
         NetworkMode::Container(_) | NetworkMode::Sandbox(_) => Vec::new(),
         _ => vec![network_mode(record)],
@@ -281,40 +298,16 @@ fn stopped_networks(record: &ContainerRecord) -> Map<String, Value> {
     names
         .into_iter()
         .map(|name| {
-            let mut value =
-                endpoint(record, &EndpointRecord { network_name: name.clone(), ..nowhere.clone() });
+            let mut value = endpoints::document(
+                record,
+                &EndpointRecord { network_name: name.clone(), ..nowhere.clone() },
+                version,
+            );
             value["NetworkID"] = json!("");
             value["EndpointID"] = json!("");
             (name, value)
         })
         .collect()
-}
-
-pub(crate) fn endpoint(record: &ContainerRecord, endpoint: &EndpointRecord) -> Value {
-    let spec = record.spec.endpoints.get(&endpoint.network_name).cloned().unwrap_or_default();
-    let predefined = endpoint.network_name == "bridge" || endpoint.names.is_empty();
-    let mut fixed = Map::new();
-    fixed.extend(spec.address.map(|address| ("IPv4Address".to_owned(), json!(address.to_string()))));
-    fixed.extend(spec.ipv6_address.map(|address| ("IPv6Address".to_owned(), json!(address.to_string()))));
-    let or_null = |is_empty: bool, value: Value| if is_empty { Value::Null } else { value };
-    let text = |address: Option<String>| address.unwrap_or_default();
-    json!({
-        "IPAMConfig": or_null(fixed.is_empty(), Value::Object(fixed)),
-        "Links": or_null(spec.links.is_empty(), json!(spec.links)),
-        "Aliases": or_null(spec.aliases.is_empty(), json!(spec.aliases)),
-        "MacAddress": endpoint.mac.clone().or(spec.mac).unwrap_or_default(),
-        "DriverOpts": or_null(spec.driver_options.is_empty(), json!(spec.driver_options)),
-        "GwPriority": spec.gateway_priority,
-        "NetworkID": endpoint.network.as_str(),
-        "EndpointID": endpoint.id.as_str(),
-        "Gateway": text(endpoint.gateway.map(|address| address.to_string())),
-        "IPAddress": text(endpoint.address.map(|address| address.to_string())),
-        "IPPrefixLen": endpoint.prefix,
-        "IPv6Gateway": text(endpoint.ipv6_gateway.map(|address| address.to_string())),
-        "GlobalIPv6Address": text(endpoint.ipv6_address.map(|address| address.to_string())),
-        "GlobalIPv6PrefixLen": endpoint.ipv6_prefix,
-        "DNSNames": or_null(predefined, json!(endpoint.names)),
-    })
 }
 
 /// Ports by `80/tcp`: the published ones with their bindings, those that are only exposed with null.

@@ -11,6 +11,7 @@ mod commit;
 mod containers;
 mod create;
 mod duration;
+mod endpoints;
 mod error;
 mod events;
 mod exec;
@@ -21,13 +22,16 @@ mod inspect;
 mod limits;
 mod list;
 mod logs;
+mod mounts;
 mod networks;
 mod observe;
 mod query;
 mod router;
 mod server;
 mod system;
+mod version;
 mod volumes;
+mod wire;
 
 pub use server::{Api, serve};
 

@@ -7,8 +7,8 @@ use dray_engine::{
 };
 use serde::Deserialize;
 
-use crate::create::parse_size;
 use crate::error::{ApiError, Result};
+use crate::mounts::parse_size;
 
 /// Names of runtimes that mean the one that is built in.
 const RUNTIMES: &[&str] = &["", "dray", "runc", "io.containerd.runc.v2"];

@@ -7,10 +7,12 @@ use serde_json::{Map, Value, json};
 use crate::Api;
 use crate::body::{self, Body};
 use crate::duration;
+use crate::endpoints;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::inspect;
 use crate::query::Query;
+use crate::version::Version;
 
 const FILTERS: &[&str] = &[
     "ancestor",
@@ -31,7 +33,7 @@ const FILTERS: &[&str] = &[
     "volume",
 ];
 
-pub(crate) fn containers(api: &Api, query: &Query) -> Result<Response<Body>> {
+pub(crate) fn containers(api: &Api, query: &Query, version: Version) -> Result<Response<Body>> {
     let filters = Filters::parse(query, FILTERS)?;
     let limit: Option<i64> = query.number("limit")?;
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
@@ -60,7 +62,7 @@ pub(crate) fn containers(api: &Api, query: &Query) -> Result<Response<Body>> {
         })
         .filter(|record| suits(&api.engine, record, &filters))
         .take(limit.unwrap_or(usize::MAX))
-        .map(|record| summary(&api.engine, record, query.flag("size")))
+        .map(|record| summary(&api.engine, record, query.flag("size"), version))
         .collect();
     body::json(StatusCode::OK, &listed)
 }
@@ -104,11 +106,11 @@ fn suits(engine: &Engine, record: &ContainerRecord, filters: &Filters) -> bool {
         && filters.any("is-task", |task| task == "false")
 }
 
-pub(crate) fn summary(engine: &Engine, record: &ContainerRecord, size: bool) -> Value {
+pub(crate) fn summary(engine: &Engine, record: &ContainerRecord, size: bool, version: Version) -> Value {
     let networks: Map<String, Value> = record
         .endpoints
         .iter()
-        .map(|endpoint| (endpoint.network_name.clone(), inspect::endpoint(record, endpoint)))
+        .map(|endpoint| (endpoint.network_name.clone(), endpoints::document(record, endpoint, version)))
         .collect();
     let mut value = json!({
         "Id": record.id.as_str(),

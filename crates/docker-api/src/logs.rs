@@ -6,11 +6,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use dray_engine::{AttachOptions, ContainerHandle, LogLine, LogOptions, LogStream};
 use http::Response;
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
 use crate::Api;
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::query::Query;
+
+/// Lines that a slow client may be behind.
+const AHEAD: usize = 32;
 
 pub(crate) fn stream(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
     let container = api.engine.container(id)?;
@@ -33,14 +37,16 @@ pub(crate) fn stream(api: &Api, id: &str, query: &Query) -> Result<Response<Body
     send(api, &container, options, query.flag("timestamps"))
 }
 
-/// What was written so far, for `attach` with `logs` and without `stream`.
+/// What was written so far, for `attach` with `logs`.
 pub(crate) fn past(
     api: &Api,
     container: &Arc<ContainerHandle>,
     streams: AttachOptions,
-) -> Result<Response<Body>> {
+) -> Result<mpsc::Receiver<Bytes>> {
     let options = LogOptions { stdout: streams.stdout, stderr: streams.stderr, ..LogOptions::default() };
-    send(api, container, options, false)
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    copy(api, container, options, false, sender)?;
+    Ok(receiver)
 }
 
 fn send(
@@ -49,11 +55,26 @@ fn send(
     options: LogOptions,
     timestamps: bool,
 ) -> Result<Response<Body>> {
+    let content_type = if container.record().spec.tty {
+        "application/vnd.docker.raw-stream"
+    } else {
+        "application/vnd.docker.multiplexed-stream"
+    };
+    let (sender, response) = body::stream(content_type);
+    copy(api, container, options, timestamps, sender)?;
+    Ok(response)
+}
+
+/// Sends the lines of a log, until they end or nobody listens.
+fn copy(
+    api: &Api,
+    container: &Arc<ContainerHandle>,
+    options: LogOptions,
+    timestamps: bool,
+    sender: mpsc::Sender<Bytes>,
+) -> Result<()> {
     let tty = container.record().spec.tty;
     let mut lines = api.engine.logs(container, options)?;
-    let content_type =
-        if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
-    let (sender, response) = body::stream(content_type);
     tokio::spawn(async move {
         while let Some(line) = lines.recv().await {
             let line = match line {
@@ -68,7 +89,7 @@ fn send(
             }
         }
     });
-    Ok(response)
+    Ok(())
 }
 
 /// One frame: the stream's number, three zeros, the length in four bytes, the text. With a terminal only the text.

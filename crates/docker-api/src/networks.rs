@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::Api;
 use crate::body::{self, Body};
-use crate::create::{self, EndpointRequest};
 use crate::duration::rfc3339;
+use crate::endpoints;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
@@ -289,13 +289,13 @@ pub(crate) async fn remove(api: &Api, name: &str) -> Result<Response<Body>> {
 struct Membership {
     container: String,
     force: bool,
-    endpoint_config: Option<EndpointRequest>,
+    endpoint_config: Option<endpoints::EndpointRequest>,
 }
 
 pub(crate) async fn connect(api: &Api, name: &str, incoming: Incoming) -> Result<Response<Body>> {
     let request: Membership = body::read_json(incoming).await?;
     let container = api.engine.container(&request.container)?;
-    let endpoint = create::endpoint_spec(request.endpoint_config.unwrap_or_default())?;
+    let endpoint = endpoints::spec(request.endpoint_config.unwrap_or_default())?;
     api.engine.connect_network(&container, name, endpoint).await?;
     Ok(body::empty(StatusCode::OK))
 }

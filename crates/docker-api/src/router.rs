@@ -6,9 +6,10 @@ use hyper::body::Incoming;
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::query::{Query, decode};
+use crate::version::Version;
 use crate::{
-    API_VERSION, Api, MINIMUM_API_VERSION, archive, build, commit, containers, create, events, exec, images,
-    inspect, list, logs, networks, observe, system, volumes,
+    API_VERSION, Api, archive, build, commit, containers, create, events, exec, images, inspect, list, logs,
+    networks, observe, system, volumes,
 };
 
 /// Answers one request.
@@ -30,33 +31,9 @@ pub(crate) async fn handle(api: &Api, request: Request<Incoming>) -> Response<Bo
     response
 }
 
-/// Takes `/v1.43` off a path and checks that the version is spoken.
-fn unversioned(path: &str) -> Result<&str> {
-    let Some(rest) = path.strip_prefix("/v") else { return Ok(path) };
-    let (version, rest) = match rest.find('/') {
-        Some(end) => rest.split_at(end),
-        None => (rest, "/"),
-    };
-    let number = |text: &str| -> Option<(u32, u32)> {
-        let (major, minor) = text.split_once('.')?;
-        Some((major.parse().ok()?, minor.parse().ok()?))
-    };
-    let Some(asked) = number(version) else { return Ok(path) };
-    if number(API_VERSION).is_some_and(|newest| asked > newest) {
-        return Err(ApiError::bad_request(format!(
-            "client version {version} is too new. Maximum supported API version is {API_VERSION}"
-        )));
-    }
-    if number(MINIMUM_API_VERSION).is_some_and(|oldest| asked < oldest) {
-        return Err(ApiError::bad_request(format!(
-            "client version {version} is too old. Minimum supported API version is {MINIMUM_API_VERSION}, please upgrade your client to a newer version"
-        )));
-    }
-    Ok(rest)
-}
-
 async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> {
-    let path = unversioned(request.uri().path())?.to_owned();
+    let (version, path) = Version::of(request.uri().path())?;
+    let path = path.to_owned();
     let query = Query::parse(request.uri().query())?;
     let segments = path
         .split('/')
@@ -70,7 +47,7 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("GET", ["version"]) => system::version(api),
         ("GET", ["info"]) => system::info(api).await,
         ("GET", ["events"]) => events::stream(api, &query),
-        ("GET", ["system", "df"]) => system::disk_usage(api).await,
+        ("GET", ["system", "df"]) => system::disk_usage(api, version).await,
         ("POST", ["auth"]) => Err(ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "login to registries is not supported: images come from build, load and import",
@@ -81,10 +58,10 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("POST", ["build", "prune"]) => build::prune(api).await,
         ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),
 
-        ("GET", ["containers", "json"]) => list::containers(api, &query),
+        ("GET", ["containers", "json"]) => list::containers(api, &query, version),
         ("POST", ["containers", "create"]) => create::container(api, &query, request.into_body()).await,
         ("POST", ["containers", "prune"]) => containers::prune(api, &query).await,
-        ("GET", ["containers", id, "json"]) => inspect::container(api, id, &query),
+        ("GET", ["containers", id, "json"]) => inspect::container(api, id, &query, version),
         ("GET", ["containers", id, "logs"]) => logs::stream(api, id, &query),
         ("POST", ["containers", id, "start"]) => containers::start(api, id).await,
         ("POST", ["containers", id, "stop"]) => containers::stop(api, id, &query).await,
@@ -105,6 +82,9 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("GET", ["containers", id, "changes"]) => archive::changes(api, id).await,
         ("GET", ["containers", id, "export"]) => archive::export(api, id).await,
         ("DELETE", ["containers", id]) => containers::remove(api, id, &query).await,
+        ("DELETE", ["containers", id, alias]) if query.flag("link") => {
+            containers::remove_link(api, id, alias).await
+        }
         ("POST", ["containers", id, "exec"]) => exec::create(api, id, request.into_body()).await,
 
         ("POST", ["exec", id, "start"]) => exec::start(api, id, request).await,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
+use crate::version::Version;
 use crate::{API_VERSION, Api, MINIMUM_API_VERSION, images, list, volumes};
 
 fn kernel() -> String {
@@ -102,7 +103,7 @@ fn operating_system() -> String {
 }
 
 /// What `docker system df` counts.
-pub(crate) async fn disk_usage(api: &Api) -> Result<Response<Body>> {
+pub(crate) async fn disk_usage(api: &Api, version: Version) -> Result<Response<Body>> {
     let (engine, builder) = (api.engine.clone(), api.builder.clone());
     let counted = tokio::task::spawn_blocking(move || {
         let containers = engine.containers();
@@ -132,7 +133,7 @@ pub(crate) async fn disk_usage(api: &Api) -> Result<Response<Body>> {
             })
             .collect();
         let containers: Vec<Value> =
-            containers.iter().map(|container| list::summary(&engine, container, true)).collect();
+            containers.iter().map(|container| list::summary(&engine, container, true, version)).collect();
         Ok::<_, ApiError>(json!({
             "LayersSize": engine.images().usage()?.layers,
             "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cache,

@@ -482,14 +482,10 @@ fn merge_environment(image: &[String], spec: &ContainerSpec) -> Vec<String> {
     merged.extend(image.iter().cloned());
     for entry in &spec.env {
         let name = name_of(entry);
-        let place = merged.iter().position(|present| name_of(present) == name);
-        match (place, entry.contains('=')) {
-            (Some(index), true) => merged[index].clone_from(entry),
-            (Some(index), false) => {
-                merged.remove(index);
-            }
-            (None, true) => merged.push(entry.clone()),
-            (None, false) => {}
+        // A name alone is kept for who looks: the process does not get it.
+        match merged.iter().position(|present| name_of(present) == name) {
+            Some(index) => merged[index].clone_from(entry),
+            None => merged.push(entry.clone()),
         }
     }
     merged

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use crate::container::ContainerHandle;
 use crate::networks;
 use crate::record::{ContainerRecord, Status};
 use crate::spec::{EndpointSpec, NetworkMode};
@@ -36,6 +37,25 @@ fn split(link: &str) -> (&str, &str) {
 }
 
 impl Engine {
+    /// Takes a name away by which a container alone knows another.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it has no such name.
+    pub async fn remove_link(&self, container: &ContainerHandle, alias: &str) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        let record = container.record();
+        let mut links = record.spec.endpoints.values().flat_map(|endpoint| &endpoint.links);
+        if !links.any(|link| split(link).1 == alias) {
+            return Err(Error::NotFound { kind: "link", name: format!("/{}/{alias}", record.name) });
+        }
+        container.update(|record| {
+            for endpoint in record.spec.endpoints.values_mut() {
+                endpoint.links.retain(|link| split(link).1 != alias);
+            }
+        });
+        self.save(container)
+    }
+
     /// Whether every container that one is to be linked with is there.
     pub(crate) fn check_links<'a>(&self, endpoints: impl Iterator<Item = &'a EndpointSpec>) -> Result<()> {
         for link in endpoints.flat_map(|endpoint| &endpoint.links) {

@@ -178,7 +178,8 @@ pub(crate) fn process(
         Some(exec) => (&exec.args, exec.tty, exec.working_dir.as_ref().unwrap_or(&record.working_dir)),
         None => (&record.args, spec.tty, &record.working_dir),
     };
-    let mut env = record.env.clone();
+    // A name alone only takes the image's variable out.
+    let mut env: Vec<String> = record.env.iter().filter(|entry| entry.contains('=')).cloned().collect();
     for entry in joining.iter().flat_map(|exec| &exec.env) {
         let name = entry.split('=').next().unwrap_or_default();
         env.retain(|present| present.split('=').next() != Some(name));
