@@ -35,6 +35,8 @@ Tasks:
   suite NAME
         Run a test suite that is too long or too large for every change:
         faults     the daemon killed at every failpoint and at random moments
+        oci        the OCI runtime specification's validation programs; RUNTIME_TOOLS=DIR uses that checkout,
+                   RUNTIME=PATH checks another runtime
   schemas OPENAPI MESSAGES OUTPUT
         Generate the schemas of the Kubernetes kinds from the sources of k8s-openapi (one version's folder)
         and of k8s-pb.

@@ -57,7 +57,7 @@ pub(crate) fn install_docker() -> Result<(), Error> {
 }
 
 /// Whether a program is there and content.
-fn succeeds(command: &mut Command) -> bool {
+pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
@@ -87,15 +87,28 @@ pub(crate) fn install_cargo_tool(name: &str) -> Result<(), Error> {
     }
 }
 
+/// Cargo's target directory.
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path))
+}
+
+/// Where tools are kept, below the target directory.
+pub(crate) fn directory(root: &Path) -> PathBuf {
+    target(root).join("tools")
+}
+
+/// Where cargo puts what it builds for debugging.
+pub(crate) fn debug_directory(root: &Path) -> PathBuf {
+    target(root).join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH)).join("debug")
+}
+
 /// The path of a kubectl that is new enough: `KUBECTL` if set, else one kept below the target directory.
 /// The one in `PATH` is not asked, as it may be of any age.
 pub(crate) fn kubectl(root: &Path) -> Result<PathBuf, Error> {
     if let Some(path) = std::env::var_os("KUBECTL") {
         return Ok(PathBuf::from(path));
     }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |path| root.join(path));
-    let directory = target.join("tools").join(format!("kubectl-{KUBECTL_VERSION}"));
+    let directory = directory(root).join(format!("kubectl-{KUBECTL_VERSION}"));
     let kubectl = directory.join("kubectl");
     if kubectl.exists() {
         return Ok(kubectl);

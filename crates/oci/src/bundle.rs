@@ -2,8 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use dray_runtime::defaults;
 use dray_runtime::launch::TerminalSize;
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{LinuxDeviceType, LinuxNamespaceType, LinuxResources, Process, Spec};
 
 use crate::error::{Error, OnFile as _, Result};
 use crate::state::read_bounded;
@@ -58,9 +59,8 @@ impl Bundle {
                 mount.set_source(Some(directory.join(source)));
             }
         }
-        if spec.linux().is_none() {
-            return Err(invalid("linux", "it is missing"));
-        }
+        let linux = spec.linux_mut().as_mut().ok_or_else(|| invalid("linux", "it is missing"))?;
+        allow_default_devices(linux.resources_mut().get_or_insert_with(no_resources));
         Ok(Self { directory, rootfs, spec, bytes })
     }
 
@@ -106,6 +106,28 @@ impl Bundle {
         }
         // Rootless containers stay in the group of their user.
         Some(plain).filter(|path| !path.as_os_str().is_empty() && rustix::process::geteuid().is_root())
+    }
+}
+
+fn no_resources() -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    resources
+}
+
+/// Whatever rules a bundle has, the devices that every container gets can be used; without rules no others can.
+fn allow_default_devices(resources: &mut LinuxResources) {
+    let defaults = defaults::device_rules();
+    match resources.devices_mut() {
+        Some(rules) if !rules.is_empty() => {
+            let everything = rules
+                .last()
+                .is_some_and(|rule| rule.allow() && rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A));
+            if !everything {
+                rules.extend(defaults.into_iter().skip(1));
+            }
+        }
+        none => *none = Some(defaults),
     }
 }
 

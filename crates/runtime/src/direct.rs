@@ -79,7 +79,10 @@ pub fn create(creation: &Creation<'_>, settle: impl FnOnce(&Made) -> Result<()>)
             FromChild::AtHooks => {
                 if let Some(all) = spec.hooks() {
                     #[allow(deprecated, reason = "engines still use them")]
-                    hooks::run("prestart", all.prestart().as_deref(), &state)?;
+                    // By the first versions of the specification prestart belongs to the start.
+                    let mut created = state.clone();
+                    created.set_status(ContainerState::Created);
+                    hooks::run("prestart", all.prestart().as_deref(), &created)?;
                     hooks::run("createRuntime", all.create_runtime().as_deref(), &state)?;
                 }
                 channel.send_hooks_done()?;

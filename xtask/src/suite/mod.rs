@@ -4,6 +4,7 @@
 //! each, with its reason; a suite fails when anything else does.
 
 mod faults;
+mod oci;
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use crate::Error;
 /// A suite: its name, and what runs it on the repository.
 type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 
-const SUITES: &[Suite] = &[("faults", faults::run)];
+const SUITES: &[Suite] = &[("faults", faults::run), ("oci", oci::run_suite)];
 
 /// Runs the suite of this name.
 pub(crate) fn run(root: &Path, name: &str) -> Result<(), Error> {
