@@ -275,6 +275,7 @@ fn network_settings(record: &ContainerRecord, version: Version) -> Value {
 fn stopped_networks(record: &ContainerRecord, version: Version) -> Map<String, Value> {
     let mut names: Vec<String> = match &record.spec.network {
         NetworkMode::Container(_) | NetworkMode::Sandbox(_) => Vec::new(),
+        _ if record.has_left_first => Vec::new(),
         _ => vec![network_mode(record)],
     };
     let more = record.spec.endpoints.keys().filter(|name| !names.contains(name)).cloned();

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use dray_engine::{AddressPool, Engine, IpNet, NetworkRecord, NetworkSpec, SubnetSpec};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::Api;
@@ -16,6 +15,7 @@ use crate::endpoints;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
+use crate::wire::request;
 
 fn document(engine: &Engine, network: &NetworkRecord, with_containers: bool) -> Value {
     let config: Vec<Value> = network.pools.iter().map(pool).collect();
@@ -96,50 +96,38 @@ pub(crate) fn inspect(api: &Api, name: &str) -> Result<Response<Body>> {
     body::json(StatusCode::OK, &document(&api.engine, &network, true))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct CreateNetwork {
-    name: String,
-    driver: String,
-    scope: String,
-    internal: bool,
-    attachable: bool,
-    ingress: bool,
-    config_only: bool,
-    config_from: Option<ConfigFrom>,
-    #[serde(rename = "EnableIPv4")]
-    enable_ipv4: Option<bool>,
-    #[serde(rename = "EnableIPv6")]
-    enable_ipv6: Option<bool>,
-    #[serde(rename = "IPAM")]
-    ipam: Option<Ipam>,
-    options: Option<BTreeMap<String, String>>,
-    labels: Option<BTreeMap<String, String>>,
+request! {
+    CreateNetwork {
+        name: String = "Name",
+        driver: String = "Driver",
+        scope: String = "Scope",
+        internal: bool = "Internal",
+        attachable: bool = "Attachable",
+        ingress: bool = "Ingress",
+        config_only: bool = "ConfigOnly",
+        config_from: ConfigFrom = "ConfigFrom",
+        enable_ipv4: Option<bool> = "EnableIPv4",
+        enable_ipv6: Option<bool> = "EnableIPv6",
+        ipam: Ipam = "IPAM",
+        options: BTreeMap<String, String> = "Options",
+        labels: BTreeMap<String, String> = "Labels",
+    }
 }
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ConfigFrom {
-    network: String,
+request! { ConfigFrom { network: String = "Network" } }
+request! {
+    Ipam {
+        driver: String = "Driver",
+        options: BTreeMap<String, String> = "Options",
+        config: Vec<IpamConfig> = "Config",
+    }
 }
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Ipam {
-    driver: String,
-    options: Option<BTreeMap<String, String>>,
-    config: Option<Vec<IpamConfig>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct IpamConfig {
-    subnet: String,
-    #[serde(rename = "IPRange")]
-    range: String,
-    gateway: String,
-    #[serde(alias = "AuxAddress")]
-    auxiliary_addresses: Option<BTreeMap<String, String>>,
+request! {
+    IpamConfig {
+        subnet: String = "Subnet",
+        range: String = "IPRange",
+        gateway: String = "Gateway",
+        auxiliary_addresses: BTreeMap<String, String> = "AuxiliaryAddresses",
+    }
 }
 
 /// What is asked of a network's addresses; everything that is wrong is told at once.
@@ -188,7 +176,7 @@ fn subnets(config: &[IpamConfig], ipv6: bool) -> Result<Vec<SubnetSpec>> {
         };
         let gateway = if config.gateway.is_empty() { None } else { address("gateway", &config.gateway) };
         let mut auxiliary = BTreeMap::new();
-        for (name, text) in config.auxiliary_addresses.iter().flatten() {
+        for (name, text) in &config.auxiliary_addresses {
             if let Some(address) = address(&format!("auxiliary address {name}"), text) {
                 auxiliary.insert(name.clone(), address);
             }
@@ -254,7 +242,7 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
             )),
         });
     }
-    let ipam = request.ipam.unwrap_or_default();
+    let ipam = request.ipam;
     if !["", "default"].contains(&ipam.driver.as_str()) {
         return Err(ApiError::not_found(format!(
             "could not find plugin {} in v1 plugin registry: plugin not found",
@@ -264,16 +252,16 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
     let spec = NetworkSpec {
         name: request.name,
         driver: driver.to_owned(),
-        subnets: subnets(&ipam.config.unwrap_or_default(), request.enable_ipv6 == Some(true))?,
+        subnets: subnets(&ipam.config, request.enable_ipv6 == Some(true))?,
         ipv4: request.enable_ipv4,
         ipv6: request.enable_ipv6,
         internal: request.internal,
         attachable: request.attachable,
         config_only: request.config_only,
-        config_from: request.config_from.unwrap_or_default().network,
-        labels: request.labels.unwrap_or_default(),
-        options: request.options.unwrap_or_default(),
-        ipam_options: ipam.options.unwrap_or_default(),
+        config_from: request.config_from.network,
+        labels: request.labels,
+        options: request.options,
+        ipam_options: ipam.options,
     };
     let network = api.engine.create_network(spec).await?;
     body::json(StatusCode::CREATED, &json!({ "Id": network.id.as_str(), "Warning": "" }))
@@ -284,18 +272,18 @@ pub(crate) async fn remove(api: &Api, name: &str) -> Result<Response<Body>> {
     Ok(body::empty(StatusCode::NO_CONTENT))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Membership {
-    container: String,
-    force: bool,
-    endpoint_config: Option<endpoints::EndpointRequest>,
+request! {
+    Membership {
+        container: String = "Container",
+        force: bool = "Force",
+        endpoint: endpoints::EndpointRequest = "EndpointConfig",
+    }
 }
 
 pub(crate) async fn connect(api: &Api, name: &str, incoming: Incoming) -> Result<Response<Body>> {
     let request: Membership = body::read_json(incoming).await?;
     let container = api.engine.container(&request.container)?;
-    let endpoint = endpoints::spec(request.endpoint_config.unwrap_or_default())?;
+    let endpoint = endpoints::spec(request.endpoint)?;
     api.engine.connect_network(&container, name, endpoint).await?;
     Ok(body::empty(StatusCode::OK))
 }

@@ -155,6 +155,7 @@ impl Engine {
             ports: Vec::new(),
             restart_count: 0,
             stopped_by_hand: false,
+            has_left_first: false,
             spec,
         };
         let directory = self.container_dir(id);

@@ -369,8 +369,11 @@ impl Engine {
             NetworkMode::Named(name) => name.clone(),
             _ => networks::DEFAULT.to_owned(),
         };
-        let mut places: Vec<(NetworkRecord, EndpointSpec)> =
-            vec![(self.inner.networks.find(&first)?, EndpointSpec::default())];
+        let mut places: Vec<(NetworkRecord, EndpointSpec)> = Vec::new();
+        // One that has left all its networks begins anew.
+        if !record.has_left_first || record.spec.endpoints.is_empty() {
+            places.push((self.inner.networks.find(&first)?, EndpointSpec::default()));
+        }
         for (name, spec) in &record.spec.endpoints {
             let network = self.inner.networks.find(name)?;
             match places.iter_mut().find(|(place, _)| place.id == network.id) {

@@ -108,7 +108,11 @@ impl Engine {
                 return Err(error);
             }
         }
-        container.update(|record| drop(record.spec.endpoints.insert(network.name.clone(), spec)));
+        container.update(|record| {
+            let first = first_network(record);
+            record.has_left_first &= first != network.name && first != network.id.as_str();
+            record.spec.endpoints.insert(network.name.clone(), spec);
+        });
         self.save(container)?;
         failpoint("connect.recorded");
         self.network_event("connect", network, Some(&record.id));
@@ -129,11 +133,8 @@ impl Engine {
         let change = |record: &mut ContainerRecord| {
             record.spec.endpoints.remove(&network.name);
             // The next start is in what is left; with nothing left it begins anew.
-            if first_network(record) == network.name
-                && let Some(next) = record.spec.endpoints.keys().next()
-            {
-                record.spec.network = NetworkMode::Named(next.clone());
-            }
+            let first = first_network(record);
+            record.has_left_first |= first == network.name || first == network.id.as_str();
         };
         // On disk first: what a crash leaves in the kernel without a record is cleared by the next start.
         let mut without = (*record).clone();
@@ -231,8 +232,8 @@ fn is_member(record: &ContainerRecord, network: &NetworkRecord) -> bool {
     if record.state.process.is_some() {
         return record.endpoints.iter().any(|endpoint| endpoint.network == network.id);
     }
-    let first = first_network(record);
-    let names = record.spec.endpoints.keys().map(String::as_str).chain([first]);
+    let first = Some(first_network(record)).filter(|_| !record.has_left_first);
+    let names = record.spec.endpoints.keys().map(String::as_str).chain(first);
     names.into_iter().any(|name| name == network.name || (!name.is_empty() && network.id.as_str() == name))
 }
 

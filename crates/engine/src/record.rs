@@ -59,6 +59,9 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     /// Whether the last stop was asked for.
     pub stopped_by_hand: bool,
+    /// Whether it has left the network that it was made for.
+    #[serde(default)]
+    pub has_left_first: bool,
 }
 
 /// A volume that a container uses.
