@@ -13,8 +13,17 @@ use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::query::Query;
 
-/// Lines that a slow client may be behind.
+/// Pieces that a slow client may be behind.
 const AHEAD: usize = 32;
+/// Lines that are sent together when they are there.
+const TOGETHER: usize = 256;
+
+/// What is shown of each line besides its text.
+#[derive(Clone, Copy, Debug, Default)]
+struct Form {
+    timestamps: bool,
+    details: bool,
+}
 
 pub(crate) fn stream(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
     let container = api.engine.container(id)?;
@@ -34,7 +43,8 @@ pub(crate) fn stream(api: &Api, id: &str, query: &Query) -> Result<Response<Body
         tail,
         follow: query.flag("follow"),
     };
-    send(api, &container, options, query.flag("timestamps"))
+    let form = Form { timestamps: query.flag("timestamps"), details: query.flag("details") };
+    send(api, &container, options, form)
 }
 
 /// What was written so far, for `attach` with `logs`.
@@ -45,7 +55,7 @@ pub(crate) fn past(
 ) -> Result<mpsc::Receiver<Bytes>> {
     let options = LogOptions { stdout: streams.stdout, stderr: streams.stderr, ..LogOptions::default() };
     let (sender, receiver) = mpsc::channel(AHEAD);
-    copy(api, container, options, false, sender)?;
+    copy(api, container, options, Form::default(), sender)?;
     Ok(receiver)
 }
 
@@ -53,7 +63,7 @@ fn send(
     api: &Api,
     container: &Arc<ContainerHandle>,
     options: LogOptions,
-    timestamps: bool,
+    form: Form,
 ) -> Result<Response<Body>> {
     let content_type = if container.record().spec.tty {
         "application/vnd.docker.raw-stream"
@@ -61,7 +71,7 @@ fn send(
         "application/vnd.docker.multiplexed-stream"
     };
     let (sender, response) = body::stream(content_type);
-    copy(api, container, options, timestamps, sender)?;
+    copy(api, container, options, form, sender)?;
     Ok(response)
 }
 
@@ -70,21 +80,27 @@ fn copy(
     api: &Api,
     container: &Arc<ContainerHandle>,
     options: LogOptions,
-    timestamps: bool,
+    form: Form,
     sender: mpsc::Sender<Bytes>,
 ) -> Result<()> {
     let tty = container.record().spec.tty;
     let mut lines = api.engine.logs(container, options)?;
     tokio::spawn(async move {
-        while let Some(line) = lines.recv().await {
-            let line = match line {
-                Ok(line) => line,
-                Err(error) => {
-                    tracing::warn!(error = %error.chain(), "cannot read a log");
-                    return;
+        let mut some = Vec::with_capacity(TOGETHER);
+        while lines.recv_many(&mut some, TOGETHER).await > 0 {
+            let mut frames = BytesMut::new();
+            let mut failed = None;
+            for line in some.drain(..) {
+                match line {
+                    Ok(line) => frame(&mut frames, &line, tty, form),
+                    Err(error) => failed = Some(error),
                 }
-            };
-            if sender.send(frame(&line, tty, timestamps)).await.is_err() {
+            }
+            if !frames.is_empty() && sender.send(frames.freeze()).await.is_err() {
+                return;
+            }
+            if let Some(error) = failed {
+                tracing::warn!(error = %error.chain(), "cannot read a log");
                 return;
             }
         }
@@ -93,21 +109,45 @@ fn copy(
 }
 
 /// One frame: the stream's number, three zeros, the length in four bytes, the text. With a terminal only the text.
-fn frame(line: &LogLine, tty: bool, timestamps: bool) -> Bytes {
-    let prefix = if timestamps { format!("{:.9} ", line.time) } else { String::new() };
+fn frame(frames: &mut BytesMut, line: &LogLine, tty: bool, form: Form) {
+    let mut prefix = String::new();
+    if form.timestamps {
+        prefix = format!("{:.9} ", line.time);
+    }
+    if form.details {
+        let pairs: Vec<String> = line
+            .attributes
+            .iter()
+            .map(|(name, value)| format!("{}={}", escaped(name), escaped(value)))
+            .collect();
+        prefix.push_str(&pairs.join(","));
+        prefix.push(' ');
+    }
     let length = prefix.len() + line.text.len();
-    let mut bytes = BytesMut::with_capacity(8 + length);
+    frames.reserve(8 + length);
     if !tty {
         let number = match line.stream {
             LogStream::Stdout => 1,
             LogStream::Stderr => 2,
         };
-        bytes.put_slice(&[number, 0, 0, 0]);
-        bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        frames.put_slice(&[number, 0, 0, 0]);
+        frames.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
     }
-    bytes.put_slice(prefix.as_bytes());
-    bytes.put_slice(line.text.as_bytes());
-    bytes.freeze()
+    frames.put_slice(prefix.as_bytes());
+    frames.put_slice(line.text.as_bytes());
+}
+
+/// As part of a query, which details are written like.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) => out.push(char::from(b)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }
 
 /// A time as seconds with an optional fraction, or as RFC 3339; zero is none.

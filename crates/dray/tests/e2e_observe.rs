@@ -195,6 +195,7 @@ fn lines_go_to_the_hosts_log_as_well() {
     let line: serde_json::Value =
         serde_json::from_str(std::fs::read_to_string(path).unwrap().trim()).unwrap();
     assert_eq!(line["attrs"], serde_json::json!({ "STAGE": "b", "team": "a" }));
+    assert_eq!(daemon.ok(&["logs", "--details", "marked"]), "STAGE=b,team=a text");
     daemon.ok(&["rm", "marked"]);
     daemon.refused(
         &["run", "--rm", "--log-driver", "gelf", "box", "true"],

@@ -1,6 +1,6 @@
 //! Reading what a container wrote, also while it writes and through rotation.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -42,6 +42,8 @@ pub struct LogLine {
     pub time: Timestamp,
     /// What, with its line feed; without one it goes on in the next line.
     pub text: String,
+    /// What the log's options attach to every line.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// What to read of a log.
@@ -66,6 +68,8 @@ struct Entry {
     log: String,
     stream: LogStream,
     time: Timestamp,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
 }
 
 impl Engine {
@@ -246,7 +250,12 @@ impl Reader {
             let early = options.since.is_some_and(|since| entry.time < since);
             let late = options.until.is_some_and(|until| entry.time > until);
             if wanted && !early && !late {
-                return Ok(Some(LogLine { stream: entry.stream, time: entry.time, text: entry.log }));
+                return Ok(Some(LogLine {
+                    stream: entry.stream,
+                    time: entry.time,
+                    text: entry.log,
+                    attributes: entry.attrs,
+                }));
             }
         }
     }

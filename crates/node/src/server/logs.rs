@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn times_have_nine_digits() {
         let time = "2026-01-02T03:04:05.6Z".parse().unwrap();
-        let line = LogLine { stream: LogStream::Stdout, time, text: "x\n".into() };
+        let line =
+            LogLine { stream: LogStream::Stdout, time, text: "x\n".into(), attributes: Default::default() };
         assert_eq!(render(&line, true, true), "2026-01-02T03:04:05.600000000Z x\n");
         assert_eq!(render(&line, true, false), "x\n");
     }
