@@ -243,6 +243,20 @@ impl Cgroup {
     }
 }
 
+/// Makes one directory, or takes an existing one over. It can be looked at whatever the umask says: a container in a
+/// user namespace is shown its own group.
+fn make_directory(directory: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let made = std::fs::create_dir(directory)
+        .and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)));
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => {
+            result.map_err(|source| Error::File { operation: "create", path: directory.into(), source })
+        }
+    }
+}
+
 fn collect_pids(directory: &Path, depth: usize, pids: &mut Vec<i32>) -> Result<()> {
     let path = directory.join("cgroup.procs");
     match std::fs::read_to_string(&path) {

@@ -31,14 +31,14 @@ pub(super) fn create(group: &Cgroup) -> Result<()> {
 }
 
 fn make(directory: &Path) -> Result<()> {
-    let made = match std::fs::create_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(directory),
+    match super::make_directory(directory) {
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = directory.parent() {
+                make(parent)?;
+            }
+            super::make_directory(directory)
+        }
         result => result,
-    };
-    match made {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(Error::File { operation: "create", path: directory.into(), source }),
     }
 }
 

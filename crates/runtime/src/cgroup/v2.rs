@@ -1,7 +1,6 @@
 //! Limits of the unified hierarchy. Values that the specification defines for version 1 are converted as the
 //! OCI runtimes agree.
 
-use std::io;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
@@ -18,11 +17,7 @@ pub(super) fn create(group: &Cgroup) -> Result<()> {
     for part in group.path().components() {
         hand_down(&directory);
         directory.push(part);
-        match std::fs::create_dir(&directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(Error::File { operation: "create", path: directory, source }),
-        }
+        super::make_directory(&directory)?;
     }
     Ok(())
 }

@@ -109,11 +109,14 @@ pub(super) fn put(root: &Root, prepared: Prepared<'_>, own_cgroup: Option<&Path>
             let stat = fstat(source).map_err(|errno| failed(mount, errno))?;
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             let destination = destination(root, &prepared, directory)?;
-            refuse_over_proc(&prepared, source, &destination)?;
+            refuse_over_proc(&prepared, Some(source), &destination)?;
             bind(source, &prepared.options, &destination).map_err(|source| failed(mount, source))
         }
         None => {
             let destination = destination(root, &prepared, true)?;
+            if prepared.kind() != "proc" {
+                refuse_over_proc(&prepared, None, &destination)?;
+            }
             let new = new_mount(&prepared, &destination).map_err(|source| failed(mount, source))?;
             if prepared.options.copy_up && prepared.kind() == "tmpfs" {
                 copy_tree(&destination, &new, 0).map_err(|source| failed(mount, source))?;
@@ -145,8 +148,8 @@ const PROC_MAGIC: u64 = 0x9fa0;
 const REPLACEABLE: [&str; 8] =
     ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"];
 
-/// A volume over `/proc` would take away what masks and labels are applied to (CVE-2019-16884).
-fn refuse_over_proc(prepared: &Prepared<'_>, source: &OwnedFd, destination: &OwnedFd) -> Result<()> {
+/// A volume over `/proc` would take away what masks and labels are applied to (CVE-2019-16884, CVE-2025-52881).
+fn refuse_over_proc(prepared: &Prepared<'_>, source: Option<&OwnedFd>, destination: &OwnedFd) -> Result<()> {
     let mount = prepared.mount;
     let path = mount.destination();
     let is_proc = |file: &OwnedFd| {
@@ -154,7 +157,10 @@ fn refuse_over_proc(prepared: &Prepared<'_>, source: &OwnedFd, destination: &Own
     };
     let over = path == Path::new("/proc") || is_proc(destination)?;
     let replaceable = REPLACEABLE.iter().any(|name| path == &Path::new("/proc").join(name));
-    let whole_proc = path == Path::new("/proc") && is_proc(source)?;
+    let whole_proc = match source {
+        Some(source) => path == Path::new("/proc") && is_proc(source)?,
+        None => false,
+    };
     if over && !replaceable && !whole_proc {
         return Err(Error::Invalid {
             field: "mounts.destination",

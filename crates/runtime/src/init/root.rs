@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{ContainerState, Hooks, LinuxNamespaceType, Process};
+use oci_spec::runtime::{ContainerState, Hooks, LinuxNamespaceType, Process, Spec};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir};
@@ -102,7 +102,7 @@ pub(super) fn assemble(
         }
     };
     if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|all| !all.is_empty()) {
-        set_sysctls(sysctl.iter())?;
+        set_sysctls(sysctl.iter(), spec)?;
     }
     // The working directory before the root may become read-only.
     if !process.cwd().as_os_str().is_empty() {
@@ -209,7 +209,7 @@ fn enter(root: &Root, no_pivot: bool) -> Result<()> {
 
 /// Writes kernel settings through a proc file system of our own: what the container mounted at `/proc` could be
 /// anything (CVE-2025-52881).
-fn set_sysctls<'a>(all: impl Iterator<Item = (&'a String, &'a String)>) -> Result<()> {
+fn set_sysctls<'a>(all: impl Iterator<Item = (&'a String, &'a String)>, spec: &Spec) -> Result<()> {
     let proc = new_filesystem("proc", Some("proc"), &[], MountAttrFlags::empty()).to("mount proc")?;
     for (name, value) in all {
         let invalid =
@@ -234,6 +234,9 @@ fn set_sysctls<'a>(all: impl Iterator<Item = (&'a String, &'a String)>) -> Resul
         if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
             return Err(invalid("is not the name of a setting"));
         }
+        if !is_namespaced(&path, spec) {
+            return Err(invalid("is not in a separate kernel namespace"));
+        }
         let path = Path::new("sys").join(&path);
         let file = crate::rootfs::resolve_in(proc.as_fd(), &path, OFlags::WRONLY, Mode::empty()).map_err(
             |source| Error::File { operation: "open", path: Path::new("/proc").join(&path), source },
@@ -245,6 +248,21 @@ fn set_sysctls<'a>(all: impl Iterator<Item = (&'a String, &'a String)>) -> Resul
         })?;
     }
     Ok(())
+}
+
+/// Whether a setting is the container's own, in a namespace that it has; any other would be the host's.
+fn is_namespaced(path: &str, spec: &Spec) -> bool {
+    const IPC: [&str; 9] =
+        ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "auto_msgmni"];
+    let has = |kind| has_namespace(spec, kind);
+    match path.split_once('/') {
+        Some(("net", _)) => has(LinuxNamespaceType::Network),
+        Some(("user", _)) => has(LinuxNamespaceType::User),
+        Some(("fs", rest)) => rest.starts_with("mqueue/") && has(LinuxNamespaceType::Ipc),
+        Some(("kernel", "domainname" | "hostname")) => has(LinuxNamespaceType::Uts),
+        Some(("kernel", name)) => IPC.contains(&name) && has(LinuxNamespaceType::Ipc),
+        _ => false,
+    }
 }
 
 /// Paths that do not exist, or lead elsewhere by links, need no protection.
