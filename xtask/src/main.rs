@@ -35,6 +35,7 @@ Tasks:
   suite NAME
         Run a test suite that is too long or too large for every change:
         faults     the daemon killed at every failpoint and at random moments
+        upgrade    containers that change from another build (DRAY_PREVIOUS, a binary or commit) to this and back
         oci        the OCI runtime specification's validation programs; RUNTIME_TOOLS=DIR uses that checkout,
                    RUNTIME=PATH checks another runtime
   schemas OPENAPI MESSAGES OUTPUT

@@ -5,6 +5,7 @@
 
 mod faults;
 mod oci;
+mod upgrade;
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::Error;
 /// A suite: its name, and what runs it on the repository.
 type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 
-const SUITES: &[Suite] = &[("faults", faults::run), ("oci", oci::run_suite)];
+const SUITES: &[Suite] = &[("faults", faults::run), ("upgrade", upgrade::run), ("oci", oci::run_suite)];
 
 /// Runs the suite of this name.
 pub(crate) fn run(root: &Path, name: &str) -> Result<(), Error> {
