@@ -28,6 +28,12 @@ pub(crate) fn install_peers() -> Result<(), Error> {
     install(&PEERS)
 }
 
+/// Installs Compose's first version, which brings Docker's command line unless there is one.
+pub(crate) fn install_compose() -> Result<(), Error> {
+    install_docker()?;
+    install(&["docker-compose", "busybox-static"])
+}
+
 fn install(packages: &[&'static str]) -> Result<(), Error> {
     let mut missing = Vec::new();
     for &package in packages {

@@ -3,6 +3,7 @@
 //! Each suite is a row of [`SUITES`] and a module beside this one. What cannot pass is in `xtask/suites/NAME.txt`, a line
 //! each, with its reason; a suite fails when anything else does.
 
+mod compose;
 mod faults;
 mod oci;
 mod upgrade;
@@ -14,7 +15,12 @@ use crate::Error;
 /// A suite: its name, and what runs it on the repository.
 type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 
-const SUITES: &[Suite] = &[("faults", faults::run), ("upgrade", upgrade::run), ("oci", oci::run_suite)];
+const SUITES: &[Suite] = &[
+    ("compose", compose::run),
+    ("faults", faults::run),
+    ("upgrade", upgrade::run),
+    ("oci", oci::run_suite),
+];
 
 /// Runs the suite of this name.
 pub(crate) fn run(root: &Path, name: &str) -> Result<(), Error> {
