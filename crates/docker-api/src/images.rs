@@ -15,6 +15,7 @@ use crate::commit;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
+use crate::version::Version;
 
 /// Runs work of the image store where it may block.
 async fn blocking<T: Send + 'static>(
@@ -73,9 +74,9 @@ pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
     body::json(StatusCode::OK, &listed)
 }
 
-pub(crate) async fn inspect(api: &Api, name: &str) -> Result<Response<Body>> {
+pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<Response<Body>> {
     let name = name.to_owned();
-    let document = blocking(api, move |engine| {
+    let mut document = blocking(api, move |engine| {
         let image = engine.images().resolve(&name)?;
         let layers: Vec<&str> = image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         let comment = image.config.history.last().and_then(|step| step.comment.clone()).unwrap_or_default();
@@ -98,6 +99,12 @@ pub(crate) async fn inspect(api: &Api, name: &str) -> Result<Response<Body>> {
         }))
     })
     .await?;
+    // Gone from the newest versions, and harmless there: Debian's build of Compose's first version speaks the newest
+    // and cannot make a container anew without it.
+    document["ContainerConfig"] = document["Config"].clone();
+    if version < Version::new(1, 44) {
+        document["VirtualSize"] = document["Size"].clone();
+    }
     body::json(StatusCode::OK, &document)
 }
 

@@ -97,7 +97,7 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         ("POST", ["images", "create"]) => images::create(api, &query, request.into_body()).await,
         ("POST", ["images", "prune"]) => images::prune(api, &query).await,
         // Names of images hold slashes.
-        ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/")).await,
+        ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/"), version).await,
         ("GET", ["images", name @ .., "history"]) => images::history(api, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) => images::save(api, &[&name.join("/")]),
         ("POST", ["images", name @ .., "tag"]) => images::tag(api, &name.join("/"), &query).await,
