@@ -31,6 +31,8 @@ pub struct BuildRequest {
     pub target: String,
     /// Whether what earlier builds made is left aside.
     pub no_cache: bool,
+    /// Images whose steps alone may be taken from what earlier builds made; none means all.
+    pub cache_from: Vec<String>,
     /// Whether images are to be pulled anew.
     pub pull: bool,
     /// The network of RUN.

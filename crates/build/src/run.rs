@@ -130,6 +130,9 @@ impl RunJob<'_> {
     }
 }
 
+/// The number of the error output in Docker's frames.
+const STDERR: u8 = 2;
+
 /// Passes on what the process writes, in Docker's frames, until it has ended.
 async fn forward(mut stream: tokio::net::UnixStream, output: &Output) -> Result<()> {
     let mut buffer = vec![0; BUFFER];
@@ -149,7 +152,10 @@ async fn forward(mut stream: tokio::net::UnixStream, output: &Output) -> Result<
             let whole = held.len() - incomplete(&held);
             let text: Vec<u8> = held.drain(..whole).collect();
             if !text.is_empty() {
-                output.text(String::from_utf8_lossy(&text).into_owned()).await?;
+                let text = String::from_utf8_lossy(&text).into_owned();
+                // The classic builder shows the error output in red, whoever listens.
+                let text = if header[0] == STDERR { format!("\x1b[91m{text}\x1b[0m") } else { text };
+                output.text(text).await?;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dray_engine::{NetworkMode, Root};
-use dray_image::Layer;
+use dray_image::{ImageConfig, Layer};
 
 use crate::builder::{Session, blocking};
 use crate::cache::{self, Entry};
@@ -79,11 +79,23 @@ impl Session<'_> {
         let Some(Entry { config, layers }) = blocking(move || Ok(cache.find(&wanted))).await? else {
             return Ok(false);
         };
+        if !self.request.cache_from.is_empty() && !self.is_part_of_sources(&config, &layers) {
+            return Ok(false);
+        }
         state.config = config;
         state.layers = layers;
         state.id = Some(state.new_image().id()?);
         self.output.text(" ---> Using cache\n".to_owned()).await?;
         Ok(true)
+    }
+
+    /// Whether a step is one of those that led to an image the caller trusts.
+    fn is_part_of_sources(&self, config: &ImageConfig, layers: &[Layer]) -> bool {
+        let sources = self.request.cache_from.iter();
+        let mut images = sources.filter_map(|name| self.builder.engine.images().resolve(name).ok());
+        images.any(|image| {
+            image.layers.starts_with(layers) && image.config.history.starts_with(&config.history)
+        })
     }
 
     async fn keep(&self, state: &State, key: &str) -> Result<()> {

@@ -75,6 +75,7 @@ fn build_request(query: &Query) -> Result<BuildRequest> {
         labels: parameter(query, "labels")?,
         target: query.get("target").unwrap_or_default().to_owned(),
         no_cache: query.flag("nocache"),
+        cache_from: parameter(query, "cachefrom")?,
         pull: query.flag("pull"),
         network: match query.get("networkmode").unwrap_or_default() {
             "" | "default" | "bridge" => NetworkMode::Default,

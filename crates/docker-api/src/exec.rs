@@ -12,6 +12,7 @@ use crate::containers;
 use crate::error::{ApiError, Result};
 use crate::hijack::{self, DetachKeys, Framing, Session};
 use crate::query::Query;
+use crate::version::Version;
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -19,6 +20,7 @@ struct CreateExec {
     attach_stdin: bool,
     attach_stdout: bool,
     attach_stderr: bool,
+    #[serde(alias = "detachKeys")]
     detach_keys: Option<String>,
     tty: bool,
     env: Option<Vec<String>>,
@@ -97,8 +99,11 @@ pub(crate) async fn resize(api: &Api, id: &str, query: &Query) -> Result<Respons
     Ok(body::empty(StatusCode::OK))
 }
 
-pub(crate) fn inspect(api: &Api, id: &str) -> Result<Response<Body>> {
+pub(crate) fn inspect(api: &Api, id: &str, version: Version) -> Result<Response<Body>> {
     let exec = api.engine.exec(id)?;
+    // Up to 1.47 a program that is not there was one that cannot be run.
+    let missing = exec.process.is_none() && exec.exit_code == Some(127);
+    let exit_code = if missing && version < Version::new(1, 48) { Some(126) } else { exec.exit_code };
     let (program, arguments) =
         exec.spec.args.split_first().ok_or_else(|| ApiError::internal("an exec without a program"))?;
     body::json(
@@ -107,7 +112,7 @@ pub(crate) fn inspect(api: &Api, id: &str) -> Result<Response<Body>> {
             "ID": exec.id.as_str(),
             "ContainerID": exec.container.as_str(),
             "Running": exec.running,
-            "ExitCode": exec.exit_code,
+            "ExitCode": exit_code,
             "ProcessConfig": {
                 "tty": exec.spec.tty, "entrypoint": program, "arguments": arguments,
                 "privileged": exec.spec.privileged, "user": exec.spec.user.clone().unwrap_or_default(),

@@ -1,9 +1,10 @@
 //! Connections that become raw streams: attach and exec.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -15,6 +16,8 @@ use crate::error::{ApiError, Result};
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const BUFFER: usize = 32 * 1024;
+/// How long such a client is given to read the head. Nothing tells when it has.
+const HEAD_START: Duration = Duration::from_millis(25);
 
 /// The keys that end a client's stay without ending the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,10 +128,14 @@ pub(crate) fn answer<B>(
         });
         return response;
     }
+    let hold = reads_ahead(request.headers());
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
+                if hold {
+                    tokio::time::sleep(HEAD_START).await;
+                }
                 if let Some(session) = connect.await {
                     join(TokioIo::new(upgraded), session, keys, ended).await;
                 }
@@ -142,6 +149,13 @@ pub(crate) fn answer<B>(
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
     response
+}
+
+/// Whether a client loses what comes together with the head of the answer: Python's reads the head through a buffer,
+/// and the stream beside it.
+fn reads_ahead(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    agent.contains("python") || agent.starts_with("docker-compose/")
 }
 
 /// Copies both ways until the process has closed its output, or the client has gone or typed the keys.

@@ -84,12 +84,12 @@ pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<R
             "Id": image.id.as_str(),
             "RepoTags": names(&image),
             "RepoDigests": [],
-            "Parent": "",
+            "Parent": image.config.other.get("parent").and_then(Value::as_str).unwrap_or_default(),
             "Comment": comment,
             "Created": image.config.created,
             "DockerVersion": "",
             "Author": image.config.author.clone().unwrap_or_default(),
-            "Config": image.config.config,
+            "Config": container_config(&image.config.config),
             "Architecture": image.config.architecture,
             "Os": image.config.os,
             "Size": image.size(),
@@ -106,6 +106,19 @@ pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<R
         document["VirtualSize"] = document["Size"].clone();
     }
     body::json(StatusCode::OK, &document)
+}
+
+/// How containers of an image start, with every field that clients read.
+fn container_config(config: &dray_image::ContainerDefaults) -> Value {
+    let mut value = json!({
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false,
+        "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null,
+        "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
+    });
+    if let (Some(all), Ok(Value::Object(given))) = (value.as_object_mut(), serde_json::to_value(config)) {
+        all.extend(given);
+    }
+    value
 }
 
 pub(crate) async fn history(api: &Api, name: &str) -> Result<Response<Body>> {
@@ -201,7 +214,11 @@ pub(crate) async fn load(api: &Api, incoming: Incoming) -> Result<Response<Body>
         }
         Ok(lines)
     })
-    .await?;
+    .await;
+    let lines = lines.unwrap_or_else(|error| {
+        // Docker's answer has begun by then, and tells of it in its body.
+        format!("{}\n", json!({ "errorDetail": { "message": error.message }, "error": error.message }))
+    });
     let mut response = body::text(StatusCode::OK, lines);
     response
         .headers_mut()
@@ -243,7 +260,7 @@ pub(crate) async fn create(api: &Api, query: &Query, incoming: Incoming) -> Resu
         return Ok(body::text(StatusCode::OK, format!("{line}\n")));
     }
     Err(ApiError::not_found(format!(
-        "pull access denied for {}: pulling from registries is not supported; use `docker load`",
+        "pull access denied for {}, repository does not exist or may require 'docker login': pulling from registries is not supported, use `docker load`",
         reference.familiar_name()
     )))
 }

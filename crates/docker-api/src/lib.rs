@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![recursion_limit = "256"]
 
+mod absent;
 mod archive;
 mod body;
 mod build;
@@ -22,6 +23,7 @@ mod inspect;
 mod limits;
 mod list;
 mod logs;
+mod metrics;
 mod mounts;
 mod networks;
 mod observe;

@@ -17,7 +17,7 @@ request! {
     }
 }
 request! { pub(crate) BindOptions { propagation: String = "Propagation", create: bool = "CreateMountpoint" } }
-request! { pub(crate) VolumeOptions { no_copy: bool = "NoCopy" } }
+request! { pub(crate) VolumeOptions { no_copy: bool = "NoCopy", subpath: String = "Subpath" } }
 request! { pub(crate) TmpfsOptions { size: Option<u64> = "SizeBytes", mode: Option<u32> = "Mode" } }
 
 /// `SOURCE:TARGET[:OPTIONS]`, a source that is no absolute path being a volume.
@@ -68,6 +68,9 @@ pub(crate) fn parse_mount(mount: MountRequest) -> Result<Mount> {
         "tmpfs" => MountSource::Tmpfs { size: mount.tmpfs.size, mode: mount.tmpfs.mode, options: Vec::new() },
         other => return Err(ApiError::bad_request(format!("mount type unknown: {other:?}"))),
     };
+    if !mount.volume.subpath.is_empty() {
+        return Err(ApiError::bad_request("VolumeOptions.Subpath is not supported"));
+    }
     if mount.target.is_empty() {
         return Err(ApiError::bad_request("invalid mount config: field Target must not be empty"));
     }

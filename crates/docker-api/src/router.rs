@@ -1,15 +1,18 @@
 //! Which path leads to which handler.
 
+use std::time::Instant;
+
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
+use crate::metrics::Metrics;
 use crate::query::{Query, decode};
 use crate::version::Version;
 use crate::{
-    API_VERSION, Api, archive, build, commit, containers, create, events, exec, images, inspect, list, logs,
-    networks, observe, system, volumes,
+    API_VERSION, Api, absent, archive, build, commit, containers, create, events, exec, images, inspect,
+    list, logs, metrics, networks, observe, system, volumes,
 };
 
 /// Answers one request.
@@ -24,8 +27,12 @@ pub(crate) async fn handle(api: &Api, request: Request<Incoming>) -> Response<Bo
         }
     };
     let headers = response.headers_mut();
-    for (name, value) in [("api-version", API_VERSION), ("ostype", "linux"), ("docker-experimental", "false")]
-    {
+    for (name, value) in [
+        ("api-version", API_VERSION),
+        ("ostype", "linux"),
+        ("docker-experimental", "false"),
+        ("server", concat!("Dray/", env!("CARGO_PKG_VERSION"), " (linux)")),
+    ] {
         headers.insert(name, http::HeaderValue::from_static(value));
     }
     response
@@ -41,72 +48,94 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         .map(|segment| decode(segment, false))
         .collect::<Result<Vec<_>>>()?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let method = request.method().as_str();
-    match (method, segments.as_slice()) {
-        ("GET" | "HEAD", ["_ping"]) => Ok(body::text(StatusCode::OK, "OK")),
+    let method = request.method().clone();
+    let method = method.as_str();
+    let measured = Metrics::action(method, &segments).map(|action| (action, Instant::now()));
+    let answer = answer(api, version, method, &segments, &query, request).await;
+    if let (Some((action, begin)), Ok(_)) = (measured, &answer) {
+        api.metrics.record(action, begin.elapsed());
+    }
+    answer
+}
+
+async fn answer(
+    api: &Api,
+    version: Version,
+    method: &str,
+    segments: &[&str],
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    match (method, segments) {
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(method == "GET")),
         ("GET", ["version"]) => system::version(api),
         ("GET", ["info"]) => system::info(api).await,
-        ("GET", ["events"]) => events::stream(api, &query),
+        ("GET", ["events"]) => events::stream(api, query),
         ("GET", ["system", "df"]) => system::disk_usage(api, version).await,
         ("POST", ["auth"]) => Err(ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "login to registries is not supported: images come from build, load and import",
         )),
 
-        ("POST", ["commit"]) => commit::commit(api, &query, request.into_body()).await,
-        ("POST", ["build"]) => build::build(api, &query, request.into_body()).await,
+        ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
+        ("POST", ["build"]) => build::build(api, query, request.into_body()).await,
         ("POST", ["build", "prune"]) => build::prune(api).await,
         ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),
 
-        ("GET", ["containers", "json"]) => list::containers(api, &query, version),
-        ("POST", ["containers", "create"]) => create::container(api, &query, request.into_body()).await,
-        ("POST", ["containers", "prune"]) => containers::prune(api, &query).await,
-        ("GET", ["containers", id, "json"]) => inspect::container(api, id, &query, version),
-        ("GET", ["containers", id, "logs"]) => logs::stream(api, id, &query),
+        ("GET", ["containers", "json"]) => list::containers(api, query, version),
+        ("POST", ["containers", "create"]) => create::container(api, query, request.into_body()).await,
+        ("POST", ["containers", "prune"]) => containers::prune(api, query).await,
+        ("GET", ["containers", id, "json"]) => inspect::container(api, id, query, version),
+        ("GET", ["containers", id, "logs"]) => logs::stream(api, id, query),
         ("POST", ["containers", id, "start"]) => containers::start(api, id).await,
-        ("POST", ["containers", id, "stop"]) => containers::stop(api, id, &query).await,
-        ("POST", ["containers", id, "restart"]) => containers::restart(api, id, &query).await,
-        ("POST", ["containers", id, "kill"]) => containers::kill(api, id, &query).await,
-        ("POST", ["containers", id, "wait"]) => containers::wait(api, id, &query),
-        ("POST", ["containers", id, "rename"]) => containers::rename(api, id, &query).await,
-        ("POST", ["containers", id, "resize"]) => containers::resize(api, id, &query).await,
-        ("POST", ["containers", id, "attach"]) => containers::attach(api, id, &query, request).await,
+        ("POST", ["containers", id, "stop"]) => containers::stop(api, id, query).await,
+        ("POST", ["containers", id, "restart"]) => containers::restart(api, id, query).await,
+        ("POST", ["containers", id, "kill"]) => containers::kill(api, id, query).await,
+        ("POST", ["containers", id, "wait"]) => containers::wait(api, id, query),
+        ("POST", ["containers", id, "rename"]) => containers::rename(api, id, query).await,
+        ("POST", ["containers", id, "resize"]) => containers::resize(api, id, query).await,
+        ("POST", ["containers", id, "attach"]) => containers::attach(api, id, query, request).await,
         ("POST", ["containers", id, "pause"]) => observe::pause(api, id).await,
         ("POST", ["containers", id, "unpause"]) => observe::unpause(api, id).await,
         ("POST", ["containers", id, "update"]) => create::update(api, id, request.into_body()).await,
-        ("GET", ["containers", id, "top"]) => observe::top(api, id, &query).await,
-        ("GET", ["containers", id, "stats"]) => observe::stats(api, id, &query).await,
-        ("HEAD", ["containers", id, "archive"]) => archive::stat(api, id, &query).await,
-        ("GET", ["containers", id, "archive"]) => archive::read(api, id, &query).await,
-        ("PUT", ["containers", id, "archive"]) => archive::write(api, id, &query, request.into_body()).await,
+        ("GET", ["containers", id, "top"]) => observe::top(api, id, query).await,
+        ("GET", ["containers", id, "stats"]) => observe::stats(api, id, query).await,
+        ("HEAD", ["containers", id, "archive"]) => archive::stat(api, id, query).await,
+        ("GET", ["containers", id, "archive"]) => archive::read(api, id, query).await,
+        ("PUT", ["containers", id, "archive"]) => archive::write(api, id, query, request.into_body()).await,
         ("GET", ["containers", id, "changes"]) => archive::changes(api, id).await,
         ("GET", ["containers", id, "export"]) => archive::export(api, id).await,
-        ("DELETE", ["containers", id]) => containers::remove(api, id, &query).await,
+        ("DELETE", ["containers", id]) => containers::remove(api, id, query).await,
         ("DELETE", ["containers", id, alias]) if query.flag("link") => {
             containers::remove_link(api, id, alias).await
         }
         ("POST", ["containers", id, "exec"]) => exec::create(api, id, request.into_body()).await,
 
         ("POST", ["exec", id, "start"]) => exec::start(api, id, request).await,
-        ("POST", ["exec", id, "resize"]) => exec::resize(api, id, &query).await,
-        ("GET", ["exec", id, "json"]) => exec::inspect(api, id),
+        ("POST", ["exec", id, "resize"]) => exec::resize(api, id, query).await,
+        ("GET", ["exec", id, "json"]) => exec::inspect(api, id, version),
 
-        ("GET", ["images", "json"]) => images::list(api, &query).await,
+        ("GET", ["images", "json"]) => images::list(api, query).await,
         ("POST", ["images", "load"]) => images::load(api, request.into_body()).await,
         ("GET", ["images", "get"]) => images::save(api, &query.all("names")),
-        ("POST", ["images", "create"]) => images::create(api, &query, request.into_body()).await,
-        ("POST", ["images", "prune"]) => images::prune(api, &query).await,
+        ("POST", ["images", "create"]) => images::create(api, query, request.into_body()).await,
+        ("POST", ["images", "prune"]) => images::prune(api, query).await,
+        ("GET", ["images", "search"]) => Err(absent::registry()),
+        ("POST", ["images", name @ .., "push"]) => {
+            api.engine.images().resolve(&name.join("/"))?;
+            Err(absent::registry())
+        }
         // Names of images hold slashes.
         ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/"), version).await,
         ("GET", ["images", name @ .., "history"]) => images::history(api, &name.join("/")).await,
         ("GET", ["images", name @ .., "get"]) => images::save(api, &[&name.join("/")]),
-        ("POST", ["images", name @ .., "tag"]) => images::tag(api, &name.join("/"), &query).await,
+        ("POST", ["images", name @ .., "tag"]) => images::tag(api, &name.join("/"), query).await,
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
-            images::remove(api, &name.join("/"), &query).await
+            images::remove(api, &name.join("/"), query).await
         }
 
-        ("GET", ["networks"]) => networks::list(api, &query),
-        ("POST", ["networks", "prune"]) => networks::prune(api, &query).await,
+        ("GET", ["networks"]) => networks::list(api, query),
+        ("POST", ["networks", "prune"]) => networks::prune(api, query).await,
         ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
         ("GET", ["networks", name]) => networks::inspect(api, name),
         ("POST", ["networks", name, "connect"]) => networks::connect(api, name, request.into_body()).await,
@@ -115,16 +144,19 @@ async fn route(api: &Api, request: Request<Incoming>) -> Result<Response<Body>> 
         }
         ("DELETE", ["networks", name]) => networks::remove(api, name).await,
 
-        ("GET", ["volumes"]) => volumes::list(api, &query),
+        ("GET", ["volumes"]) => volumes::list(api, query),
         ("POST", ["volumes", "create"]) => volumes::create(api, request.into_body()).await,
-        ("POST", ["volumes", "prune"]) => volumes::prune(api, &query).await,
+        ("POST", ["volumes", "prune"]) => volumes::prune(api, query, version).await,
         ("GET", ["volumes", name]) => volumes::inspect(api, name),
-        ("DELETE", ["volumes", name]) => volumes::remove(api, name, &query).await,
+        ("DELETE", ["volumes", name]) => volumes::remove(api, name, query).await,
 
-        (_, ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", ..]) => Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
-        )),
+        ("GET", ["plugins"]) => body::json(StatusCode::OK, &[(); 0]),
+        (method, ["plugins", rest @ ..]) => Err(absent::plugins(method, rest)),
+        (method, rest @ ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", ..]) => {
+            Err(absent::swarm(method, rest))
+        }
+        ("GET", ["distribution", .., "json"]) => Err(absent::registry()),
+        ("GET", ["metrics"]) => Ok(metrics::metrics(api)),
         _ if request.method() == Method::OPTIONS => Ok(body::empty(StatusCode::OK)),
         _ => Err(ApiError::not_found("page not found")),
     }

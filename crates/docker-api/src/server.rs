@@ -12,6 +12,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::Metrics;
 use crate::router;
 
 /// What the handlers need.
@@ -20,6 +21,7 @@ pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
     pub(crate) about: Arc<About>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What the daemon says of itself.
@@ -35,7 +37,7 @@ impl Api {
     pub fn new(engine: Engine, version: &'static str, id: String) -> Self {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let builder = Builder::new(engine.clone());
-        Self { engine, builder, about: Arc::new(About { version, name, id }) }
+        Self { engine, builder, about: Arc::new(About { version, name, id }), metrics: Arc::default() }
     }
 }
 

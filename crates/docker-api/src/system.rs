@@ -21,6 +21,20 @@ fn architecture() -> &'static str {
     }
 }
 
+/// The headers are what clients ask for; with HEAD there is nothing else.
+pub(crate) fn ping(with_body: bool) -> Response<Body> {
+    let mut response = body::text(StatusCode::OK, if with_body { "OK" } else { "" });
+    for (name, value) in [
+        ("builder-version", "1"),
+        ("swarm", "inactive"),
+        ("cache-control", "no-cache, no-store, must-revalidate"),
+        ("pragma", "no-cache"),
+    ] {
+        response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    }
+    response
+}
+
 pub(crate) fn version(api: &Api) -> Result<Response<Body>> {
     let details = json!({
         "ApiVersion": API_VERSION, "Arch": architecture(), "KernelVersion": kernel(),
@@ -84,8 +98,8 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "Labels": [],
             "ExperimentalBuild": false,
             "ServerVersion": api.about.version,
-            "Runtimes": { "dray": { "path": "dray" } },
-            "DefaultRuntime": "dray",
+            "Runtimes": { "runc": { "path": "dray" }, "io.containerd.runc.v2": { "path": "dray" } },
+            "DefaultRuntime": "runc",
             "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
             "LiveRestoreEnabled": true,
             "Isolation": "",

@@ -13,6 +13,7 @@ use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
+use crate::version::Version;
 
 pub(crate) fn document(volume: &VolumeRecord) -> Value {
     json!({
@@ -21,7 +22,7 @@ pub(crate) fn document(volume: &VolumeRecord) -> Value {
         "Labels": volume.labels,
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
-        "Options": null,
+        "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
         "Scope": "local",
     })
 }
@@ -68,14 +69,11 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
             request.name, request.driver, request.driver
         )));
     }
-    if let Some(option) = request.driver_opts.iter().flatten().map(|(name, _)| name).next() {
-        return Err(ApiError::bad_request(format!(
-            "create {}: options of the local driver are not supported: {option}",
-            request.name
-        )));
-    }
     let name = Some(request.name).filter(|name| !name.is_empty());
-    let volume = api.engine.create_volume(name, request.labels.unwrap_or_default()).await?;
+    let volume = api
+        .engine
+        .create_volume(name, request.labels.unwrap_or_default(), request.driver_opts.unwrap_or_default())
+        .await?;
     body::json(StatusCode::CREATED, &document(&volume))
 }
 
@@ -85,9 +83,10 @@ pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Respo
 }
 
 /// Anonymous volumes that nobody uses, or with the filter `all` every one.
-pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
+pub(crate) async fn prune(api: &Api, query: &Query, version: Version) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["all", "label", "label!"])?;
-    let all = filters.flag("all").unwrap_or(false);
+    // Up to 1.41 it took named ones as well.
+    let all = filters.flag("all").unwrap_or(version < Version::new(1, 42));
     let (mut deleted, mut freed) = (Vec::new(), 0);
     for volume in api.engine.volumes() {
         let wanted = (all || volume.anonymous) && filters.labels(&volume.labels);

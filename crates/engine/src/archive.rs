@@ -7,13 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use dray_runtime::rootfs::Root;
+use dray_runtime::rootfs::{Inside, Root, with_mounts};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
 
 use crate::container::ContainerHandle;
 use crate::error::Trying;
+use crate::late_root::LateRoot;
 use crate::record::{ContainerRecord, Status};
+use crate::spec::MountSource;
 use crate::{Engine, Error, Result};
 
 /// What stands at a path of a container.
@@ -135,21 +137,45 @@ impl Engine {
         let record = container.record();
         let done = self
             .blocking(move |engine| {
-                let root = match record.state.process {
-                    Some(process) if record.state.status == Status::Running => {
-                        Root::open(format!("/proc/{}/root", process.pid).as_ref())
-                            .trying("open the container's root")?
-                    }
-                    _ => {
-                        let lower = engine.inner.images.lower_directories(&record.layers)?;
-                        engine.root_of(&record, &lower)?
-                    }
-                };
-                work(&record, &root)
+                if let Some(process) = record.state.process.filter(|_| record.state.status == Status::Running)
+                {
+                    let root = Root::open(format!("/proc/{}/root", process.pid).as_ref());
+                    return work(&record, &root.trying("open the container's root")?);
+                }
+                let lower = engine.inner.images.lower_directories(&record.layers)?;
+                let (root, mounts) =
+                    (engine.root_of(&record, &lower)?, engine.volumes_inside(&record, &lower)?);
+                if mounts.is_empty() {
+                    return work(&record, &root);
+                }
+                let place = engine.scratch()?;
+                with_mounts(root.into_descriptor(), &mounts, place.path(), |root| work(&record, root))
+                    .trying("mount the container's volumes")?
             })
             .await;
         drop(guard);
         done
+    }
+
+    /// What a container that does not run would have mounted: a copy finds the files where its process would. Volumes
+    /// that no start has filled yet are filled.
+    fn volumes_inside(&self, record: &ContainerRecord, lower: &[PathBuf]) -> Result<Vec<Inside>> {
+        let mut mounts = Vec::new();
+        for mount in &record.spec.mounts {
+            let source = match &mount.source {
+                MountSource::Tmpfs { .. } => continue,
+                MountSource::Bind { path, .. } => PathBuf::from(path),
+                MountSource::Volume { .. } => {
+                    self.volume_source(mount, &LateRoot::new(self, record, lower))?
+                }
+            };
+            // A bind whose source is not there is refused by a start only.
+            if source.exists() {
+                let (target, read_only) = (PathBuf::from(&mount.target), mount.read_only);
+                mounts.push(Inside { source, target, read_only });
+            }
+        }
+        Ok(mounts)
     }
 }
 

@@ -83,7 +83,8 @@ impl Engine {
         let images = &self.inner.images;
         let changes = self.changes_of(record)?;
         let base = images.resolve(record.image.as_str()).map(|image| image.config);
-        let config = base.unwrap_or_else(|_| ImageConfig::scratch());
+        let mut config = base.unwrap_or_else(|_| ImageConfig::scratch());
+        config.other.insert("parent".to_owned(), record.image.as_str().into());
         let created_by = record.args.join(" ");
         let upper = self.container_dir(&record.id).join("upper");
         let parent = record.layers.last().map(|layer| &layer.chain_id);

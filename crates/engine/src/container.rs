@@ -112,7 +112,10 @@ impl ContainerHandle {
         let exits = receiver.borrow().exits;
         let holds = |observed: &Observed| match condition {
             WaitCondition::NotRunning => {
-                observed.removed || !matches!(observed.status, Status::Running | Status::Restarting)
+                // One that is to be started again has ended all the same.
+                observed.removed
+                    || observed.exits > exits
+                    || !matches!(observed.status, Status::Running | Status::Restarting)
             }
             WaitCondition::NextExit => observed.removed || observed.exits > exits,
             WaitCondition::Removed => observed.removed,

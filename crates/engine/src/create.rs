@@ -226,7 +226,7 @@ impl Engine {
         }
         pending::write(directory, record)?;
         for used in &record.volumes {
-            self.inner.volumes.create(&used.name, BTreeMap::new(), used.anonymous)?;
+            self.inner.volumes.create(&used.name, BTreeMap::new(), BTreeMap::new(), used.anonymous)?;
         }
         Ok(())
     }

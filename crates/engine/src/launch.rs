@@ -486,13 +486,7 @@ impl Engine {
                     }
                     path
                 }
-                MountSource::Volume { name, no_copy } => {
-                    let (volume, _) = self.inner.volumes.create(name, Default::default(), false)?;
-                    if !no_copy {
-                        copy_up(root, &mount.target, &volume.mountpoint)?;
-                    }
-                    volume.mountpoint
-                }
+                MountSource::Volume { .. } => self.volume_source(mount, root)?,
             };
             resolved.sources.push((mount.target.clone(), source));
         }
@@ -593,18 +587,4 @@ pub(crate) fn resolve_user(root: &Root, user: &str, groups: &[String]) -> Result
     }
     let home = found.home.map_or_else(|| "/".to_owned(), |home| home.to_string_lossy().into_owned());
     Ok(ResolvedUser { uid: found.uid, gid: found.gid, groups: all, home })
-}
-
-/// Fills an empty volume with what the image has at the mount point, with its owner and mode.
-fn copy_up(root: &LateRoot<'_>, target: &str, volume: &Path) -> Result<()> {
-    let empty = fs::read_dir(volume).io("list", volume)?.next().is_none();
-    if !empty {
-        return Ok(());
-    }
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    match root.whole()?.open_at(target, flags, Mode::empty()) {
-        Ok(directory) => Ok(dray_image::copy_directory(directory, volume)?),
-        // The image has nothing there.
-        Err(_) => Ok(()),
-    }
 }

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::private_directory;
 use crate::error::IoContext;
 use crate::events::EventKind;
 use crate::failpoint::failpoint;
+use crate::late_root::LateRoot;
+use crate::spec::{Mount, MountSource};
 use crate::{Engine, Error, Result, record};
 
 /// A volume.
@@ -27,6 +31,9 @@ pub struct VolumeRecord {
     pub anonymous: bool,
     /// Where its files are.
     pub mountpoint: PathBuf,
+    /// Options of the local driver (`type`, `device`, `o`), as they were given.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 pub(crate) struct Volumes {
@@ -57,11 +64,20 @@ impl Volumes {
         &self,
         name: &str,
         labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
         anonymous: bool,
     ) -> Result<(VolumeRecord, bool)> {
         check_name(name)?;
+        if !options.is_empty() {
+            LocalMount::parse(&options).map_err(|why| Error::invalid(format!("create {name}: {why}")))?;
+        }
         let mut all = self.all.lock();
         if let Some(volume) = all.get(name) {
+            if !options.is_empty() && options != volume.options {
+                return Err(Error::conflict(format!(
+                    "create {name}: volume {name} already exists with other options"
+                )));
+            }
             return Ok((volume.clone(), false));
         }
         let directory = self.root.join(name);
@@ -70,8 +86,8 @@ impl Volumes {
         let mountpoint = directory.join("_data");
         fs::create_dir_all(&mountpoint).io("create", &mountpoint)?;
         failpoint("volume.made");
-        let volume =
-            VolumeRecord { name: name.to_owned(), labels, created: Timestamp::now(), anonymous, mountpoint };
+        let (name_owned, created) = (name.to_owned(), Timestamp::now());
+        let volume = VolumeRecord { name: name_owned, labels, created, anonymous, mountpoint, options };
         record::write(&directory.join("volume.json"), &volume)?;
         failpoint("volume.recorded");
         all.insert(name.to_owned(), volume.clone());
@@ -84,7 +100,10 @@ impl Volumes {
     }
 
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        self.get(name)?;
+        let volume = self.get(name)?;
+        if !volume.options.is_empty() {
+            unmount(&volume.mountpoint)?;
+        }
         let directory = self.root.join(name);
         // The record goes first: what a crash leaves without one is cleared by the next start.
         let record = directory.join("volume.json");
@@ -98,6 +117,111 @@ impl Volumes {
         fs::remove_dir_all(&directory).io("remove", &directory)?;
         self.all.lock().remove(name);
         Ok(())
+    }
+}
+
+/// What the options of the local driver say.
+struct LocalMount {
+    kind: String,
+    device: String,
+    flags: MountFlags,
+    data: Vec<String>,
+}
+
+impl LocalMount {
+    /// Reads `type`, `device` and `o`, the words of mount(8). The error is Docker's.
+    fn parse(options: &BTreeMap<String, String>) -> std::result::Result<Self, String> {
+        if let Some(unknown) =
+            options.keys().find(|name| !["type", "device", "o", "size"].contains(&name.as_str()))
+        {
+            return Err(format!("invalid option: {unknown:?}"));
+        }
+        let get = |name: &str| options.get(name).cloned().unwrap_or_default();
+        let (mut kind, device) = (get("type"), get("device"));
+        let (mut flags, mut data) = (MountFlags::empty(), Vec::new());
+        let mut is_bind = false;
+        for word in get("o").split(',').filter(|word| !word.is_empty()) {
+            match word {
+                "ro" => flags |= MountFlags::RDONLY,
+                "nosuid" => flags |= MountFlags::NOSUID,
+                "nodev" => flags |= MountFlags::NODEV,
+                "noexec" => flags |= MountFlags::NOEXEC,
+                "noatime" => flags |= MountFlags::NOATIME,
+                "relatime" => flags |= MountFlags::RELATIME,
+                "sync" => flags |= MountFlags::SYNCHRONOUS,
+                "rw" | "defaults" | "suid" | "dev" | "exec" | "async" => {}
+                "bind" | "rbind" => is_bind = true,
+                other => data.push(other.to_owned()),
+            }
+        }
+        if is_bind {
+            kind = "bind".to_owned();
+        }
+        if device.is_empty() && (is_bind || !kind.is_empty()) {
+            return Err("missing device in volume options".to_owned());
+        }
+        if !device.is_empty() && kind.is_empty() {
+            return Err("missing required option: \"type\"".to_owned());
+        }
+        if is_bind && !device.starts_with('/') {
+            return Err(format!("the device of a bind must be an absolute path: {device}"));
+        }
+        Ok(Self { kind, device, flags, data })
+    }
+
+    fn mount(&self, volume: &VolumeRecord) -> Result<()> {
+        let failed = |error: rustix::io::Errno| {
+            Error::invalid(format!(
+                "error while mounting volume '{}': failed to mount local volume: mount {}:{}: {}",
+                volume.mountpoint.display(),
+                self.device,
+                volume.mountpoint.display(),
+                std::io::Error::from(error)
+            ))
+        };
+        if self.kind == "bind" {
+            rustix::mount::mount_bind_recursive(&self.device, &volume.mountpoint).map_err(failed)?;
+            if !self.flags.is_empty() {
+                rustix::mount::mount_remount(&volume.mountpoint, self.flags | MountFlags::BIND, "")
+                    .map_err(failed)?;
+            }
+            return Ok(());
+        }
+        let data = std::ffi::CString::new(self.data.join(","))
+            .map_err(|_| Error::invalid("options of a mount must not contain a NUL byte"))?;
+        rustix::mount::mount(&self.device, &volume.mountpoint, &self.kind, self.flags, Some(data.as_c_str()))
+            .map_err(failed)
+    }
+}
+
+/// Whether something is mounted on a directory: then it is of another mount than its parent.
+fn is_mounted(path: &Path) -> Result<bool> {
+    let id = |path: &Path| {
+        let mask = rustix::fs::StatxFlags::MNT_ID;
+        rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask)
+            .map(|stat| stat.stx_mnt_id)
+    };
+    Ok(id(path).io("look at", path)? != id(path.parent().unwrap_or(path)).io("look at", path)?)
+}
+
+fn unmount(path: &Path) -> Result<()> {
+    if is_mounted(path)? {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty()).io("unmount", path)?;
+    }
+    Ok(())
+}
+
+/// Fills an empty volume with what the image has at the mount point, with its owner and mode.
+fn copy_up(root: &LateRoot<'_>, target: &str, volume: &Path) -> Result<()> {
+    let empty = fs::read_dir(volume).io("list", volume)?.next().is_none();
+    if !empty {
+        return Ok(());
+    }
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    match root.whole()?.open_at(target, flags, Mode::empty()) {
+        Ok(directory) => Ok(dray_image::copy_directory(directory, volume)?),
+        // The image has nothing there.
+        Err(_) => Ok(()),
     }
 }
 
@@ -124,17 +248,35 @@ impl Engine {
         &self,
         name: Option<String>,
         labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
     ) -> Result<VolumeRecord> {
         self.blocking(move |engine| {
             let anonymous = name.is_none();
             let name = name.unwrap_or_else(|| crate::Id::random().to_string());
-            let (volume, fresh) = engine.inner.volumes.create(&name, labels, anonymous)?;
+            let (volume, fresh) = engine.inner.volumes.create(&name, labels, options, anonymous)?;
             if fresh {
                 engine.volume_event("create", &name);
             }
             Ok(volume)
         })
         .await
+    }
+
+    /// Where the files of a mounted volume are: it is made and mounted when it is not there yet, and filled from the
+    /// image when it is empty.
+    pub(crate) fn volume_source(&self, mount: &Mount, root: &LateRoot<'_>) -> Result<PathBuf> {
+        let MountSource::Volume { name, no_copy } = &mount.source else {
+            return Err(Error::invalid(format!("{} is no volume", mount.target)));
+        };
+        let nothing = BTreeMap::new;
+        let (volume, _) = self.inner.volumes.create(name, nothing(), nothing(), false)?;
+        if !volume.options.is_empty() && !is_mounted(&volume.mountpoint)? {
+            LocalMount::parse(&volume.options).map_err(Error::invalid)?.mount(&volume)?;
+        }
+        if !no_copy {
+            copy_up(root, &mount.target, &volume.mountpoint)?;
+        }
+        Ok(volume.mountpoint)
     }
 
     /// All volumes, by name.
@@ -183,5 +325,30 @@ impl Engine {
     pub(crate) fn volume_event(&self, action: &str, name: &str) {
         let attributes = [("driver".to_owned(), "local".to_owned())].into();
         self.inner.events.publish(EventKind::Volume, action, name, attributes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_the_local_driver_are_mounts_words() {
+        let parse = |pairs: &[(&str, &str)]| {
+            let options = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            LocalMount::parse(&options.collect())
+        };
+        let tmpfs = parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,nosuid,ro")]).unwrap();
+        assert_eq!((tmpfs.kind.as_str(), tmpfs.data.as_slice()), ("tmpfs", &["size=1m".to_owned()][..]));
+        assert_eq!(tmpfs.flags, MountFlags::NOSUID | MountFlags::RDONLY);
+        assert_eq!(parse(&[("type", "none"), ("device", "/srv"), ("o", "bind")]).unwrap().kind, "bind");
+        for refused in [
+            &[("bogus", "x")][..],
+            &[("type", "tmpfs")],
+            &[("device", "/dev/sda1")],
+            &[("device", "relative"), ("o", "bind")],
+        ] {
+            assert!(parse(refused).is_err(), "{refused:?}");
+        }
     }
 }

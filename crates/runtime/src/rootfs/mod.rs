@@ -3,6 +3,7 @@
 //! Every path is resolved by the kernel inside the root (openat2 with RESOLVE_IN_ROOT): links and `..` of the
 //! image lead nowhere else, also while somebody exchanges them. It knows files, not containers.
 
+mod assembled;
 mod overlay;
 mod users;
 
@@ -16,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::{Error, Result};
+pub use assembled::{Inside, with_mounts};
 pub use overlay::OverlayMount;
 pub(crate) use overlay::overlay;
 pub use users::{User, lookup_group, lookup_user};
@@ -44,6 +46,11 @@ impl Root {
     /// Takes an open directory as a root, for example that of an [`OverlayMount`].
     pub fn from_descriptor(directory: OwnedFd) -> Self {
         Self { directory }
+    }
+
+    /// The open directory.
+    pub fn into_descriptor(self) -> OwnedFd {
+        self.directory
     }
 
     /// Opens a path inside the root. With `OFlags::NOFOLLOW` a link as the last part is not followed.
