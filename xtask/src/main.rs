@@ -34,6 +34,8 @@ Tasks:
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
   suite NAME
         Run a test suite that is too long or too large for every change:
+        docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,
+                   DRAY=PATH a binary that is built already
         faults     the daemon killed at every failpoint and at random moments
         upgrade    containers that change from another build (DRAY_PREVIOUS, a binary or commit) to this and back
         oci        the OCI runtime specification's validation programs; RUNTIME_TOOLS=DIR uses that checkout,

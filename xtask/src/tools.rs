@@ -23,6 +23,11 @@ pub(crate) fn install_packages() -> Result<(), Error> {
     install(&PACKAGES)
 }
 
+/// Installs what keeps passwords in encrypted files.
+pub(crate) fn install_password_store() -> Result<(), Error> {
+    install(&["gnupg", "pass"])
+}
+
 /// Installs the peers of the benchmarks.
 pub(crate) fn install_peers() -> Result<(), Error> {
     install(&PEERS)

@@ -12,6 +12,7 @@ use crate::engine::private_directory;
 use crate::error::IoContext;
 use crate::failpoint::failpoint;
 use crate::health::HealthCheck;
+use crate::networks;
 use crate::record::{ContainerRecord, State, VolumeUse};
 use crate::spec::{
     ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, SeccompMode,
@@ -271,11 +272,13 @@ impl Engine {
         for (name, endpoint) in &spec.endpoints {
             // Docker says the rest when the container starts.
             let network = self.inner.networks.find(name)?;
-            if network.name == crate::networks::DEFAULT || network.is_predefined() {
+            if network.name == networks::DEFAULT || network.is_predefined() {
                 network.check_endpoint(endpoint)?;
             }
         }
-        self.check_links(spec.endpoints.values())?;
+        if spec.network == NetworkMode::Default {
+            self.check_links(spec.endpoints.get(networks::DEFAULT).into_iter())?;
+        }
         let isolated = matches!(spec.network, NetworkMode::Container(_) | NetworkMode::Sandbox(_));
         if isolated && spec.hostname.is_some() && matches!(spec.network, NetworkMode::Container(_)) {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));

@@ -56,7 +56,8 @@ impl Engine {
         self.save(container)
     }
 
-    /// Whether every container that one is to be linked with is there.
+    /// Whether every container that one is to be linked with on the default network is there. On others a name may come
+    /// to mean somebody later.
     pub(crate) fn check_links<'a>(&self, endpoints: impl Iterator<Item = &'a EndpointSpec>) -> Result<()> {
         for link in endpoints.flat_map(|endpoint| &endpoint.links) {
             let (name, _) = split(link);

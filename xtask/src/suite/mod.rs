@@ -4,11 +4,12 @@
 //! each, with its reason; a suite fails when anything else does.
 
 mod compose;
+mod docker_py;
 mod faults;
 mod oci;
 mod upgrade;
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use crate::Error;
 
@@ -17,6 +18,7 @@ type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 
 const SUITES: &[Suite] = &[
     ("compose", compose::run),
+    ("docker-py", docker_py::run_suite),
     ("faults", faults::run),
     ("upgrade", upgrade::run),
     ("oci", oci::run_suite),
@@ -31,4 +33,18 @@ pub(crate) fn run(root: &Path, name: &str) -> Result<(), Error> {
         });
     };
     suite(root)
+}
+
+/// What may fail in a suite, with the reason.
+fn exceptions(root: &Path, suite: &str) -> Result<Vec<(String, String)>, Error> {
+    let path = root.join("xtask/suites").join(format!("{suite}.txt"));
+    let text = fs::read_to_string(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| match line.split_once(" # ") {
+            Some((test, reason)) => Ok((test.trim().to_owned(), reason.trim().to_owned())),
+            None => Err(Error::Unexpected { what: format!("{} has no reason: {line}", path.display()) }),
+        })
+        .collect()
 }

@@ -37,7 +37,7 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let source = source(&directory)?;
     let programs = build(&source, &directory, &go)?;
     let runtime = runtime(root, &directory)?;
-    let exceptions = exceptions(root)?;
+    let exceptions = super::exceptions(root, "oci")?;
     let (mut all, mut unexpected, mut seen) = (Outcome::default(), Vec::new(), BTreeSet::new());
     for (name, program) in &programs {
         let outcome = run_program(name, program, &directory, &runtime)?;
@@ -147,20 +147,6 @@ fn runtime(root: &Path, directory: &Path) -> Result<PathBuf, Error> {
     let _ = fs::remove_file(&link);
     symlink(&built, &link).map_err(|source| Error::File { path: link.clone(), source })?;
     Ok(link)
-}
-
-/// Lines of `PROGRAM: TEST # REASON`.
-fn exceptions(root: &Path) -> Result<Vec<(String, String)>, Error> {
-    let path = root.join("xtask/suites/oci.txt");
-    let text = fs::read_to_string(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| match line.split_once(" # ") {
-            Some((test, reason)) => Ok((test.trim().to_owned(), reason.trim().to_owned())),
-            None => Err(Error::Unexpected { what: format!("{} has no reason: {line}", path.display()) }),
-        })
-        .collect()
 }
 
 /// Runs one program in network and mount namespaces of its own.
