@@ -34,6 +34,7 @@ Tasks:
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
   suite NAME
         Run a test suite that is too long or too large for every change:
+        compose    Compose's first version, as Debian has it, on a project of five services
         docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,
                    DRAY=PATH a binary that is built already
         faults     the daemon killed at every failpoint and at random moments
