@@ -29,6 +29,8 @@ Tasks:
         installed for it.
   bench engine
         The same for each step of a container's life, beside dockerd.
+  bench runtime
+        The same for the runtime's command line, beside runc and crun.
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
@@ -40,7 +42,8 @@ Tasks:
         faults     the daemon killed at every failpoint and at random moments
         upgrade    containers that change from another build (DRAY_PREVIOUS, a binary or commit) to this and back
         oci        the OCI runtime specification's validation programs; RUNTIME_TOOLS=DIR uses that checkout,
-                   RUNTIME=PATH checks another runtime
+                   RUNTIME=PATH checks another runtime, CGROUP=v2 shows it the unified hierarchy only; then
+                   podman and containerd run containers with it
   schemas OPENAPI MESSAGES OUTPUT
         Generate the schemas of the Kubernetes kinds from the sources of k8s-openapi (one version's folder)
         and of k8s-pb.

@@ -39,6 +39,16 @@ pub(crate) fn install_compose() -> Result<(), Error> {
     install(&["docker-compose", "busybox-static"])
 }
 
+/// Installs the runtime that is measured beside ours.
+pub(crate) fn install_crun() -> Result<(), Error> {
+    install(&["crun"])
+}
+
+/// Installs the engines that run containers with our runtime.
+pub(crate) fn install_engines() -> Result<(), Error> {
+    install(&["podman", "conmon", "containerd"])
+}
+
 fn install(packages: &[&'static str]) -> Result<(), Error> {
     let mut missing = Vec::new();
     for &package in packages {

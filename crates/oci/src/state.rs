@@ -236,7 +236,8 @@ impl Container {
             .set_version(record.oci_version.clone())
             .set_id(record.id.clone())
             .set_status(status)
-            .set_pid(self.process().map(|process| process.pid))
+            // Told also when it has ended by now: a short program may have.
+            .set_pid(record.process.filter(|_| status != ContainerState::Stopped).map(|process| process.pid))
             .set_bundle(record.bundle.clone())
             .set_annotations(record.annotations.clone());
         state

@@ -7,6 +7,7 @@ mod compose;
 mod docker_py;
 mod faults;
 mod oci;
+mod oci_engines;
 mod upgrade;
 
 use std::{fs, path::Path};
