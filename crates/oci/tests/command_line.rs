@@ -429,3 +429,37 @@ fn cve_2019_5736_the_runtimes_binary_cannot_be_overwritten() {
     place.ok(&["delete", "--force", id]);
     assert!(std::fs::read(BINARY).unwrap() == before);
 }
+
+/// Without any right, in a user namespace of its own.
+#[test]
+fn a_user_without_rights_runs_containers() {
+    let place = Place::new(&[]);
+    let binary = place.path("runc");
+    std::fs::copy(BINARY, &binary).unwrap();
+    std::fs::remove_file(place.path("bundle/config.json")).unwrap();
+    let user = |script: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "1000", "--regid", "1000", "--clear-groups", "sh", "-c", script]);
+        command
+            .current_dir(place.path("bundle"))
+            .env("XDG_RUNTIME_DIR", place.path("run"))
+            .stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    std::fs::create_dir(place.path("run")).unwrap();
+    let owned = Command::new("chown").args(["-R", "1000:1000"]).arg(place.directory.path()).status().unwrap();
+    assert!(owned.success());
+    assert!(user("../runc spec --rootless").status.success());
+    place.configure(|config| {
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(["sh", "-c", "id -u; exit 3"]);
+    });
+    let output = user("../runc run box");
+    if user("unshare --user true").status.success() {
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(3), "0\n".to_owned()), "{output:?}");
+    } else {
+        // A host may keep user namespaces from everybody.
+        assert!(text(&output.stderr).contains("cannot create the container"), "{output:?}");
+    }
+    assert_eq!(text(&user("../runc list --quiet").stdout), "");
+}

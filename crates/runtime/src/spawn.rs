@@ -73,15 +73,19 @@ pub(crate) fn container(plan: Plan<'_>, channel: &Channel, child_channel: Channe
         _ => None,
     };
     let placed = directory.is_some();
-    // What the host's paths name is opened out here: inside a user namespace they may be out of reach.
-    let mut sources = init::Sources::open(spec, rootfs, identities.as_ref())?;
+    // What the host's paths name is opened out here: inside a user namespace they may be out of reach. Whoever is not
+    // root can mount in there only.
+    let mut sources = match rustix::process::geteuid().is_root() {
+        true => Some(init::Sources::open(spec, rootfs, identities.as_ref())?),
+        false => None,
+    };
     make_time_namespace(spec)?;
     let joins_user_namespace = joined.first().is_some_and(|one| one.flag == libc::CLONE_NEWUSER);
     // The root of a new user namespace may not join what belongs to the host's: this process does, and comes back.
     let (joined, left) = if flags & libc::CLONE_NEWUSER as u64 != 0 && !joined.is_empty() {
         let left = own_namespaces(&joined)?;
         init::join_all(&joined)?;
-        sources.show_joined_network()?;
+        sources.iter_mut().try_for_each(init::Sources::show_joined_network)?;
         (Vec::new(), left)
     } else {
         (joined, Vec::new())

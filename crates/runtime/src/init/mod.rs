@@ -70,7 +70,8 @@ pub(crate) struct Container<'a> {
     pub(crate) cgroup: Option<&'a std::path::Path>,
     pub(crate) joined: Vec<Joined>,
     pub(crate) streams: Option<Streams>,
-    pub(crate) sources: Sources<'a>,
+    /// Opened outside already, or still to be opened.
+    pub(crate) sources: Option<Sources<'a>>,
     pub(crate) options: Options<'a>,
 }
 
@@ -107,7 +108,10 @@ pub(crate) fn container(container: Container<'_>, channel: Channel) -> ! {
         if let Some(adjustment) = process.oom_score_adj() {
             program::adjust_oom_score(adjustment)?;
         }
-        let sources = std::mem::replace(&mut container.sources, Sources::none());
+        let sources = match container.sources.take() {
+            Some(sources) => sources,
+            None => Sources::open_inside(container.spec)?,
+        };
         let terminal = root::assemble(&container, sources, process, channel)?;
         let linux = container.spec.linux().as_ref();
         if let Some(personality) = linux.and_then(|linux| linux.personality().as_ref()) {

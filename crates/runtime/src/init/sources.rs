@@ -44,8 +44,11 @@ impl Mapped<'_> {
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn none() -> Self {
-        Self { mounts: Vec::new(), root: None }
+    /// Opens the sources of mounts in the container's own namespaces. Nothing can be mapped there.
+    pub(super) fn open_inside(spec: &'a Spec) -> Result<Self> {
+        let mut mapped = Mapped { container: None, made: Vec::new() };
+        let mounts = mounts::prepare(spec.mounts().as_deref().unwrap_or_default(), &mut mapped)?;
+        Ok(Self { mounts, root: None })
     }
 
     /// Mounts sysfs while this process is in the network namespace that the container joins and that does not belong to
