@@ -80,7 +80,37 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> 
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+    parse_json(&bytes)
+}
+
+/// Reads a JSON document; the error is in the words of Go's parser, which scripts know.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {}", in_go_words(bytes, &error))))
+}
+
+fn in_go_words(bytes: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected EOF".to_owned();
+    }
+    if !error.is_syntax() {
+        return error.to_string();
+    }
+    // The position is that of the last byte that was read, from one.
+    let line = bytes.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let found = line.get(error.column().saturating_sub(1)).copied().map_or(' ', char::from);
+    let text = error.to_string();
+    let place = [
+        ("key must be a string", "looking for beginning of object key string"),
+        ("expected `:`", "after object key"),
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("trailing characters", "after top-level value"),
+        ("control character", "in string literal"),
+        ("invalid escape", "in string escape code"),
+    ];
+    let place = place.iter().find(|(words, _)| text.starts_with(words));
+    format!("invalid character {found:?} {}", place.map_or("looking for beginning of value", |(_, go)| go))
 }
 
 /// The body as a blocking reader, for work that goes on elsewhere. When it is dropped early, some of what is left is
@@ -144,5 +174,26 @@ impl std::io::Write for BodyWriter {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_json_is_told_in_gos_words() {
+        let words = |text: &str| parse_json::<serde_json::Value>(text.as_bytes()).unwrap_err().message;
+        for (text, expected) in [
+            ("{x", "invalid character 'x' looking for beginning of object key string"),
+            ("x", "invalid character 'x' looking for beginning of value"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{} y", "invalid character 'y' after top-level value"),
+            ("{\"a\":", "unexpected EOF"),
+        ] {
+            assert_eq!(words(text), format!("invalid JSON: {expected}"), "{text}");
+        }
     }
 }

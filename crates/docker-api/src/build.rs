@@ -84,9 +84,9 @@ fn build_request(query: &Query) -> Result<BuildRequest> {
         resources,
         ulimits: limits.into_iter().map(Ulimit::from).collect(),
         extra_hosts: query
-            .get("extrahosts")
-            .unwrap_or_default()
-            .split(',')
+            .all("extrahosts")
+            .into_iter()
+            .flat_map(|hosts| hosts.split(','))
             .filter(|entry| !entry.is_empty())
             .map(str::to_owned)
             .collect(),

@@ -109,10 +109,12 @@ pub(crate) async fn remove_link(api: &Api, id: &str, alias: &str) -> Result<Resp
 
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["label", "label!", "until"])?;
+    let until = filters.until()?;
     let (mut deleted, mut freed) = (Vec::new(), 0);
     for record in api.engine.containers() {
         let ended = matches!(record.state.status, Status::Created | Status::Exited | Status::Dead);
-        if !ended || !filters.labels(&record.spec.labels) {
+        let old = until.is_none_or(|until| record.created < until);
+        if !ended || !old || !filters.labels(&record.spec.labels) {
             continue;
         }
         let Ok(container) = api.engine.container(record.id.as_str()) else { continue };

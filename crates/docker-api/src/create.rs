@@ -138,9 +138,8 @@ pub(crate) async fn container(api: &Api, query: &Query, incoming: Incoming) -> R
     if bytes.is_empty() {
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
-    let invalid = |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON: {error}"));
-    let raw: Value = serde_json::from_slice(&bytes).map_err(invalid)?;
-    let request: CreateRequest = serde_json::from_slice(&bytes).map_err(invalid)?;
+    let raw: Value = body::parse_json(&bytes)?;
+    let request: CreateRequest = body::parse_json(&bytes)?;
     let mut spec = specification(request, raw)?;
     limits::apply(&mut spec)?;
     spec.name = query.non_empty("name").map(str::to_owned);

@@ -27,6 +27,37 @@ async fn blocking<T: Send + 'static>(
     joined.map_err(|_| ApiError::internal("an operation on images ended unexpectedly"))?
 }
 
+/// When an image was made.
+fn made(image: &Image) -> Timestamp {
+    image.config.created.as_deref().and_then(|time| time.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Whether a name is as a pattern of a shell says: `*` and `?` stand for anything but a slash.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n) = (0, 0);
+    // Where the last star stands, and up to where it reaches so far.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(b'?') if name[n] != b'/' => (p, n) = (p + 1, n + 1),
+            Some(byte) if *byte == name[n] && *byte != b'?' => (p, n) = (p + 1, n + 1),
+            _ => match star {
+                Some((at, reached)) if name[reached] != b'/' => {
+                    star = Some((at, reached + 1));
+                    (p, n) = (at + 1, reached + 1);
+                }
+                _ => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
 fn seconds(time: Option<&str>) -> i64 {
     time.and_then(|time| time.parse::<Timestamp>().ok()).map_or(0, Timestamp::as_second)
 }
@@ -54,18 +85,27 @@ pub(crate) fn summary(image: &Image, containers: &[Arc<ContainerRecord>]) -> Val
 pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters =
         Filters::parse(query, &["dangling", "label", "label!", "reference", "before", "since", "until"])?;
+    let until = filters.until()?;
     let listed = blocking(api, move |engine| {
         let containers = engine.containers();
         let mut images = engine.images().list()?;
         images.sort_by_key(|image| std::cmp::Reverse(seconds(image.config.created.as_deref())));
+        let named = |name: &str| -> Result<Option<Timestamp>> {
+            filters.values(name).first().map(|image| Ok(made(&engine.images().resolve(image)?))).transpose()
+        };
+        let (before, since) = (named("before")?, named("since")?);
         let suits = |image: &Image| {
             filters.labels(&image.config.config.labels)
                 && filters.flag("dangling").is_none_or(|dangling| dangling == image.references.is_empty())
                 && filters.any("reference", |pattern| {
                     image.references.iter().any(|reference| {
-                        reference.familiar() == pattern || reference.familiar_name() == pattern
+                        matches(pattern, &reference.familiar())
+                            || matches(pattern, &reference.familiar_name())
                     })
                 })
+                && before.is_none_or(|time| made(image) < time)
+                && since.is_none_or(|time| made(image) > time)
+                && until.is_none_or(|time| made(image) < time)
         };
         let summaries = images.iter().filter(|image| suits(image)).map(|image| summary(image, &containers));
         Ok(summaries.collect::<Vec<Value>>())
@@ -267,6 +307,7 @@ pub(crate) async fn create(api: &Api, query: &Query, incoming: Incoming) -> Resu
 
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["dangling", "label", "label!", "until"])?;
+    let until = filters.until()?;
     let (deleted, freed) = blocking(api, move |engine| {
         let used: Vec<_> = engine.containers().iter().map(|container| container.image.clone()).collect();
         let only_dangling = filters.flag("dangling").unwrap_or(true);
@@ -275,14 +316,47 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
         for image in engine.images().list()? {
             let wanted = (!only_dangling || image.references.is_empty())
                 && filters.labels(&image.config.config.labels)
+                && until.is_none_or(|until| made(&image) < until)
                 && !used.contains(&image.id);
-            if wanted && engine.images().remove(image.id.as_str(), true, |_| Vec::new()).is_ok() {
-                deleted.push(json!({ "Deleted": image.id.as_str() }));
+            if !wanted {
+                continue;
             }
+            let Ok(deletions) = engine.images().remove(image.id.as_str(), true, |_| Vec::new()) else {
+                continue;
+            };
+            deleted.extend(deletions.into_iter().map(|deletion| match deletion {
+                Deletion::Untagged(name) => json!({ "Untagged": name }),
+                Deletion::Deleted(id) => {
+                    engine.image_event("delete", &id, id.as_str());
+                    json!({ "Deleted": id.as_str() })
+                }
+            }));
         }
         let after = engine.images().usage()?;
         Ok((deleted, (before.layers + before.blobs).saturating_sub(after.layers + after.blobs)))
     })
     .await?;
     body::json(StatusCode::OK, &json!({ "ImagesDeleted": deleted, "SpaceReclaimed": freed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_shells() {
+        for (pattern, name) in [
+            ("busybox", "busybox"),
+            ("busy*:*", "busybox:latest"),
+            ("*/b?x", "my/box"),
+            ("*a*b*", "xaxbx"),
+            ("**", ""),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("busy", "busybox"), ("*", "my/box"), ("?x", "/x"), ("a*b", "a/b"), ("", "x")]
+        {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
 }

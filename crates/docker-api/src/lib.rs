@@ -31,6 +31,7 @@ mod query;
 mod router;
 mod server;
 mod system;
+mod top;
 mod version;
 mod volumes;
 mod wire;

@@ -103,7 +103,14 @@ fn suits(engine: &Engine, record: &ContainerRecord, filters: &Filters) -> bool {
         && filters.any("health", |health| {
             health == record.state.health.as_ref().map_or("none", |known| known.status.as_str())
         })
-        && filters.any("is-task", |task| task == "false")
+        && filters.any("is-task", |task| task == "false" || task == "0")
+        && filters.any("expose", |port| {
+            let exposed = record.spec.exposed.iter().any(|exposed| same_port(exposed, port));
+            let port = |published: &dray_engine::PortBinding| {
+                same_port(&format!("{}/{}", published.container_port, published.protocol.name()), port)
+            };
+            exposed || record.ports.iter().any(port)
+        })
 }
 
 pub(crate) fn summary(engine: &Engine, record: &ContainerRecord, size: bool, version: Version) -> Value {
@@ -133,6 +140,15 @@ pub(crate) fn summary(engine: &Engine, record: &ContainerRecord, size: bool, ver
         value["SizeRootFs"] = json!(written + record.layers.iter().map(|layer| layer.size).sum::<u64>());
     }
     value
+}
+
+/// Whether a port is the one that a filter names; without a protocol it is TCP's.
+fn same_port(port: &str, wanted: &str) -> bool {
+    let parts = |text: &'_ str| -> (String, String) {
+        let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        (number.to_owned(), protocol.to_owned())
+    };
+    parts(port) == parts(wanted)
 }
 
 /// The command as one line; words with blanks are quoted.

@@ -153,14 +153,19 @@ fn escaped(text: &str) -> String {
 /// A time as seconds with an optional fraction, or as RFC 3339; zero is none.
 pub(crate) fn time(query: &Query, name: &str) -> Result<Option<Timestamp>> {
     let Some(text) = query.non_empty(name) else { return Ok(None) };
-    let invalid = || ApiError::bad_request(format!("invalid value for \"{name}\": {text:?}"));
+    let time = parse_time(text)
+        .map_err(|()| ApiError::bad_request(format!("invalid value for \"{name}\": {text:?}")))?;
+    Ok(Some(time).filter(|time| *time != Timestamp::UNIX_EPOCH))
+}
+
+/// A time in either form.
+pub(crate) fn parse_time(text: &str) -> Result<Timestamp, ()> {
     if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(Some(time));
+        return Ok(time);
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().map_err(|_| invalid())?;
+    let seconds: i64 = seconds.parse().map_err(|_| ())?;
     let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let nanoseconds: i32 = digits.parse().map_err(|_| invalid())?;
-    let time = Timestamp::new(seconds, nanoseconds).map_err(|_| invalid())?;
-    Ok(Some(time).filter(|time| *time != Timestamp::UNIX_EPOCH))
+    let nanoseconds: i32 = digits.parse().map_err(|_| ())?;
+    Timestamp::new(seconds, nanoseconds).map_err(|_| ())
 }

@@ -303,9 +303,13 @@ pub(crate) async fn disconnect(api: &Api, name: &str, incoming: Incoming) -> Res
 /// Networks that no container is in, but for those that are always there.
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["label", "label!", "until"])?;
+    let until = filters.until()?;
     let mut deleted = Vec::new();
     for network in api.engine.networks() {
-        let wanted = !network.is_predefined() && filters.labels(&network.labels) && !is_named(api, &network);
+        let wanted = !network.is_predefined()
+            && until.is_none_or(|until| network.created < until)
+            && filters.labels(&network.labels)
+            && !is_named(api, &network);
         // One that is used answers with a conflict and stays.
         if wanted && api.engine.remove_network(network.id.as_str()).await.is_ok() {
             deleted.push(network.name);

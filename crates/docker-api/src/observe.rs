@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use dray_engine::{ProcessEntry, Usage};
+use dray_engine::Usage;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::Api;
 use crate::body::{self, Body};
 use crate::duration::rfc3339;
-use crate::error::{ApiError, Result};
+use crate::error::Result;
 use crate::query::Query;
 
 /// Time between two readings of a container's usage.
@@ -23,34 +23,6 @@ pub(crate) async fn pause(api: &Api, id: &str) -> Result<Response<Body>> {
 pub(crate) async fn unpause(api: &Api, id: &str) -> Result<Response<Body>> {
     api.engine.unpause(&api.engine.container(id)?).await?;
     Ok(body::empty(StatusCode::NO_CONTENT))
-}
-
-/// The processes in the columns of `ps -ef`; other columns would need a `ps`.
-pub(crate) async fn top(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {
-    let arguments = query.non_empty("ps_args").unwrap_or("-ef");
-    if !["-ef", "ef", "-e -f"].contains(&arguments) {
-        return Err(ApiError::bad_request(format!("ps arguments are not supported: {arguments}")));
-    }
-    let container = api.engine.container(id)?;
-    let rows: Vec<Vec<String>> = api.engine.processes(&container).await?.iter().map(row).collect();
-    let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
-    body::json(StatusCode::OK, &json!({ "Titles": titles, "Processes": rows }))
-}
-
-fn row(process: &ProcessEntry) -> Vec<String> {
-    let seconds = process.cpu_time.as_secs();
-    let lived = jiff::Timestamp::now().duration_since(process.started).as_secs().max(1);
-    let share = u64::try_from(lived).map_or(0, |lived| (seconds * 100 / lived).min(99));
-    vec![
-        process.uid.to_string(),
-        process.pid.to_string(),
-        process.parent.to_string(),
-        share.to_string(),
-        process.started.strftime("%H:%M").to_string(),
-        "?".to_owned(),
-        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-        process.command.clone(),
-    ]
 }
 
 pub(crate) async fn stats(api: &Api, id: &str, query: &Query) -> Result<Response<Body>> {

@@ -12,7 +12,7 @@ use crate::query::{Query, decode};
 use crate::version::Version;
 use crate::{
     API_VERSION, Api, absent, archive, build, commit, containers, create, events, exec, images, inspect,
-    list, logs, metrics, networks, observe, system, volumes,
+    list, logs, metrics, networks, observe, system, top, volumes,
 };
 
 /// Answers one request.
@@ -71,7 +71,7 @@ async fn answer(
         ("GET", ["version"]) => system::version(api),
         ("GET", ["info"]) => system::info(api).await,
         ("GET", ["events"]) => events::stream(api, query),
-        ("GET", ["system", "df"]) => system::disk_usage(api, version).await,
+        ("GET", ["system", "df"]) => system::disk_usage(api, query, version).await,
         ("POST", ["auth"]) => Err(ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "login to registries is not supported: images come from build, load and import",
@@ -98,7 +98,7 @@ async fn answer(
         ("POST", ["containers", id, "pause"]) => observe::pause(api, id).await,
         ("POST", ["containers", id, "unpause"]) => observe::unpause(api, id).await,
         ("POST", ["containers", id, "update"]) => create::update(api, id, request.into_body()).await,
-        ("GET", ["containers", id, "top"]) => observe::top(api, id, query).await,
+        ("GET", ["containers", id, "top"]) => top::top(api, id, query).await,
         ("GET", ["containers", id, "stats"]) => observe::stats(api, id, query).await,
         ("HEAD", ["containers", id, "archive"]) => archive::stat(api, id, query).await,
         ("GET", ["containers", id, "archive"]) => archive::read(api, id, query).await,

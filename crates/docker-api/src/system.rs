@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
+use crate::query::Query;
 use crate::version::Version;
 use crate::{API_VERSION, Api, MINIMUM_API_VERSION, images, list, volumes};
 
@@ -117,15 +118,23 @@ fn operating_system() -> String {
 }
 
 /// What `docker system df` counts.
-pub(crate) async fn disk_usage(api: &Api, version: Version) -> Result<Response<Body>> {
+pub(crate) async fn disk_usage(api: &Api, query: &Query, version: Version) -> Result<Response<Body>> {
+    const TYPES: [&str; 4] = ["container", "image", "volume", "build-cache"];
+    let wanted: Vec<String> = query.all("type").into_iter().map(str::to_owned).collect();
+    if let Some(unknown) = wanted.iter().find(|kind| !TYPES.contains(&kind.as_str())) {
+        return Err(ApiError::bad_request(format!("unknown object type: {unknown}")));
+    }
+    let wants = move |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
     let (engine, builder) = (api.engine.clone(), api.builder.clone());
     let counted = tokio::task::spawn_blocking(move || {
         let containers = engine.containers();
         let images = engine.images().list()?;
-        let images: Vec<Value> = images.iter().map(|image| images::summary(image, &containers)).collect();
+        let images = images.iter().filter(|_| wants("image"));
+        let images: Vec<Value> = images.map(|image| images::summary(image, &containers)).collect();
         let volumes: Vec<Value> = engine
             .volumes()
             .iter()
+            .filter(|_| wants("volume"))
             .map(|volume| {
                 let users = containers.iter().flat_map(|container| &container.volumes);
                 let count = users.filter(|used| used.name == volume.name).count();
@@ -135,7 +144,7 @@ pub(crate) async fn disk_usage(api: &Api, version: Version) -> Result<Response<B
                 value
             })
             .collect();
-        let cache = builder.cached();
+        let cache = if wants("build-cache") { builder.cached() } else { Vec::new() };
         let cache: Vec<Value> = cache
             .iter()
             .map(|entry| {
@@ -146,12 +155,21 @@ pub(crate) async fn disk_usage(api: &Api, version: Version) -> Result<Response<B
                 })
             })
             .collect();
-        let containers: Vec<Value> =
-            containers.iter().map(|container| list::summary(&engine, container, true, version)).collect();
-        Ok::<_, ApiError>(json!({
-            "LayersSize": engine.images().usage()?.layers,
-            "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cache,
-        }))
+        let containers: Vec<Value> = containers
+            .iter()
+            .filter(|_| wants("container"))
+            .map(|container| list::summary(&engine, container, true, version))
+            .collect();
+        let mut counted = json!({ "LayersSize": engine.images().usage()?.layers });
+        for (kind, name, list) in [
+            ("image", "Images", images),
+            ("container", "Containers", containers),
+            ("volume", "Volumes", volumes),
+            ("build-cache", "BuildCache", cache),
+        ] {
+            counted[name] = if wants(kind) { json!(list) } else { Value::Null };
+        }
+        Ok::<_, ApiError>(counted)
     });
     let counted = counted.await.map_err(|_| ApiError::internal("counting ended unexpectedly"))??;
     body::json(StatusCode::OK, &counted)

@@ -4,6 +4,7 @@
 //! is built already. No registry is asked: the images that the tests want are made of Debian's busybox.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -53,7 +54,10 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let host = format!("unix://{}", daemon.socket().display());
     make_images(directory.path(), &host)?;
     let home = directory.path().join("home");
-    make(&home)?;
+    // Without a configuration the library keeps contexts in the directory it runs in.
+    make(&home.join(".docker"))?;
+    let configuration = home.join(".docker/config.json");
+    fs::write(&configuration, "{}").map_err(|source| Error::File { path: configuration, source })?;
     let result = make_password_store(&home).and_then(|()| test(&tools, &home, &host));
     daemon.stop(true)?;
     judge(root, &result?)
@@ -191,17 +195,20 @@ fn outcome(line: &str) -> Option<(&str, &str)> {
 
 fn judge(root: &Path, text: &str) -> Result<(), Error> {
     let exceptions = super::exceptions(root, "docker-py")?;
-    let (mut passed, mut skipped, mut failed) = (0_usize, 0_usize, Vec::new());
+    let (mut passed, mut skipped, mut failed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (name, word) in text.lines().filter_map(outcome) {
-        match word {
-            "PASSED" | "XPASS" => passed += 1,
-            "SKIPPED" | "XFAIL" => skipped += 1,
-            _ => failed.push(name),
-        }
+        let kind = match word {
+            "PASSED" | "XPASS" => &mut passed,
+            "SKIPPED" | "XFAIL" => &mut skipped,
+            _ => &mut failed,
+        };
+        kind.insert(name);
     }
-    // One that fails at its end as well is told of twice.
-    failed.dedup();
-    println!("\ndocker-py: {passed} passed, {} failed, {skipped} skipped", failed.len());
+    // One whose cleaning up fails is told of twice.
+    passed.retain(|name| !failed.contains(name));
+    skipped.retain(|name| !failed.contains(name));
+    let (done, left) = (passed.len(), skipped.len());
+    println!("\ndocker-py: {done} passed, {} failed, {left} skipped", failed.len());
     // A line speaks of one test, or of all of a class or file.
     let covers = |exception: &str, name: &str| {
         name.strip_prefix(exception).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -211,13 +218,15 @@ fn judge(root: &Path, text: &str) -> Result<(), Error> {
         println!("excepted: {exception}: {count} ({reason})");
     }
     failed.retain(|name| !exceptions.iter().any(|(exception, _)| covers(exception, name)));
-    if passed == 0 {
+    if passed.is_empty() {
         return Err(Error::Unexpected { what: "no test ran".to_owned() });
     }
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Error::Unexpected { what: format!("these fail without a reason:\n{}", failed.join("\n")) })
+    Err(Error::Unexpected {
+        what: format!("these fail without a reason:\n{}", failed.into_iter().collect::<Vec<_>>().join("\n")),
+    })
 }
 
 #[cfg(test)]
