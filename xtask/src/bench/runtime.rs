@@ -19,6 +19,11 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
     tools::install_peers()?;
     tools::install_crun()?;
     let [dray] = prepare(root, ["dray"])?;
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    if unified.exists() {
+        // crun wants one version of control groups; this mount namespace is ours.
+        output(Command::new("umount").arg(unified))?;
+    }
     let directory = Directory::new("bench-runtime")?;
     let bundle = bundle(directory.path())?;
     let state = directory.path().join("runtimes");
