@@ -463,3 +463,53 @@ fn a_user_without_rights_runs_containers() {
     }
     assert_eq!(text(&user("../runc list --quiet").stdout), "");
 }
+
+#[test]
+fn namespaces_of_another_container_are_joined() {
+    let place = Place::new(&["sleep", "1000"]);
+    let mapping = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    place.configure(|config| {
+        config["linux"]["uidMappings"] = mapping.clone();
+        config["linux"]["gidMappings"] = mapping.clone();
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    });
+    let (first, second) = (&place.name("first"), &place.name("second"));
+    place.create(first, &[]);
+    place.ok(&["start", first]);
+    let state: Value = serde_json::from_str(&place.ok(&["state", first])).unwrap();
+    let namespace = |kind: &str| format!("/proc/{}/ns/{kind}", state["pid"]);
+    let script = "id -u; for kind in user net ipc uts pid mnt; do readlink /proc/self/ns/$kind; done";
+    place.configure(|config| {
+        config["process"]["args"] = json!(["sh", "-c", script]);
+        config["linux"]["uidMappings"] = Value::Null;
+        config["linux"]["gidMappings"] = Value::Null;
+        config["linux"]["namespaces"] = json!([
+            { "type": "user", "path": namespace("user") }, { "type": "network", "path": namespace("net") },
+            { "type": "ipc", "path": namespace("ipc") }, { "type": "uts", "path": namespace("uts") },
+            { "type": "pid" }, { "type": "mount" }, { "type": "cgroup" },
+        ]);
+    });
+    let output = place.run(second, &[]);
+    let lines = text(&output.stdout);
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines.first(), Some(&"0"), "{output:?}");
+    for (index, kind) in ["user", "net", "ipc", "uts", "pid", "mnt"].into_iter().enumerate() {
+        let theirs = std::fs::read_link(namespace(kind)).unwrap();
+        assert_eq!(Path::new(lines[index + 1]) == theirs, index < 4, "{kind}: {lines:?}");
+    }
+    // The host's mounts are nobody's to join.
+    place.configure(|config| {
+        config["linux"]["namespaces"] = json!([{ "type": "mount", "path": "/proc/self/ns/mnt" }]);
+    });
+    let output = place.run(second, &[]);
+    let words = "the host's mount namespace cannot be joined";
+    assert!(text(&output.stderr).contains(words), "{output:?}");
+    place.ok(&["delete", "--force", first]);
+}
+
+#[test]
+fn a_root_that_cannot_be_pivoted_is_changed() {
+    let place = Place::new(&["ls", "/"]);
+    let output = place.run(&place.name("ramdisk"), &["--no-pivot"]);
+    assert_eq!(text(&output.stdout), "bin\ndev\netc\nproc\nsys\ntmp\n", "{}", text(&output.stderr));
+}
