@@ -358,7 +358,16 @@ fn an_interrupted_creation_can_be_deleted() {
         dray_testkit::eventually("deletion", DEADLINE, gone);
         assert!(!Path::new("/sys/fs/cgroup/pids").join(&id).exists(), "{round}");
         assert!(!place.path("state").join(&id).exists(), "{round}");
+        dray_testkit::eventually("no process left", DEADLINE, || (!is_running(&id)).then_some(()));
     }
+}
+
+/// Whether some process that has not ended has the word among its arguments.
+fn is_running(word: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        arguments.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes())
+    })
 }
 
 #[test]

@@ -97,10 +97,13 @@ pub(crate) fn container(plan: Plan<'_>, channel: &Channel, child_channel: Channe
     };
     let into = directory.as_ref().map(|directory| directory.as_fd());
     let pid = if joins_user_namespace {
-        clone_in_joined(flags, joined, into, child_channel, inside)?
+        clone_in_joined(flags, joined, into, channel, child_channel, inside)?
     } else {
         match sys::clone3(flags, into).to("make a process")? {
-            Fork::Child => inside(joined, child_channel),
+            Fork::Child => {
+                let_go(channel, &child_channel);
+                inside(joined, child_channel)
+            }
             Fork::Parent { pid } => {
                 drop(child_channel);
                 pid
@@ -125,18 +128,28 @@ pub(crate) fn container(plan: Plan<'_>, channel: &Channel, child_channel: Channe
     Ok(child)
 }
 
+/// In the new process: the maker's end of the channel is the maker's alone.
+fn let_go(channel: &Channel, child_channel: &Channel) {
+    if let Err(error) = child_channel.let_go(channel) {
+        child_channel.send_failure(&init::channel::setup_failure(error.chain()));
+        sys::exit_now(1);
+    }
+}
+
 /// A process of a joined user namespace: whatever else is new must belong to it, so a first process joins and makes
 /// the lasting one beside itself.
 fn clone_in_joined(
     flags: u64,
     joined: Vec<Joined>,
     into: Option<std::os::fd::BorrowedFd<'_>>,
+    channel: &Channel,
     child_channel: Channel,
     inside: impl FnOnce(Vec<Joined>, Channel) -> i32,
 ) -> Result<i32> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).to("make a pipe")?;
     match sys::clone3(0, into).to("make a process")? {
         Fork::Child => {
+            let_go(channel, &child_channel);
             drop(reader);
             let made = init::join_all(&joined)
                 .and_then(|()| sys::clone3(flags | libc::CLONE_PARENT as u64, None).to("make a process"));
@@ -241,10 +254,13 @@ pub(crate) fn exec(plan: ExecPlan<'_>, channel: &Channel, child_channel: Channel
     // The pid namespace holds for children only: it is the one that this process itself joins.
     sys::setns(target_pidfd.as_fd(), libc::CLONE_NEWPID).to("join the container's pid namespace")?;
     match sys::clone3(0, directory.as_ref().map(|directory| directory.as_fd())).to("make a process")? {
-        Fork::Child => init::join(
-            Joiner { process, seccomp, terminal, target: target_pidfd, namespaces, streams, options },
-            child_channel,
-        ),
+        Fork::Child => {
+            let_go(channel, &child_channel);
+            init::join(
+                Joiner { process, seccomp, terminal, target: target_pidfd, namespaces, streams, options },
+                child_channel,
+            )
+        }
         Fork::Parent { pid } => {
             drop(child_channel);
             let child = Child { pid };

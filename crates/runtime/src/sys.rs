@@ -143,6 +143,15 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// dup3(2): what a descriptor stood for is closed, and it stands for what another does.
+pub(crate) fn replace(descriptor: BorrowedFd<'_>, with: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are valid; the number stays owned by whoever owns it, and still is an open descriptor.
+    check(libc::c_long::from(unsafe {
+        libc::dup3(with.as_raw_fd(), descriptor.as_raw_fd(), libc::O_CLOEXEC)
+    }))
+    .map(drop)
+}
+
 /// dup3(2) onto one of the standard numbers 0, 1, 2, which no Rust value owns.
 pub(crate) fn onto_standard(descriptor: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     debug_assert!((0..=2).contains(&number));

@@ -62,6 +62,12 @@ impl Channel {
 
     // The child's half.
 
+    /// Lets the copy of the maker's end go that a new process has: as long as it is open anywhere, the end of the maker
+    /// is never heard.
+    pub(crate) fn let_go(&self, makers: &Self) -> Result<()> {
+        crate::sys::replace(makers.as_fd(), self.as_fd()).to("let the maker's end of the channel go")
+    }
+
     /// Waits until the shim has put the process into its control group and mapped its identities.
     pub(crate) fn wait_until_placed(&mut self) -> Result<()> {
         if !self.placed {
