@@ -169,7 +169,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
     for target in request.volumes.keys() {
         if !mounts.iter().any(|mount| mount.target == *target) {
             mounts.push(Mount {
-                source: MountSource::Volume { name: String::new(), no_copy: false },
+                source: MountSource::Volume { name: String::new(), no_copy: false, subpath: String::new() },
                 target: target.clone(),
                 read_only: false,
                 propagation: String::new(),

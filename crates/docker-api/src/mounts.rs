@@ -36,7 +36,7 @@ pub(crate) fn parse_bind(bind: &str) -> Result<Mount> {
         source: if source.starts_with('/') {
             MountSource::Bind { path: source.to_owned(), create: true }
         } else {
-            MountSource::Volume { name: source.to_owned(), no_copy: false }
+            MountSource::Volume { name: source.to_owned(), no_copy: false, subpath: String::new() }
         },
         target: target.to_owned(),
         read_only: false,
@@ -61,16 +61,27 @@ pub(crate) fn parse_bind(bind: &str) -> Result<Mount> {
     Ok(mount)
 }
 
+/// A path in a volume. Where it leads is decided in the volume; here only its form counts.
+fn subpath(path: String) -> Result<String> {
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(ApiError::bad_request(
+            "invalid mount config for type \"volume\": subpath must be a relative path within the volume",
+        ));
+    }
+    Ok(path)
+}
+
 pub(crate) fn parse_mount(mount: MountRequest) -> Result<Mount> {
     let source = match mount.kind.as_str() {
         "bind" => MountSource::Bind { path: mount.source, create: mount.bind.create },
-        "volume" => MountSource::Volume { name: mount.source, no_copy: mount.volume.no_copy },
+        "volume" => MountSource::Volume {
+            name: mount.source,
+            no_copy: mount.volume.no_copy,
+            subpath: subpath(mount.volume.subpath)?,
+        },
         "tmpfs" => MountSource::Tmpfs { size: mount.tmpfs.size, mode: mount.tmpfs.mode, options: Vec::new() },
         other => return Err(ApiError::bad_request(format!("mount type unknown: {other:?}"))),
     };
-    if !mount.volume.subpath.is_empty() {
-        return Err(ApiError::bad_request("VolumeOptions.Subpath is not supported"));
-    }
     if mount.target.is_empty() {
         return Err(ApiError::bad_request("invalid mount config: field Target must not be empty"));
     }
@@ -123,7 +134,10 @@ mod tests {
         assert!(bind.read_only && bind.propagation == "rshared");
         assert_eq!(bind.source, MountSource::Bind { path: "/a".into(), create: true });
         let volume = parse_bind("data:/b:nocopy").unwrap();
-        assert_eq!(volume.source, MountSource::Volume { name: "data".into(), no_copy: true });
+        assert_eq!(
+            volume.source,
+            MountSource::Volume { name: "data".into(), no_copy: true, subpath: String::new() }
+        );
         for text in ["", ":", "a", "a:", "/a:/b:bogus", "a:b:c:d"] {
             assert!(parse_bind(text).is_err(), "{text}");
         }

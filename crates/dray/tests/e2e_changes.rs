@@ -251,3 +251,122 @@ fn joins_and_leaves_networks_later() {
     daemon.ok(&["network", "rm", "front", "back"]);
     daemon.assert_nothing_left();
 }
+
+#[test]
+fn copies_reach_the_volumes_of_a_container_that_does_not_run() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let host = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+    let context = daemon.path("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM box\nRUN mkdir /vol && echo image > /vol/own\n").unwrap();
+    daemon.ok(&["build", "-q", "-t", "base", context.to_str().unwrap()]);
+    fs::create_dir(daemon.path("bound")).unwrap();
+    fs::write(daemon.path("bound/there"), "bound").unwrap();
+    let bind = format!("{}:/bound:ro", host("bound"));
+    daemon.ok(&[
+        "create",
+        "--name",
+        "one",
+        "-v",
+        "data:/vol",
+        "-v",
+        &bind,
+        "base",
+        "cat",
+        "/vol/in",
+        "/vol/own",
+    ]);
+    // What the image has is there before the first start.
+    daemon.ok(&["cp", "one:/vol/own", &host("own")]);
+    assert_eq!(fs::read_to_string(daemon.path("own")).unwrap(), "image\n");
+    fs::write(daemon.path("in"), "from outside\n").unwrap();
+    daemon.ok(&["cp", &host("in"), "one:/vol/in"]);
+    assert_eq!(daemon.ok(&["start", "-a", "one"]), "from outside\nimage");
+    daemon.ok(&["cp", "one:/bound/there", &host("there")]);
+    assert_eq!(fs::read_to_string(daemon.path("there")).unwrap(), "bound");
+    daemon.refused(&["cp", &host("in"), "one:/bound/in"], "");
+    assert!(!daemon.path("bound/in").exists(), "what is mounted read-only stays as it is");
+    // CVE-2019-14271, CVE-2018-15664: links of the container and of its volume lead nowhere else.
+    for link in ["/vol/out", "/out"] {
+        daemon.ok(&["run", "--rm", "-v", "data:/vol", "--volumes-from", "one", "base", "true"]);
+        daemon.ok(&["run", "--name", "linker", "-v", "data:/vol", "base", "ln", "-sfn", "/etc", link]);
+        let container = if link == "/out" { "linker" } else { "one" };
+        daemon.ok(&["cp", &host("in"), &format!("{container}:{link}/escaped")]);
+        assert!(!std::path::Path::new("/etc/escaped").exists());
+        daemon.ok(&["rm", "linker"]);
+    }
+    daemon.ok(&["rm", "-v", "one"]);
+    daemon.ok(&["volume", "rm", "data"]);
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn local_volumes_are_mounted_as_their_options_say() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    fs::create_dir(daemon.path("bound")).unwrap();
+    let device = format!("device={}", daemon.path("bound").display());
+    let memory = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=64k,nosuid"];
+    daemon.ok(&[&["volume", "create"], &memory[..], &["memory"]].concat());
+    daemon.ok(&["volume", "create", "-o", "type=none", "-o", &device, "-o", "o=bind", "bound"]);
+    let mounts = daemon.ok(&["run", "--rm", "-v", "memory:/m", "box", "grep", " /m ", "/proc/mounts"]);
+    assert!(mounts.starts_with("tmpfs /m tmpfs") && mounts.contains("size=64k"), "{mounts}");
+    daemon.ok(&["run", "--rm", "-v", "bound:/b", "box", "sh", "-c", "echo kept > /b/file"]);
+    assert_eq!(fs::read_to_string(daemon.path("bound/file")).unwrap(), "kept\n");
+    assert_eq!(daemon.ok(&["volume", "inspect", "-f", "{{.Options.o}}", "bound"]), "bind");
+    daemon.ok(&["volume", "rm", "bound", "memory"]);
+    assert!(daemon.path("bound/file").exists(), "what was only mounted stays");
+    let refused = ["volume", "create", "-o", "bogus=1", "xy"];
+    daemon.refused(&refused, "create xy: invalid option: \"bogus\"");
+    daemon.refused(&["volume", "create", "-o", "type=tmpfs", "xy"], "missing device in volume options");
+}
+
+#[test]
+fn until_spares_what_is_younger() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    daemon.ok(&["create", "--name", "young", "box", "true"]);
+    daemon.ok(&["network", "create", "net"]);
+    daemon.ok(&["container", "prune", "-f", "--filter", "until=1h"]);
+    daemon.ok(&["network", "prune", "-f", "--filter", "until=1h30m"]);
+    assert_eq!(daemon.ok(&["ps", "-a", "--format", "{{.Names}}"]), "young");
+    assert_eq!(daemon.ok(&["network", "ls", "-q", "--filter", "name=net"]).lines().count(), 1);
+    daemon.refused(&["container", "prune", "-f", "--filter", "until=bogus"], "until=bogus");
+    daemon.ok(&["container", "prune", "-f", "--filter", "until=0s"]);
+    assert_eq!(daemon.ok(&["ps", "-aq"]), "");
+    daemon.ok(&["network", "rm", "net"]);
+}
+
+#[test]
+fn cve_2021_25741_a_part_of_a_volume_does_not_lead_out_of_it() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let script =
+        "mkdir -p /v/a/b && echo inner > /v/a/b/file && ln -s /etc /v/away && ln -s ../../../etc /v/up";
+    daemon.ok(&["run", "--rm", "-v", "data:/v", "box", "sh", "-c", script]);
+    let create = |subpath: &str| {
+        serde_json::json!({
+            "Image": "box", "Cmd": ["cat", "/p/file"],
+            "HostConfig": { "Mounts": [{
+                "Type": "volume", "Source": "data", "Target": "/p", "VolumeOptions": { "Subpath": subpath },
+            }] },
+        })
+    };
+    let made = daemon.post("/containers/create?name=part", &create("a/b"));
+    assert!(made.contains("\"Id\""), "{made}");
+    assert_eq!(daemon.ok(&["start", "-a", "part"]), "inner");
+    let host = daemon.path("file").to_str().unwrap().to_owned();
+    daemon.ok(&["cp", "part:/p/file", &host]);
+    assert_eq!(fs::read_to_string(&host).unwrap(), "inner\n");
+    for (name, subpath) in [("away", "away"), ("up", "up"), ("none", "missing")] {
+        daemon.post(&format!("/containers/create?name={name}"), &create(subpath));
+        daemon.refused(&["start", name], "cannot access path");
+    }
+    for refused in ["/etc", "../x", "a/../../x"] {
+        let answer = daemon.post("/containers/create", &create(refused));
+        assert!(answer.contains("subpath must be a relative path within the volume"), "{answer}");
+    }
+    daemon.ok(&["rm", "part", "away", "up", "none"]);
+    daemon.assert_nothing_left();
+}

@@ -143,8 +143,8 @@ impl Engine {
                     return work(&record, &root.trying("open the container's root")?);
                 }
                 let lower = engine.inner.images.lower_directories(&record.layers)?;
-                let (root, mounts) =
-                    (engine.root_of(&record, &lower)?, engine.volumes_inside(&record, &lower)?);
+                let root = engine.root_of(&record, &lower)?;
+                let (mounts, _pinned) = engine.volumes_inside(&record, &lower)?;
                 if mounts.is_empty() {
                     return work(&record, &root);
                 }
@@ -159,14 +159,20 @@ impl Engine {
 
     /// What a container that does not run would have mounted: a copy finds the files where its process would. Volumes
     /// that no start has filled yet are filled.
-    fn volumes_inside(&self, record: &ContainerRecord, lower: &[PathBuf]) -> Result<Vec<Inside>> {
-        let mut mounts = Vec::new();
+    fn volumes_inside(
+        &self,
+        record: &ContainerRecord,
+        lower: &[PathBuf],
+    ) -> Result<(Vec<Inside>, Vec<OwnedFd>)> {
+        let (mut mounts, mut all_pinned) = (Vec::new(), Vec::new());
         for mount in &record.spec.mounts {
             let source = match &mount.source {
                 MountSource::Tmpfs { .. } => continue,
                 MountSource::Bind { path, .. } => PathBuf::from(path),
                 MountSource::Volume { .. } => {
-                    self.volume_source(mount, &LateRoot::new(self, record, lower))?
+                    let (source, pinned) = self.volume_source(mount, &LateRoot::new(self, record, lower))?;
+                    all_pinned.extend(pinned);
+                    source
                 }
             };
             // A bind whose source is not there is refused by a start only.
@@ -175,7 +181,7 @@ impl Engine {
                 mounts.push(Inside { source, target, read_only });
             }
         }
-        Ok(mounts)
+        Ok((mounts, all_pinned))
     }
 }
 

@@ -205,7 +205,11 @@ impl Engine {
             let target = clean_target(target)?;
             if !record.spec.mounts.iter().any(|mount| mount.target == target) {
                 record.spec.mounts.push(Mount {
-                    source: MountSource::Volume { name: String::new(), no_copy: false },
+                    source: MountSource::Volume {
+                        name: String::new(),
+                        no_copy: false,
+                        subpath: String::new(),
+                    },
                     target,
                     read_only: false,
                     propagation: String::new(),

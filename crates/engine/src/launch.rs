@@ -182,6 +182,7 @@ impl Engine {
             files: directory.clone(),
             shm: None,
             sources: Vec::new(),
+            pinned: Vec::new(),
         };
         self.join_network(record, made, &mut resolved)?;
         failpoint("start.published");
@@ -486,7 +487,11 @@ impl Engine {
                     }
                     path
                 }
-                MountSource::Volume { .. } => self.volume_source(mount, root)?,
+                MountSource::Volume { .. } => {
+                    let (source, pinned) = self.volume_source(mount, root)?;
+                    resolved.pinned.extend(pinned);
+                    source
+                }
             };
             resolved.sources.push((mount.target.clone(), source));
         }

@@ -1,6 +1,7 @@
 //! From a container's record to the OCI runtime specification.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dray_runtime::{defaults, seccomp};
@@ -37,6 +38,8 @@ pub(crate) struct Resolved {
     pub(crate) shm: Option<PathBuf>,
     /// The source directory of each mount that is a volume or a bind, by target.
     pub(crate) sources: Vec<(String, PathBuf)>,
+    /// What of them is named by a descriptor, which must live until all is mounted.
+    pub(crate) pinned: Vec<OwnedFd>,
 }
 
 /// A user by number.

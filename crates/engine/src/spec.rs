@@ -139,6 +139,9 @@ pub enum MountSource {
         name: String,
         /// Whether a new volume is not filled from the image.
         no_copy: bool,
+        /// A path in the volume that is mounted instead of all of it; empty means all.
+        #[serde(default)]
+        subpath: String,
     },
     /// A file system in memory.
     Tmpfs {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use dray_runtime::rootfs::Root;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
@@ -11,7 +13,7 @@ use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::private_directory;
-use crate::error::IoContext;
+use crate::error::{IoContext, Trying};
 use crate::events::EventKind;
 use crate::failpoint::failpoint;
 use crate::late_root::LateRoot;
@@ -211,6 +213,20 @@ fn unmount(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A path in a volume. It is resolved there, whatever others that use the volume exchange meanwhile (CVE-2021-25741),
+/// and named by its descriptor.
+fn inside(volume: &VolumeRecord, subpath: &str) -> Result<(PathBuf, OwnedFd)> {
+    let root = Root::open(&volume.mountpoint).trying("open a volume")?;
+    let found = root.open_at(subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|_| {
+        Error::invalid(format!(
+            "cannot access path {subpath} of the volume {}: no such file or directory",
+            volume.name
+        ))
+    })?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), found.as_raw_fd());
+    Ok((path.into(), found))
+}
+
 /// Fills an empty volume with what the image has at the mount point, with its owner and mode.
 fn copy_up(root: &LateRoot<'_>, target: &str, volume: &Path) -> Result<()> {
     let empty = fs::read_dir(volume).io("list", volume)?.next().is_none();
@@ -263,9 +279,13 @@ impl Engine {
     }
 
     /// Where the files of a mounted volume are: it is made and mounted when it is not there yet, and filled from the
-    /// image when it is empty.
-    pub(crate) fn volume_source(&self, mount: &Mount, root: &LateRoot<'_>) -> Result<PathBuf> {
-        let MountSource::Volume { name, no_copy } = &mount.source else {
+    /// image when it is empty. A part of one is named by the descriptor that comes with it.
+    pub(crate) fn volume_source(
+        &self,
+        mount: &Mount,
+        root: &LateRoot<'_>,
+    ) -> Result<(PathBuf, Option<OwnedFd>)> {
+        let MountSource::Volume { name, no_copy, subpath } = &mount.source else {
             return Err(Error::invalid(format!("{} is no volume", mount.target)));
         };
         let nothing = BTreeMap::new;
@@ -273,10 +293,13 @@ impl Engine {
         if !volume.options.is_empty() && !is_mounted(&volume.mountpoint)? {
             LocalMount::parse(&volume.options).map_err(Error::invalid)?.mount(&volume)?;
         }
+        if !subpath.is_empty() {
+            return inside(&volume, subpath).map(|(path, pinned)| (path, Some(pinned)));
+        }
         if !no_copy {
             copy_up(root, &mount.target, &volume.mountpoint)?;
         }
-        Ok(volume.mountpoint)
+        Ok((volume.mountpoint, None))
     }
 
     /// All volumes, by name.

@@ -97,6 +97,23 @@ impl Daemon {
         self.command(arguments).output().expect("cannot run docker: install its command line")
     }
 
+    /// Sends a document to the Docker API as it is, and answers what comes back, with its head.
+    pub fn post(&self, path: &str, document: &serde_json::Value) -> String {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::os::unix::net::UnixStream::connect(self.path("r/docker.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body = document.to_string();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// What a command that succeeds prints.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.docker(arguments);

@@ -37,13 +37,18 @@ pub fn with_mounts<T: Send>(
         let (mount_source, destination) = (source.display().to_string(), destination.to_owned());
         move |source: io::Error| Error::Mount { mount_source: mount_source.into(), destination, source }
     };
+    // Taken before the thread parts: a descriptor belongs to the mounts that it was opened among.
+    let mut sources = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        sources.push(take(mount).map_err(at(&mount.source, &mount.target))?);
+    }
     std::thread::scope(|scope| {
         let done = scope.spawn(|| {
             let prepared = part().and_then(|()| mount_on(root, place));
             prepared.map_err(at(Path::new("the container's root"), place))?;
             let root = Root::open(place)?;
-            for mount in mounts {
-                put(&root, mount).map_err(at(&mount.source, &mount.target))?;
+            for (mount, source) in mounts.iter().zip(&sources) {
+                put(&root, &mount.target, source).map_err(at(&mount.source, &mount.target))?;
             }
             Ok(work(&root))
         });
@@ -76,19 +81,24 @@ fn clone(directory: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(open_tree(directory, "", flags)?)
 }
 
-fn put(root: &Root, mount: &Inside) -> io::Result<()> {
+/// A source's mount, mounted nowhere yet, and whether it is a directory.
+fn take(mount: &Inside) -> io::Result<(OwnedFd, bool)> {
     let source = open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let is_directory = FileType::from_raw_mode(fstat(&source)?.st_mode) == FileType::Directory;
     let cloned = clone(&source)?;
     if mount.read_only {
         crate::sys::mount_setattr(cloned.as_fd(), true, libc::MOUNT_ATTR_RDONLY, 0, 0, None)?;
     }
-    let target = Path::new("/").join(&mount.target);
+    Ok((cloned, is_directory))
+}
+
+fn put(root: &Root, target: &Path, (source, is_directory): &(OwnedFd, bool)) -> io::Result<()> {
+    let target = Path::new("/").join(target);
     let onto = match root.locate(&target) {
         Ok(onto) => onto,
-        Err(_) if is_directory => root.make_all(&target, Mode::from_raw_mode(0o755))?,
+        Err(_) if *is_directory => root.make_all(&target, Mode::from_raw_mode(0o755))?,
         Err(_) => root.create(&target, Mode::from_raw_mode(0o644)).map_err(io::Error::other)?,
     };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(move_mount(&cloned, "", &onto, "", flags)?)
+    Ok(move_mount(source, "", &onto, "", flags)?)
 }
