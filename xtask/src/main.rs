@@ -40,6 +40,8 @@ Tasks:
         docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,
                    DRAY=PATH a binary that is built already
         faults     the daemon killed at every failpoint and at random moments
+        testcontainers  the core tests of Testcontainers for Python; TESTCONTAINERS=DIR uses that checkout,
+                   DRAY=PATH a binary that is built already
         upgrade    containers that change from another build (DRAY_PREVIOUS, a binary or commit) to this and back
         oci        the OCI runtime specification's validation programs; RUNTIME_TOOLS=DIR uses that checkout,
                    RUNTIME=PATH checks another runtime, CGROUP=v2 shows it the unified hierarchy only; then

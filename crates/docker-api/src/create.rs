@@ -333,7 +333,7 @@ fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<V
     for (port, hosts) in bindings {
         let invalid = || ApiError::bad_request(format!("invalid port specification: {port:?}"));
         let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-        let container_port: u16 = number.parse().map_err(|_| invalid())?;
+        let container_port: u16 = number.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?;
         let protocol = match protocol {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,

@@ -8,6 +8,7 @@ mod docker_py;
 mod faults;
 mod oci;
 mod oci_engines;
+mod testcontainers;
 mod upgrade;
 
 use std::{fs, path::Path};
@@ -21,6 +22,7 @@ const SUITES: &[Suite] = &[
     ("compose", compose::run),
     ("docker-py", docker_py::run_suite),
     ("faults", faults::run),
+    ("testcontainers", testcontainers::run_suite),
     ("upgrade", upgrade::run),
     ("oci", oci::run_suite),
 ];
