@@ -139,15 +139,22 @@ pub(crate) async fn container(api: &Api, query: &Query, incoming: Incoming) -> R
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
     let raw: Value = body::parse_json(&bytes)?;
-    let request: CreateRequest = body::parse_json(&bytes)?;
-    let mut spec = specification(request, raw)?;
-    limits::apply(&mut spec)?;
+    let mut spec = from_body(raw)?;
     spec.name = query.non_empty("name").map(str::to_owned);
     for from in std::mem::take(&mut spec.api["VolumesFrom"]).as_array().into_iter().flatten() {
         volumes_from(api, from.as_str().unwrap_or_default(), &mut spec)?;
     }
     let created = api.engine.create(spec).await?;
     body::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings }))
+}
+
+/// The specification that a whole request's body stands for.
+pub(crate) fn from_body(raw: Value) -> Result<ContainerSpec> {
+    let invalid = |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON: {error}"));
+    let request = CreateRequest::deserialize(&raw).map_err(invalid)?;
+    let mut spec = specification(request, raw)?;
+    limits::apply(&mut spec)?;
+    Ok(spec)
 }
 
 fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {

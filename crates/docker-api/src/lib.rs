@@ -30,6 +30,7 @@ mod observe;
 mod query;
 mod router;
 mod server;
+mod swarm;
 mod system;
 mod top;
 mod version;

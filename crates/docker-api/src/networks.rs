@@ -41,8 +41,8 @@ fn document(engine: &Engine, network: &NetworkRecord, with_containers: bool) -> 
         "Name": network.name,
         "Id": network.id.as_str(),
         "Created": rfc3339(Some(network.created)),
-        "Scope": "local",
-        "Driver": network.driver,
+        "Scope": scope(network),
+        "Driver": driver(network),
         "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
         "IPAM": {
@@ -51,13 +51,22 @@ fn document(engine: &Engine, network: &NetworkRecord, with_containers: bool) -> 
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
-        "Ingress": false,
+        "Ingress": network.ingress,
         "ConfigFrom": { "Network": network.config_from },
         "ConfigOnly": network.config_only,
         "Containers": containers,
         "Options": network.options,
         "Labels": network.labels,
     })
+}
+
+/// How far it reaches, in Docker's words.
+fn scope(network: &NetworkRecord) -> &'static str {
+    if network.overlay { "swarm" } else { "local" }
+}
+
+fn driver(network: &NetworkRecord) -> &str {
+    if network.overlay { "overlay" } else { &network.driver }
 }
 
 fn pool(pool: &AddressPool) -> Value {
@@ -81,8 +90,8 @@ pub(crate) fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
         .filter(|network| {
             filters.any("name", |name| network.name.contains(name))
                 && filters.any("id", |id| network.id.as_str().starts_with(id))
-                && filters.any("driver", |driver| network.driver == driver)
-                && filters.any("scope", |scope| scope == "local")
+                && filters.any("driver", |wanted| driver(network) == wanted)
+                && filters.any("scope", |wanted| scope(network) == wanted)
                 && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
                 && filters.labels(&network.labels)
         })
@@ -91,8 +100,11 @@ pub(crate) fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
     body::json(StatusCode::OK, &listed)
 }
 
-pub(crate) fn inspect(api: &Api, name: &str) -> Result<Response<Body>> {
+pub(crate) fn inspect(api: &Api, name: &str, query: &Query) -> Result<Response<Body>> {
     let network = api.engine.network(name)?;
+    if query.non_empty("scope").is_some_and(|wanted| wanted != scope(&network)) {
+        return Err(ApiError::not_found(format!("network {name} not found")));
+    }
     body::json(StatusCode::OK, &document(&api.engine, &network, true))
 }
 
@@ -218,7 +230,9 @@ fn range_errors(subnet: IpNet, range: IpNet) -> Vec<String> {
 
 pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Body>> {
     let request: CreateNetwork = body::read_json(incoming).await?;
-    if request.ingress || ["swarm", "global"].contains(&request.scope.as_str()) {
+    let is_overlay = request.driver == "overlay";
+    let is_wide = is_overlay || request.ingress || ["swarm", "global"].contains(&request.scope.as_str());
+    if is_wide && !api.swarm.is_active() {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
@@ -226,21 +240,15 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
         ));
     }
     let driver = match request.driver.as_str() {
-        "default" => "bridge",
+        // With one node there is nobody to reach beyond the bridge.
+        "default" | "overlay" => "bridge",
         "none" => "null",
         driver => driver,
     };
     if !["", "bridge", "macvlan", "ipvlan", "host", "null"].contains(&driver) {
-        return Err(match driver {
-            "overlay" => ApiError::new(
-                StatusCode::FORBIDDEN,
-                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect \
-                 this node to swarm and try again.",
-            ),
-            driver => ApiError::not_found(format!(
-                "could not find plugin {driver} in v1 plugin registry: plugin not found"
-            )),
-        });
+        return Err(ApiError::not_found(format!(
+            "could not find plugin {driver} in v1 plugin registry: plugin not found"
+        )));
     }
     let ipam = request.ipam;
     if !["", "default"].contains(&ipam.driver.as_str()) {
@@ -257,6 +265,8 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
         ipv6: request.enable_ipv6,
         internal: request.internal,
         attachable: request.attachable,
+        overlay: is_overlay,
+        ingress: request.ingress,
         config_only: request.config_only,
         config_from: request.config_from.network,
         labels: request.labels,

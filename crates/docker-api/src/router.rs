@@ -12,7 +12,7 @@ use crate::query::{Query, decode};
 use crate::version::Version;
 use crate::{
     API_VERSION, Api, absent, archive, build, commit, containers, create, events, exec, images, inspect,
-    list, logs, metrics, networks, observe, system, top, volumes,
+    list, logs, metrics, networks, observe, swarm, system, top, volumes,
 };
 
 /// Answers one request.
@@ -137,7 +137,7 @@ async fn answer(
         ("GET", ["networks"]) => networks::list(api, query),
         ("POST", ["networks", "prune"]) => networks::prune(api, query).await,
         ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
-        ("GET", ["networks", name]) => networks::inspect(api, name),
+        ("GET", ["networks", name]) => networks::inspect(api, name, query),
         ("POST", ["networks", name, "connect"]) => networks::connect(api, name, request.into_body()).await,
         ("POST", ["networks", name, "disconnect"]) => {
             networks::disconnect(api, name, request.into_body()).await
@@ -153,7 +153,7 @@ async fn answer(
         ("GET", ["plugins"]) => body::json(StatusCode::OK, &[(); 0]),
         (method, ["plugins", rest @ ..]) => Err(absent::plugins(method, rest)),
         (method, rest @ ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", ..]) => {
-            Err(absent::swarm(method, rest))
+            swarm::handle(api, method, rest, query, request).await
         }
         ("GET", ["distribution", .., "json"]) => Err(absent::registry()),
         ("GET", ["metrics"]) => Ok(metrics::metrics(api)),

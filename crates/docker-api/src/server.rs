@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dray_build::Builder;
 use dray_engine::Engine;
+use dray_swarm::Swarm;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -14,12 +15,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
 use crate::router;
+use crate::swarm::ByRequest;
 
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
+    pub(crate) swarm: Swarm,
     pub(crate) about: Arc<About>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -32,12 +35,17 @@ pub(crate) struct About {
 }
 
 impl Api {
-    /// The API over an engine, and a builder on it. `id` tells this daemon from others and stays the same.
-    #[must_use]
-    pub fn new(engine: Engine, version: &'static str, id: String) -> Self {
+    /// The API over an engine, a builder on it, and the swarm that it is in, if any. `id` tells this daemon from others and
+    /// stays the same.
+    ///
+    /// # Errors
+    /// When the swarm's state is damaged.
+    pub fn new(engine: Engine, version: &'static str, id: String) -> dray_swarm::Result<Self> {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let builder = Builder::new(engine.clone());
-        Self { engine, builder, about: Arc::new(About { version, name, id }), metrics: Arc::default() }
+        let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
+        let about = Arc::new(About { version, name, id });
+        Ok(Self { engine, builder, swarm, about, metrics: Arc::default() })
     }
 }
 

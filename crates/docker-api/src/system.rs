@@ -101,7 +101,7 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "ServerVersion": api.about.version,
             "Runtimes": { "runc": { "path": "dray" }, "io.containerd.runc.v2": { "path": "dray" } },
             "DefaultRuntime": "runc",
-            "Swarm": { "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null },
+            "Swarm": api.swarm.info(),
             "LiveRestoreEnabled": true,
             "Isolation": "",
             "InitBinary": "",

@@ -150,7 +150,8 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
     let docker = bind(&socket)?;
     let pid_file = write_pid_file(&options.run_dir)?;
     let (stop, mut stopped) = watch::channel(false);
-    let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance);
+    let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance)
+        .map_err(|source| Error::Swarm { source })?;
     let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));

@@ -26,6 +26,8 @@ pub(crate) enum Error {
         "invalid node name {name:?}: it must be a DNS subdomain of lower-case letters, digits, '-' and '.'; choose one with --node-name"
     )]
     NodeName { name: String },
+    #[error("cannot go on with the swarm")]
+    Swarm { source: dray_swarm::Error },
     #[error("--userns-remap: {why}")]
     Remap { why: String },
     #[error("cannot start the asynchronous runtime")]

@@ -51,6 +51,12 @@ pub struct NetworkRecord {
     /// Whether containers outside of a swarm may join; shown, and of no other meaning here.
     #[serde(default)]
     pub attachable: bool,
+    /// Whether it is one of a swarm's, shown as `overlay`; with one node it is a bridge like others.
+    #[serde(default)]
+    pub overlay: bool,
+    /// Whether a swarm's published ports come through it.
+    #[serde(default)]
+    pub ingress: bool,
     /// Whether it only holds a configuration that other networks take.
     #[serde(default)]
     pub config_only: bool,
@@ -172,6 +178,10 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// Whether containers outside of a swarm may join.
     pub attachable: bool,
+    /// Whether it is one of a swarm's.
+    pub overlay: bool,
+    /// Whether a swarm's published ports come through it.
+    pub ingress: bool,
     /// Whether it only holds a configuration.
     pub config_only: bool,
     /// The network whose configuration it takes; empty for none.

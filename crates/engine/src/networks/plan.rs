@@ -69,6 +69,8 @@ impl Networks {
             ipv4,
             ipv6,
             attachable: spec.attachable,
+            overlay: spec.overlay,
+            ingress: spec.ingress,
             config_only: spec.config_only,
             config_from: spec.config_from,
             ipam_options: spec.ipam_options,

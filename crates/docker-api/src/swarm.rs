@@ -1,0 +1,240 @@
+//! Swarm mode: `/swarm`, `/nodes`, `/services`, `/tasks`, `/secrets` and `/configs`.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use dray_engine::ContainerSpec;
+use dray_swarm::{Error as SwarmError, Kind, Rotation, TaskContainer};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use crate::body::{self, Body};
+use crate::error::{ApiError, Result};
+use crate::filters::Filters;
+use crate::query::Query;
+use crate::{Api, create, logs};
+
+/// How tasks become containers: by the words of this API.
+pub(crate) struct ByRequest;
+
+impl TaskContainer for ByRequest {
+    fn specification(&self, body: Value) -> std::result::Result<ContainerSpec, String> {
+        create::from_body(body).map_err(|error| error.message)
+    }
+
+    fn decoded(&self, text: &str) -> Option<Vec<u8>> {
+        STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()
+    }
+}
+
+impl From<SwarmError> for ApiError {
+    fn from(error: SwarmError) -> Self {
+        let status = match &error {
+            SwarmError::NotManager | SwarmError::NotMember | SwarmError::Member | SwarmError::LastManager => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            SwarmError::NotFound { .. } => StatusCode::NOT_FOUND,
+            SwarmError::Exists { .. } => StatusCode::CONFLICT,
+            SwarmError::Invalid { .. } | SwarmError::Precondition { .. } => StatusCode::BAD_REQUEST,
+            SwarmError::OneNode => StatusCode::NOT_IMPLEMENTED,
+            SwarmError::Engine { .. } => match error {
+                SwarmError::Engine { source } => return source.into(),
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let message = std::error::Error::source(&error)
+            .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        Self { status, message }
+    }
+}
+
+/// Answers everything below these paths.
+pub(crate) async fn handle(
+    api: &Api,
+    method: &str,
+    segments: &[&str],
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let swarm = &api.swarm;
+    let version = || -> Result<u64> {
+        query.number("version")?.ok_or_else(|| ApiError::bad_request("invalid swarm object version"))
+    };
+    match (method, segments) {
+        ("POST", ["swarm", "init"]) => {
+            let id = swarm.init(&read(request).await?).await?;
+            body::json(StatusCode::OK, &json!(id))
+        }
+        ("POST", ["swarm", "join"]) => done(swarm.join()),
+        ("GET", ["swarm"]) => body::json(StatusCode::OK, &swarm.inspect()?),
+        ("POST", ["swarm", "leave"]) => done(swarm.leave(query.flag("force")).await),
+        ("POST", ["swarm", "update"]) => {
+            let rotation = Rotation {
+                worker: query.flag("rotateWorkerToken"),
+                manager: query.flag("rotateManagerToken"),
+                unlock_key: query.flag("rotateManagerUnlockKey"),
+            };
+            let version = version()?;
+            done(swarm.update(version, &read(request).await?, rotation))
+        }
+        ("GET", ["swarm", "unlockkey"]) => {
+            body::json(StatusCode::OK, &json!({ "UnlockKey": swarm.unlock_key()? }))
+        }
+        ("POST", ["swarm", "unlock"]) => Err(ApiError::new(StatusCode::CONFLICT, "swarm is not locked")),
+
+        ("GET", ["nodes"]) => {
+            let known = ["id", "label", "membership", "name", "node.label", "role"];
+            let filters = Filters::parse(query, &known)?;
+            let nodes: Vec<Value> = [swarm.node()?]
+                .into_iter()
+                .filter(|node| {
+                    filters.any("id", |id| text(node, "/ID").starts_with(id))
+                        && filters.any("name", |name| text(node, "/Description/Hostname").starts_with(name))
+                        && filters.any("role", |role| text(node, "/Spec/Role") == role)
+                        && filters.any("membership", |membership| membership == "accepted")
+                        && labelled(&filters, node)
+                })
+                .collect();
+            body::json(StatusCode::OK, &nodes)
+        }
+        ("GET", ["nodes", name]) => body::json(StatusCode::OK, &swarm.node_named(name)?),
+        ("DELETE", ["nodes", name]) => done(swarm.remove_node(name)),
+        ("POST", ["nodes", name, "update"]) => {
+            let version = version()?;
+            done(swarm.update_node(name, version, &read(request).await?))
+        }
+
+        ("GET", ["services"]) => {
+            let filters = Filters::parse(query, &["id", "label", "mode", "name", "runtime"])?;
+            let mut services = swarm.list_services(query.flag("status"))?;
+            services.retain(|service| {
+                let mode = service["Spec"]["Mode"].as_object().and_then(|mode| mode.keys().next());
+                let mode = mode.map(|mode| mode.to_ascii_lowercase().replace("job", "-job"));
+                by_name(&filters, service)
+                    && filters.any("mode", |wanted| mode.as_deref() == Some(wanted))
+                    && filters.any("runtime", |runtime| runtime == "container")
+            });
+            body::json(StatusCode::OK, &services)
+        }
+        ("POST", ["services", "create"]) => {
+            let id = swarm.create_service(&read(request).await?)?;
+            body::json(StatusCode::CREATED, &json!({ "ID": id }))
+        }
+        ("GET", ["services", name]) => {
+            body::json(StatusCode::OK, &swarm.inspect_service(name, query.flag("insertDefaults"))?)
+        }
+        ("DELETE", ["services", name]) => done(swarm.remove_service(name)),
+        ("POST", ["services", name, "update"]) => {
+            let version = version()?;
+            let is_back = query.get("rollback") == Some("previous");
+            swarm.update_service(name, version, &read(request).await?, is_back)?;
+            body::json(StatusCode::OK, &json!({ "Warnings": null }))
+        }
+        ("GET", ["services" | "tasks", name, "logs"]) => {
+            // The newest container speaks; one that has not been made yet has said nothing.
+            match swarm.containers_of(name)?.iter().rev().find(|id| api.engine.container(id).is_ok()) {
+                Some(id) => logs::stream(api, id, query),
+                None => Ok(body::empty(StatusCode::OK)),
+            }
+        }
+
+        ("GET", ["tasks"]) => {
+            let known = ["desired-state", "id", "label", "name", "node", "service", "up-to-date"];
+            let filters = Filters::parse(query, &known)?;
+            let mut tasks = swarm.list_tasks()?;
+            tasks.retain(|task| {
+                filters.any("id", |id| text(task, "/ID").starts_with(id))
+                    && filters.any("service", |service| {
+                        text(task, "/ServiceID") == service
+                            || swarm
+                                .inspect_service(service, false)
+                                .is_ok_and(|found| found["ID"] == task["ServiceID"])
+                    })
+                    && filters
+                        .any("node", |node| text(task, "/NodeID") == node || swarm.node_named(node).is_ok())
+                    && filters.any("desired-state", |state| text(task, "/DesiredState") == state)
+                    && labelled(&filters, task)
+            });
+            body::json(StatusCode::OK, &tasks)
+        }
+        ("GET", ["tasks", name]) => body::json(StatusCode::OK, &swarm.inspect_task(name)?),
+
+        (_, ["secrets", rest @ ..]) => objects(api, Kind::Secret, method, rest, query, request).await,
+        (_, ["configs", rest @ ..]) => objects(api, Kind::Config, method, rest, query, request).await,
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+async fn objects(
+    api: &Api,
+    kind: Kind,
+    method: &str,
+    segments: &[&str],
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    let swarm = &api.swarm;
+    match (method, segments) {
+        ("GET", []) => {
+            let filters = Filters::parse(query, &["id", "label", "name", "names"])?;
+            let mut objects = swarm.list_objects(kind)?;
+            objects.retain(|object| {
+                by_name(&filters, object) && filters.any("names", |name| text(object, "/Spec/Name") == name)
+            });
+            body::json(StatusCode::OK, &objects)
+        }
+        ("POST", ["create"]) => {
+            let id = swarm.create_object(kind, &read(request).await?)?;
+            body::json(StatusCode::CREATED, &json!({ "ID": id }))
+        }
+        ("GET", [name]) => body::json(StatusCode::OK, &swarm.inspect_object(kind, name)?),
+        ("DELETE", [name]) => {
+            swarm.remove_object(kind, name)?;
+            Ok(body::empty(StatusCode::NO_CONTENT))
+        }
+        ("POST", [name, "update"]) => {
+            let version = query
+                .number("version")?
+                .ok_or_else(|| ApiError::bad_request("invalid swarm object version"))?;
+            done(swarm.update_object(kind, name, version, &read(request).await?))
+        }
+        _ => Err(ApiError::not_found("page not found")),
+    }
+}
+
+fn done(outcome: dray_swarm::Result<()>) -> Result<Response<Body>> {
+    outcome?;
+    Ok(body::empty(StatusCode::OK))
+}
+
+/// The body, where none is an empty object.
+async fn read(request: Request<Incoming>) -> Result<Value> {
+    let bytes = body::read_all(request.into_body()).await?;
+    if bytes.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+}
+
+fn text<'a>(document: &'a Value, pointer: &str) -> &'a str {
+    document.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn by_name(filters: &Filters, object: &Value) -> bool {
+    filters.any("id", |id| text(object, "/ID").starts_with(id))
+        && filters.any("name", |name| text(object, "/Spec/Name").starts_with(name))
+        && labelled(filters, object)
+}
+
+fn labelled(filters: &Filters, object: &Value) -> bool {
+    let labels: BTreeMap<String, String> = object["Spec"]["Labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect();
+    filters.labels(&labels)
+}
