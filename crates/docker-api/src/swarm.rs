@@ -142,7 +142,8 @@ pub(crate) async fn handle(
         }
 
         ("GET", ["tasks"]) => {
-            let known = ["desired-state", "id", "label", "name", "node", "service", "up-to-date"];
+            let known =
+                ["desired-state", "id", "label", "name", "node", "service", "_up-to-date", "up-to-date"];
             let filters = Filters::parse(query, &known)?;
             let mut tasks = swarm.list_tasks()?;
             tasks.retain(|task| {
@@ -155,6 +156,11 @@ pub(crate) async fn handle(
                     })
                     && filters
                         .any("node", |node| text(task, "/NodeID") == node || swarm.node_named(node).is_ok())
+                    && filters.any("_up-to-date", |wanted| {
+                        let service = swarm.inspect_service(text(task, "/ServiceID"), false);
+                        let is_so = service.is_ok_and(|found| found["Spec"]["TaskTemplate"] == task["Spec"]);
+                        is_so == matches!(wanted, "1" | "true")
+                    })
                     && filters.any("desired-state", |state| text(task, "/DesiredState") == state)
                     && labelled(&filters, task)
             });
@@ -216,7 +222,34 @@ async fn read(request: Request<Incoming>) -> Result<Value> {
     if bytes.is_empty() {
         return Ok(json!({}));
     }
-    serde_json::from_slice(&bytes).map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))
+    let mut value: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    capitalise(&mut value);
+    Ok(value)
+}
+
+/// Fields whose names are the user's own.
+const MAPS: &[&str] = &["Labels", "Options", "DriverOpts", "Sysctls"];
+
+/// Gives fields the names that they are read by: Docker does not look at the case of letters in JSON, and clients make use
+/// of that.
+fn capitalise(value: &mut Value) {
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(capitalise),
+        Value::Object(object) => {
+            for (name, mut value) in std::mem::take(object) {
+                let mut letters = name.chars();
+                let name = letters.next().map_or_else(String::new, |first| {
+                    first.to_ascii_uppercase().to_string() + letters.as_str()
+                });
+                if !MAPS.contains(&name.as_str()) {
+                    capitalise(&mut value);
+                }
+                object.insert(name, value);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn text<'a>(document: &'a Value, pointer: &str) -> &'a str {

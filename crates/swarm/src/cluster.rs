@@ -1,5 +1,6 @@
 //! The swarm itself: beginning, changing and leaving it, and its one node.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) state: Mutex<Option<Cluster>>,
     /// Something changed that tasks may have to follow.
     pub(crate) changed: Notify,
+    /// Tasks whose containers are being ended.
+    pub(crate) ending: Mutex<HashSet<String>>,
 }
 
 /// What `docker swarm update` makes anew.
@@ -62,8 +65,15 @@ impl Swarm {
             Err(source) => return Err(Error::State { action: "read", path, source }),
         };
         let files = engine.config().run_dir.join("s");
-        let inner =
-            Inner { engine, translate, path, files, state: Mutex::new(state), changed: Notify::new() };
+        let inner = Inner {
+            engine,
+            translate,
+            path,
+            files,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            ending: Mutex::default(),
+        };
         let swarm = Self { inner: Arc::new(inner) };
         tokio::spawn(reconcile::run(swarm.clone()));
         Ok(swarm)
@@ -149,8 +159,16 @@ impl Swarm {
             self.save(&state)?;
             tasks
         };
-        for task in &tasks {
-            self.discard(task).await;
+        // All at once, for each may take its time.
+        let ended: Vec<_> = tasks
+            .into_iter()
+            .map(|task| {
+                let swarm = self.clone();
+                tokio::spawn(async move { swarm.discard(&task).await })
+            })
+            .collect();
+        for end in ended {
+            let _ = end.await;
         }
         for network in self.inner.engine.networks() {
             if network.overlay {

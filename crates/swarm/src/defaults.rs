@@ -88,4 +88,3 @@ pub(crate) fn shown(spec: &Value) -> Value {
     overlay(&mut whole, spec);
     whole
 }
-

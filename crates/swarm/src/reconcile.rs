@@ -18,6 +18,7 @@ const AT_LEAST: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(swarm: Swarm) {
     let (_, mut events) = swarm.inner.engine.events(EventFilter::default());
+    swarm.clear().await;
     loop {
         let again = if swarm.is_active() { swarm.reconcile().await } else { AT_LEAST };
         let changed = swarm.inner.changed.notified();
@@ -52,8 +53,8 @@ impl Swarm {
                 ended
             })
             .unwrap_or_default();
-        for task in &ended {
-            self.end(task).await;
+        for task in ended {
+            self.end_in_background(task);
         }
         let due: Vec<Task> =
             self.change_quietly(|cluster| make_tasks(cluster, &mut again)).unwrap_or_default();
@@ -116,6 +117,30 @@ impl Swarm {
         });
     }
 
+    /// Ends a task without holding up the others: it may take as long as its service gives it.
+    fn end_in_background(&self, task: Task) {
+        if !self.inner.ending.lock().insert(task.object.id.clone()) {
+            return;
+        }
+        let swarm = self.clone();
+        tokio::spawn(async move {
+            swarm.end(&task).await;
+            swarm.inner.ending.lock().remove(&task.object.id);
+            swarm.inner.changed.notify_one();
+        });
+    }
+
+    /// Removes the containers of tasks that nobody knows any more: a crash came between.
+    async fn clear(&self) {
+        for record in self.inner.engine.containers() {
+            let Some(task) = record.spec.labels.get(crate::task::TASK_LABEL) else { continue };
+            let is_known = self.read(|cluster| Ok(cluster.tasks.contains_key(task))).unwrap_or(false);
+            if !is_known && let Ok(container) = self.inner.engine.container(record.id.as_str()) {
+                let _ = self.inner.engine.remove(&container, true, true).await;
+            }
+        }
+    }
+
     /// Ends the container of a task that is not wanted any more, as the task says.
     async fn end(&self, task: &Task) {
         let grace = task.object.spec["ContainerSpec"]["StopGracePeriod"].as_u64().map(Duration::from_nanos);
@@ -148,15 +173,12 @@ fn retire(cluster: &mut Cluster) -> Vec<Task> {
     for service in cluster.services.values() {
         let (desired, total) = wanted(&service.object.spec);
         let template = &service.object.spec["TaskTemplate"];
-        for task in cluster.tasks.values_mut().filter(|task| task.service == service.object.id && task.wanted)
-        {
+        for task in cluster.tasks.values_mut().filter(|task| task.service == service.object.id) {
             let is_outdated = task.object.spec != *template;
             let is_excess = total.is_none() && task.slot > desired;
-            if is_outdated || is_excess {
-                task.wanted = false;
-                if !task.state.is_over() {
-                    ended.push(task.clone());
-                }
+            task.wanted &= !(is_outdated || is_excess);
+            if !task.wanted && !task.state.is_over() {
+                ended.push(task.clone());
             }
         }
     }
@@ -215,7 +237,12 @@ fn make_tasks(cluster: &mut Cluster, again: &mut Duration) -> Vec<Task> {
         for slot in slots {
             let mut tasks: Vec<&Task> =
                 cluster.tasks.values().filter(of_service).filter(|task| task.slot == slot).collect();
-            if tasks.iter().any(|task| !task.state.is_over()) {
+            // The one before it has to be gone first: they may want the same port.
+            let is_taken = cluster
+                .tasks
+                .values()
+                .any(|task| task.service == service.object.id && task.slot == slot && !task.state.is_over());
+            if is_taken {
                 continue;
             }
             tasks.sort_by_key(|task| task.object.created);

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::model::{Cluster, Task};
 use crate::objects::Kind;
 
+/// The label that names a container's task.
+pub(crate) const TASK_LABEL: &str = "com.docker.swarm.task.id";
+
 /// Makes a container's specification of the body of a request for one, whose data in base 64 it reads, too.
 pub type Translate = Arc<dyn TaskContainer>;
 
@@ -79,7 +82,7 @@ impl Swarm {
             ("com.docker.swarm.service.id", task.service.as_str()),
             ("com.docker.swarm.service.name", name.as_str()),
             ("com.docker.swarm.node.id", cluster.node.id.as_str()),
-            ("com.docker.swarm.task.id", task.object.id.as_str()),
+            (TASK_LABEL, task.object.id.as_str()),
         ] {
             labels.insert(label.to_owned(), json!(value));
         }
