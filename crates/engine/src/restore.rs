@@ -18,6 +18,9 @@ use crate::spec::RestartPolicy;
 use crate::{Engine, Id, Result, shim_client};
 
 const SIGKILL: i32 = 9;
+/// How often the removal of a directory is tried that its shim may write to, and the pause in between.
+const REMOVALS: u32 = 100;
+const BETWEEN_REMOVALS: Duration = Duration::from_millis(20);
 
 impl Engine {
     pub(crate) async fn restore(&self) -> Result<()> {
@@ -232,21 +235,25 @@ impl Engine {
     /// Execs of a daemon before: those that run go on and their directories go with them; the others go now.
     async fn adopt_execs(&self) {
         for path in self.left_in("e", &HashSet::new()) {
-            match shim_client::state(&path).await {
-                Ok(state) if state.status == ProcessStatus::Running => {
-                    tokio::spawn(async move {
-                        let _ = shim_client::wait(&path).await;
-                        let _ = fs::remove_dir_all(path);
-                    });
-                }
-                _ => {
-                    // One that waits for its start will not get it.
-                    if let Ok(process) = dray_runtime::Process::read(&path.join("pid.json")) {
-                        let _ = process.signal(9);
-                    }
-                    let _ = fs::remove_dir_all(path);
-                }
+            let is_running = match shim_client::state(&path).await {
+                Ok(state) => state.status == ProcessStatus::Running,
+                Err(_) => false,
+            };
+            if !is_running && let Ok(process) = dray_runtime::Process::read(&path.join("pid.json")) {
+                // One that waits for its start will not get it.
+                let _ = process.signal(SIGKILL);
             }
+            tokio::spawn(async move {
+                let _ = shim_client::wait(&path).await;
+                // The shim may be writing the exit code there still.
+                for _ in 0..REMOVALS {
+                    if !path.exists() || fs::remove_dir_all(&path).is_ok() {
+                        return;
+                    }
+                    tokio::time::sleep(BETWEEN_REMOVALS).await;
+                }
+                tracing::warn!(path = %path.display(), "cannot remove the directory of an exec");
+            });
         }
     }
 }
