@@ -303,7 +303,7 @@ fn copies_reach_the_volumes_of_a_container_that_does_not_run() {
 
 #[test]
 fn local_volumes_are_mounted_as_their_options_say() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     daemon.load_busybox();
     fs::create_dir(daemon.path("bound")).unwrap();
     let device = format!("device={}", daemon.path("bound").display());
@@ -315,8 +315,31 @@ fn local_volumes_are_mounted_as_their_options_say() {
     daemon.ok(&["run", "--rm", "-v", "bound:/b", "box", "sh", "-c", "echo kept > /b/file"]);
     assert_eq!(fs::read_to_string(daemon.path("bound/file")).unwrap(), "kept\n");
     assert_eq!(daemon.ok(&["volume", "inspect", "-f", "{{.Options.o}}", "bound"]), "bind");
+    // A part below that is a mount of its own goes with the rest, and one that is mounted twice is not left beneath.
+    let data = daemon.path("d/volumes/bound/_data");
+    for arguments in [
+        &["-t", "tmpfs", "tmpfs", data.to_str().unwrap()][..],
+        &["--bind", daemon.path("bound").to_str().unwrap(), data.to_str().unwrap()],
+    ] {
+        assert!(std::process::Command::new("mount").args(arguments).status().unwrap().success());
+    }
     daemon.ok(&["volume", "rm", "bound", "memory"]);
     assert!(daemon.path("bound/file").exists(), "what was only mounted stays");
+    daemon.ok(&["volume", "create", "-o", "type=none", "-o", &device, "-o", "o=bind", "bound"]);
+    daemon.ok(&["create", "--name", "user", "-v", "bound:/b", "box", "true"]);
+    daemon.ok(&["start", "-a", "user"]);
+    let mounted = || fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains("volumes/bound");
+    assert!(mounted());
+    daemon.down(&["--all"]);
+    assert!(
+        !mounted(),
+        "nothing of the host's is mounted below the data directory of a daemon that is no more"
+    );
+    daemon.up();
+    daemon.ok(&["start", "-a", "user"]);
+    daemon.ok(&["rm", "user"]);
+    daemon.ok(&["volume", "rm", "bound"]);
+    assert!(daemon.path("bound/file").exists());
     let refused = ["volume", "create", "-o", "bogus=1", "xy"];
     daemon.refused(&refused, "create xy: invalid option: \"bogus\"");
     daemon.refused(&["volume", "create", "-o", "type=tmpfs", "xy"], "missing device in volume options");

@@ -1,4 +1,4 @@
-//! The end of everything an engine has on its host: containers, sandboxes, links and rules. What is on disk stays.
+//! The end of everything an engine has on its host: containers, sandboxes, links, rules and mounts. What is on disk stays.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::error::Trying;
 use crate::{Engine, Error, Result, Status};
 
 impl Engine {
-    /// Stops all containers, each with its own timeout, and takes sandboxes, bridges and packet rules away. Images,
+    /// Stops all containers, each with its own timeout, and takes sandboxes, bridges, packet rules and mounts away. Images,
     /// volumes and the records of containers and networks stay: an engine opened later goes on with them.
     ///
     /// What fails is logged and passed over, so that the rest goes as well.
@@ -35,6 +35,10 @@ impl Engine {
         let taken = self.blocking(|engine| engine.inner.networks.take_away()).await;
         if let Err(error) = taken {
             tracing::warn!(error = %error.chain(), "cannot take the networks away");
+        }
+        // What a volume's options name is the host's own, and must not look like a part of the data directory.
+        if let Err(error) = self.blocking(|engine| engine.inner.volumes.unmount_all()).await {
+            tracing::warn!(error = %error.chain(), "cannot unmount a volume");
         }
     }
 }

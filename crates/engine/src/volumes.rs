@@ -9,7 +9,7 @@ use dray_runtime::rootfs::Root;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::private_directory;
@@ -41,6 +41,8 @@ pub struct VolumeRecord {
 pub(crate) struct Volumes {
     root: PathBuf,
     all: Mutex<BTreeMap<String, VolumeRecord>>,
+    /// Held while something is mounted or unmounted, so that nothing is mounted twice.
+    mounting: Mutex<()>,
 }
 
 impl Volumes {
@@ -55,10 +57,11 @@ impl Volumes {
                 all.insert(volume.name.clone(), volume);
             } else {
                 // A creation or removal that a crash cut off.
+                unmount(&directory.join("_data"))?;
                 fs::remove_dir_all(&directory).io("remove", &directory)?;
             }
         }
-        Ok(Self { root, all: Mutex::new(all) })
+        Ok(Self { root, all: Mutex::new(all), mounting: Mutex::new(()) })
     }
 
     /// The volume of this name, made when there is none; the flag tells whether it was made now.
@@ -103,9 +106,7 @@ impl Volumes {
 
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let volume = self.get(name)?;
-        if !volume.options.is_empty() {
-            unmount(&volume.mountpoint)?;
-        }
+        self.unmount(&volume)?;
         let directory = self.root.join(name);
         // The record goes first: what a crash leaves without one is cleared by the next start.
         let record = directory.join("volume.json");
@@ -119,6 +120,26 @@ impl Volumes {
         fs::remove_dir_all(&directory).io("remove", &directory)?;
         self.all.lock().remove(name);
         Ok(())
+    }
+
+    /// Mounts what a volume's options name, unless it is mounted already.
+    fn mount(&self, volume: &VolumeRecord) -> Result<()> {
+        let _mounting = self.mounting.lock();
+        if is_mounted(&volume.mountpoint)? {
+            return Ok(());
+        }
+        LocalMount::parse(&volume.options).map_err(Error::invalid)?.mount(volume)
+    }
+
+    fn unmount(&self, volume: &VolumeRecord) -> Result<()> {
+        let _mounting = self.mounting.lock();
+        unmount(&volume.mountpoint)
+    }
+
+    /// Takes away what is mounted for volumes; their next use mounts it again.
+    pub(crate) fn unmount_all(&self) -> Result<()> {
+        let all: Vec<_> = self.all.lock().values().cloned().collect();
+        all.iter().try_for_each(|volume| self.unmount(volume))
     }
 }
 
@@ -184,8 +205,13 @@ impl LocalMount {
         if self.kind == "bind" {
             rustix::mount::mount_bind_recursive(&self.device, &volume.mountpoint).map_err(failed)?;
             if !self.flags.is_empty() {
-                rustix::mount::mount_remount(&volume.mountpoint, self.flags | MountFlags::BIND, "")
-                    .map_err(failed)?;
+                let flags = self.flags | MountFlags::BIND;
+                let changed = rustix::mount::mount_remount(&volume.mountpoint, flags, "").map_err(failed);
+                if changed.is_err() {
+                    // Otherwise the next use would find it mounted, and not as it was asked for.
+                    unmount(&volume.mountpoint)?;
+                }
+                return changed;
             }
             return Ok(());
         }
@@ -206,9 +232,11 @@ fn is_mounted(path: &Path) -> Result<bool> {
     Ok(id(path).io("look at", path)? != id(path.parent().unwrap_or(path)).io("look at", path)?)
 }
 
+/// Takes away all that is mounted on a directory. Whoever removes the directory next must see what is beneath: with a bind
+/// still there, the files of the host would go.
 fn unmount(path: &Path) -> Result<()> {
-    if is_mounted(path)? {
-        rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty()).io("unmount", path)?;
+    while path.exists() && is_mounted(path)? {
+        rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).io("unmount", path)?;
     }
     Ok(())
 }
@@ -290,8 +318,8 @@ impl Engine {
         };
         let nothing = BTreeMap::new;
         let (volume, _) = self.inner.volumes.create(name, nothing(), nothing(), false)?;
-        if !volume.options.is_empty() && !is_mounted(&volume.mountpoint)? {
-            LocalMount::parse(&volume.options).map_err(Error::invalid)?.mount(&volume)?;
+        if !volume.options.is_empty() {
+            self.inner.volumes.mount(&volume)?;
         }
         if !subpath.is_empty() {
             return inside(&volume, subpath).map(|(path, pinned)| (path, Some(pinned)));
