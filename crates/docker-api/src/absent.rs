@@ -18,6 +18,11 @@ pub(crate) fn plugins(method: &str, rest: &[&str]) -> ApiError {
     ApiError::not_found(format!("plugin \"{}\" not found", name.join("/")))
 }
 
+/// Credentials, which only a registry could check.
+pub(crate) fn login() -> ApiError {
+    ApiError::internal("login to registries is not supported: images come from build, load and import")
+}
+
 /// What only a registry could answer.
 pub(crate) fn registry() -> ApiError {
     ApiError::internal(NO_REGISTRY)

@@ -83,6 +83,13 @@ pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Incoming) -> 
     parse_json(&bytes)
 }
 
+/// An error as the answer to a request whose body nobody asks for. It is read all the same: a client that is still writing
+/// would see the end of its connection instead of the error.
+pub(crate) async fn refuse(body: Incoming, error: ApiError) -> Result<Response<Body>> {
+    let _ = read_all(body).await;
+    Err(error)
+}
+
 /// Reads a JSON document; the error is in the words of Go's parser, which scripts know.
 pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)

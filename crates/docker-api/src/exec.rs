@@ -59,10 +59,10 @@ struct StartExec {
 }
 
 pub(crate) async fn start(api: &Api, id: &str, request: Request<Incoming>) -> Result<Response<Body>> {
-    let exec = api.engine.exec(id)?;
     // The body comes before the stream; reading it leaves the connection's upgrade alone.
     let (parts, incoming) = request.into_parts();
     let options: StartExec = body::read_json(incoming).await?;
+    let exec = api.engine.exec(id)?;
     let request = Request::from_parts(parts, ());
     let size = options.console_size.map(|[height, width]| TerminalSize { width, height });
     let framing = match (exec.spec.tty, options.tty) {

@@ -233,11 +233,7 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
     let is_overlay = request.driver == "overlay";
     let is_wide = is_overlay || request.ingress || ["swarm", "global"].contains(&request.scope.as_str());
     if is_wide && !api.swarm.is_active() {
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this \
-             node to swarm and try again.",
-        ));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, dray_swarm::Error::NotManager.to_string()));
     }
     let driver = match request.driver.as_str() {
         // With one node there is nobody to reach beyond the bridge.

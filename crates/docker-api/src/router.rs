@@ -67,15 +67,12 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     match (method, segments) {
-        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(method == "GET")),
+        ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(api, method == "GET")),
         ("GET", ["version"]) => system::version(api),
         ("GET", ["info"]) => system::info(api).await,
         ("GET", ["events"]) => events::stream(api, query),
         ("GET", ["system", "df"]) => system::disk_usage(api, query, version).await,
-        ("POST", ["auth"]) => Err(ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "login to registries is not supported: images come from build, load and import",
-        )),
+        ("POST", ["auth"]) => body::refuse(request.into_body(), absent::login()).await,
 
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
         ("POST", ["build"]) => build::build(api, query, request.into_body()).await,
@@ -122,8 +119,9 @@ async fn answer(
         ("POST", ["images", "prune"]) => images::prune(api, query).await,
         ("GET", ["images", "search"]) => Err(absent::registry()),
         ("POST", ["images", name @ .., "push"]) => {
-            api.engine.images().resolve(&name.join("/"))?;
-            Err(absent::registry())
+            let found = api.engine.images().resolve(&name.join("/"));
+            let error = found.map_or_else(ApiError::from, |_| absent::registry());
+            body::refuse(request.into_body(), error).await
         }
         // Names of images hold slashes.
         ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/"), version).await,
@@ -151,13 +149,15 @@ async fn answer(
         ("DELETE", ["volumes", name]) => volumes::remove(api, name, query).await,
 
         ("GET", ["plugins"]) => body::json(StatusCode::OK, &[(); 0]),
-        (method, ["plugins", rest @ ..]) => Err(absent::plugins(method, rest)),
+        (method, ["plugins", rest @ ..]) => {
+            body::refuse(request.into_body(), absent::plugins(method, rest)).await
+        }
         (method, rest @ ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", ..]) => {
             swarm::handle(api, method, rest, query, request).await
         }
         ("GET", ["distribution", .., "json"]) => Err(absent::registry()),
         ("GET", ["metrics"]) => Ok(metrics::metrics(api)),
         _ if request.method() == Method::OPTIONS => Ok(body::empty(StatusCode::OK)),
-        _ => Err(ApiError::not_found("page not found")),
+        _ => body::refuse(request.into_body(), ApiError::not_found("page not found")).await,
     }
 }

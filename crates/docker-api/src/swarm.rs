@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use dray_engine::ContainerSpec;
-use dray_swarm::{Error as SwarmError, Kind, Rotation, TaskContainer};
+use dray_swarm::{Error as SwarmError, Kind, Rotation, Swarm, TaskContainer};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -60,12 +60,11 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let swarm = &api.swarm;
-    let version = || -> Result<u64> {
-        query.number("version")?.ok_or_else(|| ApiError::bad_request("invalid swarm object version"))
-    };
+    // Before anything is refused: a client that is still writing would not see why.
+    let body = read(request).await?;
     match (method, segments) {
         ("POST", ["swarm", "init"]) => {
-            let id = swarm.init(&read(request).await?).await?;
+            let id = swarm.init(&body).await?;
             body::json(StatusCode::OK, &json!(id))
         }
         ("POST", ["swarm", "join"]) => done(swarm.join()),
@@ -77,8 +76,8 @@ pub(crate) async fn handle(
                 manager: query.flag("rotateManagerToken"),
                 unlock_key: query.flag("rotateManagerUnlockKey"),
             };
-            let version = version()?;
-            done(swarm.update(version, &read(request).await?, rotation))
+            let version = version(query)?;
+            done(swarm.update(version, &body, rotation))
         }
         ("GET", ["swarm", "unlockkey"]) => {
             body::json(StatusCode::OK, &json!({ "UnlockKey": swarm.unlock_key()? }))
@@ -86,7 +85,7 @@ pub(crate) async fn handle(
         ("POST", ["swarm", "unlock"]) => Err(ApiError::new(StatusCode::CONFLICT, "swarm is not locked")),
 
         ("GET", ["nodes"]) => {
-            let known = ["id", "label", "membership", "name", "node.label", "role"];
+            let known = ["id", "label", "membership", "name", "role"];
             let filters = Filters::parse(query, &known)?;
             let nodes: Vec<Value> = [swarm.node()?]
                 .into_iter()
@@ -103,8 +102,8 @@ pub(crate) async fn handle(
         ("GET", ["nodes", name]) => body::json(StatusCode::OK, &swarm.node_named(name)?),
         ("DELETE", ["nodes", name]) => done(swarm.remove_node(name)),
         ("POST", ["nodes", name, "update"]) => {
-            let version = version()?;
-            done(swarm.update_node(name, version, &read(request).await?))
+            let version = version(query)?;
+            done(swarm.update_node(name, version, &body))
         }
 
         ("GET", ["services"]) => {
@@ -120,7 +119,7 @@ pub(crate) async fn handle(
             body::json(StatusCode::OK, &services)
         }
         ("POST", ["services", "create"]) => {
-            let id = swarm.create_service(&read(request).await?)?;
+            let id = swarm.create_service(&body)?;
             body::json(StatusCode::CREATED, &json!({ "ID": id }))
         }
         ("GET", ["services", name]) => {
@@ -128,9 +127,9 @@ pub(crate) async fn handle(
         }
         ("DELETE", ["services", name]) => done(swarm.remove_service(name)),
         ("POST", ["services", name, "update"]) => {
-            let version = version()?;
+            let version = version(query)?;
             let is_back = query.get("rollback") == Some("previous");
-            swarm.update_service(name, version, &read(request).await?, is_back)?;
+            swarm.update_service(name, version, &body, is_back)?;
             body::json(StatusCode::OK, &json!({ "Warnings": null }))
         }
         ("GET", ["services" | "tasks", name, "logs"]) => {
@@ -142,12 +141,12 @@ pub(crate) async fn handle(
         }
 
         ("GET", ["tasks"]) => {
-            let known =
-                ["desired-state", "id", "label", "name", "node", "service", "_up-to-date", "up-to-date"];
+            let known = ["desired-state", "id", "label", "name", "node", "service", "_up-to-date"];
             let filters = Filters::parse(query, &known)?;
             let mut tasks = swarm.list_tasks()?;
             tasks.retain(|task| {
                 filters.any("id", |id| text(task, "/ID").starts_with(id))
+                    && filters.any("name", |name| task_name(swarm, task).starts_with(name))
                     && filters.any("service", |service| {
                         text(task, "/ServiceID") == service
                             || swarm
@@ -168,19 +167,19 @@ pub(crate) async fn handle(
         }
         ("GET", ["tasks", name]) => body::json(StatusCode::OK, &swarm.inspect_task(name)?),
 
-        (_, ["secrets", rest @ ..]) => objects(api, Kind::Secret, method, rest, query, request).await,
-        (_, ["configs", rest @ ..]) => objects(api, Kind::Config, method, rest, query, request).await,
+        (_, ["secrets", rest @ ..]) => objects(api, Kind::Secret, method, rest, query, &body),
+        (_, ["configs", rest @ ..]) => objects(api, Kind::Config, method, rest, query, &body),
         _ => Err(ApiError::not_found("page not found")),
     }
 }
 
-async fn objects(
+fn objects(
     api: &Api,
     kind: Kind,
     method: &str,
     segments: &[&str],
     query: &Query,
-    request: Request<Incoming>,
+    body: &Value,
 ) -> Result<Response<Body>> {
     let swarm = &api.swarm;
     match (method, segments) {
@@ -193,7 +192,7 @@ async fn objects(
             body::json(StatusCode::OK, &objects)
         }
         ("POST", ["create"]) => {
-            let id = swarm.create_object(kind, &read(request).await?)?;
+            let id = swarm.create_object(kind, body)?;
             body::json(StatusCode::CREATED, &json!({ "ID": id }))
         }
         ("GET", [name]) => body::json(StatusCode::OK, &swarm.inspect_object(kind, name)?),
@@ -202,13 +201,16 @@ async fn objects(
             Ok(body::empty(StatusCode::NO_CONTENT))
         }
         ("POST", [name, "update"]) => {
-            let version = query
-                .number("version")?
-                .ok_or_else(|| ApiError::bad_request("invalid swarm object version"))?;
-            done(swarm.update_object(kind, name, version, &read(request).await?))
+            let version = version(query)?;
+            done(swarm.update_object(kind, name, version, body))
         }
         _ => Err(ApiError::not_found("page not found")),
     }
+}
+
+/// The version of an object that a change is meant for.
+fn version(query: &Query) -> Result<u64> {
+    query.number("version")?.ok_or_else(|| ApiError::bad_request("invalid swarm object version"))
 }
 
 fn done(outcome: dray_swarm::Result<()>) -> Result<Response<Body>> {
@@ -222,8 +224,7 @@ async fn read(request: Request<Incoming>) -> Result<Value> {
     if bytes.is_empty() {
         return Ok(json!({}));
     }
-    let mut value: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let mut value: Value = body::parse_json(&bytes)?;
     capitalise(&mut value);
     Ok(value)
 }
@@ -254,6 +255,12 @@ fn capitalise(value: &mut Value) {
 
 fn text<'a>(document: &'a Value, pointer: &str) -> &'a str {
     document.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `SERVICE.SLOT`, by which clients know a task.
+fn task_name(swarm: &Swarm, task: &Value) -> String {
+    let service = swarm.inspect_service(text(task, "/ServiceID"), false).unwrap_or_default();
+    format!("{}.{}", text(&service, "/Spec/Name"), task["Slot"])
 }
 
 fn by_name(filters: &Filters, object: &Value) -> bool {

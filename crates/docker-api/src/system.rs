@@ -23,11 +23,11 @@ fn architecture() -> &'static str {
 }
 
 /// The headers are what clients ask for; with HEAD there is nothing else.
-pub(crate) fn ping(with_body: bool) -> Response<Body> {
+pub(crate) fn ping(api: &Api, with_body: bool) -> Response<Body> {
     let mut response = body::text(StatusCode::OK, if with_body { "OK" } else { "" });
     for (name, value) in [
         ("builder-version", "1"),
-        ("swarm", "inactive"),
+        ("swarm", if api.swarm.is_active() { "active/manager" } else { "inactive" }),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),
     ] {

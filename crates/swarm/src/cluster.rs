@@ -114,15 +114,8 @@ impl Swarm {
             secrets: Default::default(),
             configs: Default::default(),
         };
-        {
-            let mut state = self.inner.state.lock();
-            if state.is_some() {
-                return Err(Error::Member);
-            }
-            *state = Some(cluster);
-            self.save(&state)?;
-        }
-        if self.inner.engine.network(INGRESS).is_err() {
+        let is_made = self.inner.engine.network(INGRESS).is_err();
+        if is_made {
             let spec = NetworkSpec {
                 name: INGRESS.to_owned(),
                 driver: "bridge".to_owned(),
@@ -132,7 +125,14 @@ impl Swarm {
             };
             self.inner.engine.create_network(spec).await?;
         }
-        Ok(id)
+        let begun = {
+            let mut state = self.inner.state.lock();
+            if state.is_some() { Err(Error::Member) } else { self.replace(&mut state, Some(cluster)) }
+        };
+        if matches!(begun, Err(Error::State { .. })) && is_made {
+            self.inner.engine.remove_network(INGRESS).await?;
+        }
+        begun.map(|()| id)
     }
 
     /// Joins the swarm of others, of which there is none.
@@ -155,8 +155,7 @@ impl Swarm {
                 return Err(Error::LastManager);
             }
             let tasks: Vec<_> = cluster.tasks.values().cloned().collect();
-            *state = None;
-            self.save(&state)?;
+            self.replace(&mut state, None)?;
             tasks
         };
         // All at once, for each may take its time.
@@ -348,15 +347,20 @@ impl Swarm {
         let mut state = self.inner.state.lock();
         let mut next = state.clone().ok_or(Error::NotManager)?;
         let answer = work(&mut next)?;
-        let before = serde_json::to_vec(&*state).ok();
-        *state = Some(next);
-        if serde_json::to_vec(&*state).ok() != before {
-            self.save(&state)?;
+        if state.as_ref() != Some(&next) {
+            self.replace(&mut state, Some(next))?;
         }
         Ok(answer)
     }
 
-    fn save(&self, state: &Option<Cluster>) -> Result<()> {
+    /// Another state, first on disk: what cannot be written has not happened.
+    fn replace(&self, state: &mut Option<Cluster>, next: Option<Cluster>) -> Result<()> {
+        self.save(next.as_ref())?;
+        *state = next;
+        Ok(())
+    }
+
+    fn save(&self, state: Option<&Cluster>) -> Result<()> {
         use std::os::unix::fs::PermissionsExt as _;
         let path = &self.inner.path;
         let failed = |action: &'static str| {

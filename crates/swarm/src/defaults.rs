@@ -5,11 +5,9 @@ use serde_json::{Value, json};
 /// Lays `over` on `base`, objects into objects; nulls are left out.
 pub(crate) fn overlay(base: &mut Value, over: &Value) {
     match (base, over) {
+        (_, Value::Null) => {}
         (Value::Object(base), Value::Object(over)) => {
-            for (name, value) in over {
-                if value.is_null() {
-                    continue;
-                }
+            for (name, value) in over.iter().filter(|(_, value)| !value.is_null()) {
                 overlay(base.entry(name.clone()).or_insert(Value::Null), value);
             }
         }
@@ -87,4 +85,27 @@ pub(crate) fn shown(spec: &Value) -> Value {
     });
     overlay(&mut whole, spec);
     whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_or_null_has_its_default() {
+        for given in [json!(null), json!({}), json!({ "Raft": null, "Labels": null })] {
+            let spec = cluster(&given);
+            assert_eq!(spec["Orchestration"]["TaskHistoryRetentionLimit"], 5, "{given}");
+            assert_eq!(spec["Raft"]["ElectionTick"], 10, "{given}");
+        }
+        assert_eq!(cluster(&json!({ "Raft": { "ElectionTick": 3 } }))["Raft"]["HeartbeatTick"], 1);
+        let spec = service(&json!({ "Name": "web", "EndpointSpec": { "Ports": [{ "TargetPort": 80 }] } }));
+        assert_eq!(spec["Mode"], json!({ "Replicated": { "Replicas": 1 } }));
+        assert_eq!(
+            spec["EndpointSpec"]["Ports"],
+            json!([{ "Protocol": "tcp", "PublishMode": "ingress", "TargetPort": 80 }])
+        );
+        let jobs = service(&json!({ "Mode": { "Replicated": null, "GlobalJob": {} } }));
+        assert_eq!(jobs["Mode"], json!({ "GlobalJob": {} }));
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) fn new_id() -> String {
 }
 
 /// What every object has.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Object {
     pub(crate) id: String,
     pub(crate) index: u64,
@@ -53,7 +53,7 @@ impl Object {
 }
 
 /// A service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) object: Object,
     pub(crate) previous: Option<Value>,
@@ -89,7 +89,7 @@ impl TaskState {
 }
 
 /// One container's worth of a service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Task {
     /// `spec` is the service's task template as it was.
     pub(crate) object: Object,
@@ -105,7 +105,7 @@ pub(crate) struct Task {
 }
 
 /// A swarm.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cluster {
     pub(crate) object: Object,
     pub(crate) node: Object,
