@@ -2,7 +2,7 @@
 //!
 //! A receiver that does not keep up loses messages: the process must not stop for it. The file beside it has them all.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, SystemTime};
@@ -32,6 +32,8 @@ pub(super) struct Forwarder {
     socket: Socket,
     host: String,
     pid: u32,
+    /// What is left of a message that a stream took only a part of.
+    rest: Vec<u8>,
 }
 
 impl Forwarder {
@@ -44,7 +46,7 @@ impl Forwarder {
         let socket =
             connect(&address).map_err(|source| Error::LogReceiver { address: address.clone(), source })?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { to, socket, host, pid: std::process::id() })
+        Ok(Self { to, socket, host, pid: std::process::id(), rest: Vec::new() })
     }
 
     /// Sends a line, its line feed included or not.
@@ -68,10 +70,36 @@ impl Forwarder {
         let _ = match &mut self.socket {
             Socket::Datagram(socket) => socket.send(&message).map(drop),
             Socket::Udp(socket) => socket.send(&message).map(drop),
-            Socket::Tcp(socket) => socket.write_all(&message),
-            Socket::Stream(socket) => socket.write_all(&message),
+            Socket::Tcp(socket) => write_whole(socket, &mut self.rest, &message),
+            Socket::Stream(socket) => write_whole(socket, &mut self.rest, &message),
         };
     }
+}
+
+/// Writes a message to a stream that does not block, as a whole or not at all: of one that is taken in part the rest goes
+/// before the next, else two would become one line.
+fn write_whole(stream: &mut impl io::Write, rest: &mut Vec<u8>, message: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match stream.write(rest)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => drop(rest.drain(..written)),
+        }
+    }
+    let mut left = message;
+    while !left.is_empty() {
+        match stream.write(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => left = &left[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                if left.len() < message.len() {
+                    rest.extend_from_slice(left);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn connect(address: &str) -> io::Result<Socket> {
@@ -182,6 +210,37 @@ mod tests {
         assert!(first.starts_with("<30>") && first.ends_with("]: hello"), "{first}");
         assert!(first.contains(&format!(" box[{}]", std::process::id())), "{first}");
         assert!(second.starts_with("<27>") && second.ends_with(": bad"), "{second}");
+    }
+
+    /// A stream with room for so many bytes.
+    struct Narrow {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl io::Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.room);
+            self.room -= n;
+            self.taken.extend_from_slice(&bytes[..n]);
+            if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_slow_receiver_gets_whole_lines_or_none() {
+        let (mut stream, mut rest) = (Narrow { room: 5, taken: Vec::new() }, Vec::new());
+        assert!(write_whole(&mut stream, &mut rest, b"the first\n").is_err());
+        assert!(write_whole(&mut stream, &mut rest, b"lost\n").is_err());
+        stream.room = 2;
+        assert!(write_whole(&mut stream, &mut rest, b"lost as well\n").is_err());
+        stream.room = 100;
+        write_whole(&mut stream, &mut rest, b"the next\n").unwrap();
+        assert_eq!(stream.taken, b"the first\nthe next\n");
     }
 
     #[test]
