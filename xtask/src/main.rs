@@ -35,7 +35,8 @@ Tasks:
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
   suite NAME
-        Run a test suite that is too long or too large for every change:
+        Run a test suite that is too long or too large for every change, on a release build unless
+        DRAY_XTASK_DEBUG is set:
         compose    Compose's first version, as Debian has it, on a project of five services
         docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,
                    DRAY=PATH a binary that is built already

@@ -19,11 +19,11 @@ enum Part {
 
 /// A pattern of one path component (`*` does not cross `/`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern(Vec<Part>);
+pub struct Pattern(Vec<Part>);
 
 impl Pattern {
     /// Parses a pattern; none when a class does not end or an escape has nothing behind it.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = text.chars().peekable();
         while let Some(c) = rest.next() {
@@ -61,7 +61,7 @@ impl Pattern {
     }
 
     /// Whether the whole text fits.
-    pub(crate) fn fits(&self, text: &str) -> bool {
+    pub fn fits(&self, text: &str) -> bool {
         self.matches(text, false)
     }
 
@@ -145,6 +145,16 @@ mod tests {
             ("a?b", "aäb", true),
             ("a?b", "a/b", false),
             ("*x", "xxx", true),
+            ("busybox", "busybox", true),
+            ("busy*:*", "busybox:latest", true),
+            ("*/b?x", "my/box", true),
+            ("*a*b*", "xaxbx", true),
+            ("**", "", true),
+            ("busy", "busybox", false),
+            ("*", "my/box", false),
+            ("?x", "/x", false),
+            ("a*b", "a/b", false),
+            ("", "x", false),
         ] {
             assert_eq!(Pattern::parse(pattern).unwrap().fits(text), expected, "{pattern} {text}");
         }

@@ -25,6 +25,7 @@ pub use builder::{BuildRequest, Builder, Progress, Pruned};
 pub use cache::CachedStep;
 pub use configure::amend;
 pub use error::{Error, ParseError, Result};
+pub use glob::Pattern;
 pub use instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 pub use lines::Heredoc;
-pub use parser::parse;
+pub use parser::{parse, parse_duration};

@@ -485,8 +485,8 @@ fn split_words(text: &str, escape: char) -> Vec<String> {
     words
 }
 
-/// Go's form of a duration: `1h30m`, `1.5s`, `100ms`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Go's form of a duration: `1h30m`, `1.5s`, `100ms`; none when the text is no such.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     if rest.is_empty() {

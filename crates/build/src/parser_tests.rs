@@ -148,3 +148,12 @@ proptest::proptest! {
         let _ = parse_trigger(&format!("{keyword} {rest}"));
     }
 }
+
+#[test]
+fn spans_are_gos() {
+    assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
+    assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
+    for text in ["", "5", "h", "5x", "99999999999999999999999h"] {
+        assert_eq!(parse_duration(text), None, "{text}");
+    }
+}

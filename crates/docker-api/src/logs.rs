@@ -154,18 +154,16 @@ fn escaped(text: &str) -> String {
 pub(crate) fn time(query: &Query, name: &str) -> Result<Option<Timestamp>> {
     let Some(text) = query.non_empty(name) else { return Ok(None) };
     let time = parse_time(text)
-        .map_err(|()| ApiError::bad_request(format!("invalid value for \"{name}\": {text:?}")))?;
+        .ok_or_else(|| ApiError::bad_request(format!("invalid value for \"{name}\": {text:?}")))?;
     Ok(Some(time).filter(|time| *time != Timestamp::UNIX_EPOCH))
 }
 
-/// A time in either form.
-pub(crate) fn parse_time(text: &str) -> Result<Timestamp, ()> {
+/// A time in either form; none when it is neither.
+pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
+        return Some(time);
     }
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().map_err(|_| ())?;
     let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let nanoseconds: i32 = digits.parse().map_err(|_| ())?;
-    Timestamp::new(seconds, nanoseconds).map_err(|_| ())
+    Timestamp::new(seconds.parse().ok()?, digits.parse().ok()?).ok()
 }

@@ -156,8 +156,11 @@ fn clock(seconds: u64) -> String {
 }
 
 fn value(what: &str, process: &ProcessEntry, users: &HashMap<u32, String>) -> String {
-    let lived = Timestamp::now().duration_since(process.started).as_secs().max(1);
-    let lived = u64::try_from(lived).unwrap_or(1);
+    let lived = process.age().as_secs();
+    let started = |form: &str| {
+        Timestamp::try_from(process.started)
+            .map_or_else(|_| "?".to_owned(), |time| time.strftime(form).to_string())
+    };
     let tenths = |part: u128, whole: u128| {
         let tenths = part * 1000 / whole.max(1);
         format!("{}.{}", tenths / 10, tenths % 10)
@@ -172,7 +175,7 @@ fn value(what: &str, process: &ProcessEntry, users: &HashMap<u32, String>) -> St
         "comm" => process.name.clone(),
         "args" => process.command.clone(),
         "pcpu" => tenths(cpu.as_millis(), u128::from(lived) * 1000),
-        "c" => (cpu.as_secs() * 100 / lived).min(99).to_string(),
+        "c" => process.processor_share().to_string(),
         "pmem" => {
             let memory = rustix::system::sysinfo();
             let all = u128::from(memory.totalram) * u128::from(memory.mem_unit);
@@ -181,19 +184,14 @@ fn value(what: &str, process: &ProcessEntry, users: &HashMap<u32, String>) -> St
         "vsz" => (process.virtual_size / 1024).to_string(),
         "rss" => (process.resident_size / 1024).to_string(),
         "stat" => process.state.to_string(),
-        "stime" if lived < 86_400 => process.started.strftime("%H:%M").to_string(),
-        "stime" => process.started.strftime("%b%d").to_string(),
-        "lstart" => process.started.strftime("%a %b %e %H:%M:%S %Y").to_string(),
+        "stime" if lived < 86_400 => started("%H:%M"),
+        "stime" => started("%b%d"),
+        "lstart" => started("%a %b %e %H:%M:%S %Y"),
         "time" => clock(cpu.as_secs()),
         "etime" if lived < 3600 => format!("{:02}:{:02}", lived / 60, lived % 60),
         "etime" if lived < 86_400 => clock(lived),
         "etime" => format!("{}-{}", lived / 86_400, clock(lived % 86_400)),
-        "tty" => match process.terminal {
-            // Major numbers of pseudo terminals (the kernel's devices.txt).
-            (major @ 136..=143, minor) => format!("pts/{}", (major - 136) * 256 + minor),
-            (4, minor) => format!("tty{minor}"),
-            _ => "?".to_owned(),
-        },
+        "tty" => process.terminal_name(),
         "ni" => process.nice.to_string(),
         "nlwp" => process.threads.to_string(),
         "sid" => process.session.to_string(),

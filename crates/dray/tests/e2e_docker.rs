@@ -122,6 +122,11 @@ fn refuses_what_docker_refuses() {
     daemon.refused(&["create", "--name", "taken", "box"], "is already in use by container");
     daemon.refused(&["create", "--memory", "1m", "box"], "Minimum memory limit allowed is 6MB");
     daemon.refused(&["inspect", "nothing"], "No such object: nothing");
+    daemon.refused(&["images", "--filter", "reference=b[x"], "invalid filter 'reference=b[x'");
+    for (pattern, found) in [("b?x", 1), ("[a-c]o*:lat*", 1), ("*", 1), ("bo", 0), ("x/*", 0)] {
+        let listed = daemon.ok(&["images", "-q", "--filter", &format!("reference={pattern}")]);
+        assert_eq!(listed.lines().count(), found, "{pattern}");
+    }
     daemon.refused(&["kill", "taken"], "is not running");
     daemon.refused(&["rmi", "box"], "is using its referenced image");
     daemon.refused(&["network", "rm", "bridge"], "pre-defined network");

@@ -28,7 +28,7 @@ use crate::networks::{self, NetworkRecord, Place, Published};
 use crate::oci::{self, Resolved, ResolvedUser};
 use crate::record::{ContainerRecord, EndpointRecord, Status};
 use crate::spec::{EndpointSpec, MountSource, NamespaceMode, NetworkMode, PortBinding};
-use crate::{Engine, Error, Result, shim_client};
+use crate::{Engine, Error, Result, log_file, shim_client};
 
 /// What a start made, to be taken back when a later step fails.
 #[derive(Default)]
@@ -237,7 +237,7 @@ impl Engine {
                 terminal: record.spec.tty.then_some(TerminalSize { width: 80, height: 24 }),
                 stdin,
                 stdin_once: record.spec.stdin_once,
-                log: oci::log_file(&record, self.log_path(&record.id)),
+                log: log_file::of(&record, self.log_path(&record.id)),
             },
             socket: shim_dir.join(shim_client::SOCKET),
             exit_file: shim_dir.join("exit.json"),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use dray_runtime::ProcessEntry;
 use dray_runtime::cgroup::Statistics;
 use jiff::Timestamp;
 
@@ -16,43 +17,6 @@ use crate::{Engine, Error, Result};
 const TICKS: u64 = 100;
 /// Bytes of a file of /proc that are read.
 const LONGEST: usize = 64 * 1024;
-
-/// A process of a container, as the host sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessEntry {
-    /// Its number.
-    pub pid: i32,
-    /// Its parent's number.
-    pub parent: i32,
-    /// The number of its user.
-    pub uid: u32,
-    /// When it started.
-    pub started: Timestamp,
-    /// Processor time that it used.
-    pub cpu_time: Duration,
-    /// Its command line.
-    pub command: String,
-    /// Its name.
-    pub name: String,
-    /// Its state, as ps(1) shows it: `R`, `S`, `D`, …
-    pub state: char,
-    /// Its terminal, as major and minor number; both 0 without one.
-    pub terminal: (u32, u32),
-    /// Its process group.
-    pub group: i64,
-    /// Its session.
-    pub session: i64,
-    /// The number of its group of users.
-    pub gid: u32,
-    /// Its niceness.
-    pub nice: i64,
-    /// Its threads.
-    pub threads: i64,
-    /// Its address space, in bytes.
-    pub virtual_size: u64,
-    /// What of it is in memory, in bytes.
-    pub resident_size: u64,
-}
 
 /// What an interface has carried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +59,7 @@ impl Engine {
             pids.sort_unstable();
             pids.dedup();
             // One that ends meanwhile is simply no longer listed.
-            Ok(pids.into_iter().filter_map(process_entry).collect())
+            Ok(pids.into_iter().filter_map(ProcessEntry::of).collect())
         })
         .await
     }
@@ -163,52 +127,6 @@ fn read_proc(path: &str) -> Option<String> {
     let file = fs::File::open(path).ok()?;
     std::io::Read::read_to_end(&mut std::io::Read::take(file, LONGEST as u64), &mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn process_entry(pid: i32) -> Option<ProcessEntry> {
-    use std::os::unix::fs::MetadataExt;
-    let stat = read_proc(&format!("/proc/{pid}/stat"))?;
-    // The name stands in brackets and may hold anything (proc_pid_stat(5)).
-    let (head, tail) = stat.rsplit_once(')')?;
-    let name = head.split_once('(')?.1;
-    let state = tail.trim_start().chars().next()?;
-    let numbers: Vec<i64> = tail.split_whitespace().skip(1).map(|field| field.parse().unwrap_or(0)).collect();
-    let signed = |number: usize| numbers.get(number - 4).copied().unwrap_or(0);
-    let field = |number: usize| u64::try_from(signed(number)).unwrap_or(0);
-    let terminal = u32::try_from(signed(7)).unwrap_or(0);
-    let owner = fs::metadata(format!("/proc/{pid}")).ok()?;
-    let boot = read_proc("/proc/stat")?
-        .lines()
-        .find_map(|line| line.strip_prefix("btime ")?.trim().parse::<i64>().ok())?;
-    let started_ms = field(22).saturating_mul(1000) / TICKS;
-    let command = read_proc(&format!("/proc/{pid}/cmdline"))?;
-    let words: Vec<&str> = command.split('\0').filter(|word| !word.is_empty()).collect();
-    Some(ProcessEntry {
-        pid,
-        parent: i32::try_from(field(4)).unwrap_or(0),
-        uid: owner.uid(),
-        started: Timestamp::from_millisecond(boot * 1000 + i64::try_from(started_ms).unwrap_or(0)).ok()?,
-        cpu_time: Duration::from_millis((field(14) + field(15)).saturating_mul(1000) / TICKS),
-        command: if words.is_empty() { format!("[{name}]") } else { words.join(" ") },
-        name: name.to_owned(),
-        state,
-        terminal: ((terminal >> 8) & 0xfff, (terminal & 0xff) | ((terminal >> 12) & 0xfff00)),
-        group: signed(5),
-        session: signed(6),
-        gid: owner.gid(),
-        nice: signed(19),
-        threads: signed(20),
-        virtual_size: field(23),
-        resident_size: resident_size(pid),
-    })
-}
-
-/// Bytes of a process that are in memory; none of a thread of the kernel.
-fn resident_size(pid: i32) -> u64 {
-    let status = read_proc(&format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0).saturating_mul(1024)
 }
 
 fn host_cpu() -> Duration {

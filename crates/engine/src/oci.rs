@@ -1,10 +1,10 @@
 //! From a container's record to the OCI runtime specification.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dray_runtime::{defaults, seccomp};
+use dray_runtime::{defaults, seccomp, security};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids,
@@ -15,7 +15,7 @@ use oci_spec::runtime::{
 use crate::error::IoContext;
 use crate::record::ContainerRecord;
 use crate::spec::{
-    BlockLimits, DeviceLimit, DeviceSpec, LogForward, MountSource, Resources, SeccompMode, Security, Ulimit,
+    BlockLimits, DeviceLimit, DeviceSpec, MountSource, Resources, SeccompMode, Security, Ulimit,
 };
 use crate::{Error, Result};
 
@@ -210,7 +210,8 @@ pub(crate) fn process(
         .set_no_new_privileges(Some(spec.security.no_new_privileges))
         .set_capabilities(Some(capability_sets(capabilities, user.uid == 0)))
         .set_rlimits(Some(rlimits(&spec.ulimits)?));
-    process.set_apparmor_profile(spec.security.apparmor.clone());
+    // A profile means nothing where the kernel has no AppArmor.
+    process.set_apparmor_profile(spec.security.apparmor.clone().filter(|_| security::has_apparmor()));
     if let Some(adjust) = spec.oom_score_adj {
         process.set_oom_score_adj(Some(adjust));
     }
@@ -449,36 +450,10 @@ fn block_io(limits: &Resources) -> Result<Option<LinuxBlockIo>> {
     Ok(Some(block_io))
 }
 
-/// `TYPE MAJOR:MINOR ACCESS`, a `*` standing for every number.
+/// A rule of the devices control group, as a caller gave it.
 pub(crate) fn parse_device_rule(text: &str) -> Result<LinuxDeviceCgroup> {
-    let invalid = || Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
-    let mut words = text.split_ascii_whitespace();
-    let (Some(kind), Some(numbers), Some(access), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(invalid());
-    };
-    let kind = match kind {
-        "a" => LinuxDeviceType::A,
-        "b" => LinuxDeviceType::B,
-        "c" => LinuxDeviceType::C,
-        _ => return Err(invalid()),
-    };
-    let number = |text: &str| match text {
-        "*" => Ok(None),
-        digits => digits.parse::<u32>().map(|n| Some(i64::from(n))).map_err(|_| invalid()),
-    };
-    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
-    if access.is_empty() || access.len() > 3 || !access.bytes().all(|b| b"rwm".contains(&b)) {
-        return Err(invalid());
-    }
-    let mut rule = LinuxDeviceCgroup::default();
-    rule.set_allow(true)
-        .set_typ(Some(kind))
-        .set_major(number(major)?)
-        .set_minor(number(minor)?)
-        .set_access(Some(access.to_owned()));
-    Ok(rule)
+    dray_runtime::cgroup::parse_device_rule(text)
+        .map_err(|_| Error::invalid(format!("invalid device cgroup rule format: '{text}'")))
 }
 
 fn allow_all_devices() -> LinuxDeviceCgroup {
@@ -568,86 +543,4 @@ fn host_devices() -> Result<Vec<DeviceSpec>> {
         }
     }
     Ok(devices)
-}
-
-/// The log of a container, when it is kept.
-pub(crate) fn log_file(record: &ContainerRecord, path: PathBuf) -> Option<dray_runtime::launch::LogFile> {
-    let policy = &record.spec.log;
-    policy.keep.then(|| dray_runtime::launch::LogFile {
-        path,
-        max_size: policy.max_size,
-        max_files: policy.max_files.max(1),
-        attributes: log_attributes(record),
-        forward: policy.forward.clone().map(|forward| filled_in(forward, record)),
-    })
-}
-
-/// The name that a container's lines carry.
-fn log_tag(record: &ContainerRecord) -> String {
-    let template = record.spec.log.tag.as_deref().unwrap_or("{{.ID}}");
-    let values = [
-        ("ID", record.id.short()),
-        ("FullID", record.id.as_str()),
-        ("Name", record.name.as_str()),
-        ("ImageName", record.spec.image.as_str()),
-        ("ImageFullID", record.image.as_str()),
-        ("ImageID", record.image.as_str().get(7..19).unwrap_or_default()),
-        ("DaemonName", "dray"),
-    ];
-    let mut tag = template.to_owned();
-    for (name, value) in values {
-        tag = tag.replace(&format!("{{{{.{name}}}}}"), value);
-        tag = tag.replace(&format!("{{{{ .{name} }}}}"), value);
-    }
-    tag
-}
-
-/// What each line carries besides its text.
-fn log_attributes(record: &ContainerRecord) -> BTreeMap<String, String> {
-    let policy = &record.spec.log;
-    let mut attributes = BTreeMap::new();
-    for name in &policy.labels {
-        if let Some(value) = record.spec.labels.get(name) {
-            attributes.insert(name.clone(), value.clone());
-        }
-    }
-    for entry in &record.env {
-        if let Some((name, value)) = entry.split_once('=')
-            && policy.env.iter().any(|wanted| wanted == name)
-        {
-            attributes.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    if policy.tag.is_some() {
-        attributes.insert("tag".to_owned(), log_tag(record));
-    }
-    attributes
-}
-
-fn filled_in(forward: LogForward, record: &ContainerRecord) -> LogForward {
-    match forward {
-        LogForward::Syslog { address, facility, format, .. } => {
-            LogForward::Syslog { address, facility, tag: log_tag(record), format }
-        }
-        LogForward::Journald { .. } => {
-            let tag = log_tag(record);
-            let own = [
-                ("CONTAINER_ID", record.id.short().to_owned()),
-                ("CONTAINER_ID_FULL", record.id.to_string()),
-                ("CONTAINER_NAME", record.name.clone()),
-                ("CONTAINER_TAG", tag.clone()),
-                ("IMAGE_NAME", record.spec.image.clone()),
-                ("SYSLOG_IDENTIFIER", tag),
-            ];
-            let more = log_attributes(record).into_iter().filter(|(name, _)| name != "tag");
-            let field = |name: String| {
-                let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-                name.chars().map(plain).collect::<String>().trim_start_matches('_').to_owned()
-            };
-            let fields = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-            LogForward::Journald {
-                fields: fields.chain(more.map(|(name, value)| (field(name), value))).collect(),
-            }
-        }
-    }
 }

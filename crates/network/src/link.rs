@@ -2,19 +2,22 @@
 //! It must not know what lives in the namespaces.
 
 mod child;
+mod route;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::netlink::{Attributes, Batch, Body, Message, Socket, native_u32, text};
+use crate::netlink::{Batch, Body, Message, Socket, native_u32, text};
 use crate::{Error, Result, namespace, sysctl};
 
 pub use crate::mac::MacAddress;
 pub use child::{Child, ChildKind, IpvlanFlag, IpvlanMode, MacvlanMode};
+pub use route::Route;
+use route::add_default_route;
 
 const ACK: u16 = libc::NLM_F_ACK as u16;
 const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -57,17 +60,6 @@ pub struct Link {
     pub bridge: Option<u32>,
     /// What its maker noted on it; empty when nothing.
     pub alias: String,
-}
-
-/// A route of the main table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Where to; a default route has prefix length 0.
-    pub destination: IpNet,
-    /// The next hop, if it is not on the link.
-    pub gateway: Option<IpAddr>,
-    /// Through which interface.
-    pub link: Option<u32>,
 }
 
 /// A bridge to make.
@@ -270,15 +262,6 @@ impl Netlink {
         Ok(())
     }
 
-    /// Makes a gateway on an interface the way to everything, whatever it was before; an unspecified one means that
-    /// everything is on the link itself.
-    pub fn replace_default_route(&self, name: &str, gateway: IpAddr) -> Result<()> {
-        let index = self.index_of(name)?;
-        let mut batch = Batch::new();
-        add_default_route(&mut batch, index, gateway);
-        self.request(batch, |_| format!("add default route by {gateway}")).map(drop)
-    }
-
     /// Sets the loopback interface up.
     pub fn loopback_up(&self) -> Result<()> {
         let mut batch = Batch::new();
@@ -303,41 +286,6 @@ impl Netlink {
         });
         let missing = [libc::EADDRNOTAVAIL, libc::ENODEV];
         absent(self.request(batch, |_| format!("remove address {address} from {name}")), &missing)
-    }
-
-    /// Adds or changes a route by a next hop, as to another host's pods.
-    pub fn replace_route(&self, destination: IpNet, gateway: IpAddr) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.message(libc::RTM_NEWROUTE, REPLACE, &route_header(destination), |body| {
-            body_address(body, libc::RTA_DST, destination.network());
-            body_address(body, libc::RTA_GATEWAY, gateway);
-        });
-        self.request(batch, |_| format!("add route to {destination} by {gateway}")).map(drop)
-    }
-
-    /// Adds or changes a route to what is on a link of ours, so that the host finds addresses that only its
-    /// packet rules know.
-    pub fn replace_link_route(&self, destination: IpNet, name: &str) -> Result<()> {
-        let index = self.index_of(name)?;
-        let mut batch = Batch::new();
-        let mut header = route_header(destination);
-        header[6] = libc::RT_SCOPE_LINK;
-        batch.message(libc::RTM_NEWROUTE, REPLACE, &header, |body| {
-            body_address(body, libc::RTA_DST, destination.network());
-            body.u32(libc::RTA_OIF, index);
-        });
-        self.request(batch, |_| format!("add route to {destination} on {name}")).map(drop)
-    }
-
-    /// Removes a route; whether there was one.
-    pub fn remove_route(&self, destination: IpNet) -> Result<bool> {
-        let mut batch = Batch::new();
-        let mut header = route_header(destination);
-        header[6] = libc::RT_SCOPE_NOWHERE;
-        batch.message(libc::RTM_DELROUTE, ACK, &header, |body| {
-            body_address(body, libc::RTA_DST, destination.network());
-        });
-        absent(self.request(batch, |_| format!("remove route to {destination}")), &[libc::ESRCH])
     }
 
     /// Deletes an interface; whether there was one.
@@ -375,48 +323,6 @@ impl Netlink {
         batch.message(libc::RTM_GETADDR, DUMP, &[0; 8], |_| {});
         let answers = self.request(batch, |_| "list addresses".to_owned())?;
         Ok(answers.iter().filter_map(parse_address).collect())
-    }
-
-    /// The unicast routes of the main table.
-    pub fn list_routes(&self) -> Result<Vec<Route>> {
-        let mut batch = Batch::new();
-        batch.message(libc::RTM_GETROUTE, DUMP, &[0; 12], |_| {});
-        let answers = self.request(batch, |_| "list routes".to_owned())?;
-        Ok(answers.iter().filter_map(parse_route).collect())
-    }
-
-    /// The IPv4 networks that routes and addresses speak of, without default routes and host routes' sake:
-    /// what a new subnet must not overlap.
-    pub fn networks_in_use(&self) -> Result<Vec<Ipv4Net>> {
-        let routes = self.list_routes()?.into_iter().map(|route| route.destination);
-        let addresses = self.list_addresses()?.into_iter().map(|(_, address)| address);
-        let mut networks: Vec<_> = routes
-            .chain(addresses)
-            .filter_map(|network| match network {
-                IpNet::V4(network) if network.prefix_len() > 0 => Some(network.trunc()),
-                _ => None,
-            })
-            .collect();
-        networks.sort();
-        networks.dedup();
-        Ok(networks)
-    }
-
-    /// As [`Self::networks_in_use`], for IPv6, without what every interface has by itself.
-    pub fn ipv6_networks_in_use(&self) -> Result<Vec<Ipv6Net>> {
-        let routes = self.list_routes()?.into_iter().map(|route| route.destination);
-        let addresses = self.list_addresses()?.into_iter().map(|(_, address)| address);
-        let mut networks: Vec<_> = routes
-            .chain(addresses)
-            .filter_map(|network| match network {
-                IpNet::V6(network) if network.prefix_len() > 0 => Some(network.trunc()),
-                _ => None,
-            })
-            .filter(|network| !network.network().is_loopback() && !network.network().is_unicast_link_local())
-            .collect();
-        networks.sort();
-        networks.dedup();
-        Ok(networks)
     }
 
     fn index_of(&self, name: &str) -> Result<u32> {
@@ -483,18 +389,6 @@ fn address_header(index: u32, network: IpNet) -> [u8; 8] {
     header
 }
 
-/// struct rtmsg, for a route of the main table.
-fn route_header(destination: IpNet) -> [u8; 12] {
-    let mut header = [0; 12];
-    header[0] = family(destination.addr());
-    header[1] = destination.prefix_len();
-    header[4] = libc::RT_TABLE_MAIN;
-    header[5] = libc::RTPROT_STATIC;
-    header[6] = libc::RT_SCOPE_UNIVERSE;
-    header[7] = libc::RTN_UNICAST;
-    header
-}
-
 fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
 }
@@ -515,19 +409,6 @@ fn add_address(batch: &mut Batch, index: u32, network: IpNet) {
         {
             body.bytes(libc::IFA_BROADCAST, &network.broadcast().octets());
         }
-    });
-}
-
-fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
-    let everywhere = match gateway {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
-    };
-    batch.message(libc::RTM_NEWROUTE, REPLACE, &route_header(everywhere), |body| {
-        if !gateway.is_unspecified() {
-            body_address(body, libc::RTA_GATEWAY, gateway);
-        }
-        body.u32(libc::RTA_OIF, index);
     });
 }
 
@@ -567,25 +448,6 @@ fn parse_address(message: &Message) -> Option<(u32, IpNet)> {
     let attributes = message.attributes(8);
     let address = attributes.find(libc::IFA_LOCAL).or_else(|| attributes.find(libc::IFA_ADDRESS))?;
     Some((index, IpNet::new(parse_ip(address)?, prefix).ok()?))
-}
-
-fn parse_route(message: &Message) -> Option<Route> {
-    let [family, prefix, _, _, table, _, _, kind] = *message.payload.first_chunk::<8>()?;
-    if table != libc::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
-        return None;
-    }
-    let attributes: Attributes<'_> = message.attributes(12);
-    let unspecified = match i32::from(family) {
-        libc::AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        libc::AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
-    };
-    let destination = attributes.find(libc::RTA_DST).map_or(Some(unspecified), parse_ip)?;
-    Some(Route {
-        destination: IpNet::new(destination, prefix).ok()?,
-        gateway: attributes.find(libc::RTA_GATEWAY).and_then(parse_ip),
-        link: attributes.find(libc::RTA_OIF).and_then(native_u32),
-    })
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::arguments::{DeleteOptions, Global, KillOptions};
 use crate::error::{Context as _, Error, Result};
 use crate::state::{Container, Status, Store};
-use crate::{create, log, signals};
+use crate::{create, log};
 
+const KILL: i32 = nix::sys::signal::Signal::SIGKILL as i32;
 /// How long a killed process may take to end.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -31,9 +32,10 @@ pub(crate) fn start_created(container: &Container, global: &Global) -> Result<()
 
 /// Sends a signal.
 pub(crate) fn kill(store: &Store, options: &KillOptions) -> Result<u8> {
-    let signal = signals::parse(&options.signal)?;
+    let unknown = || Error::UnknownSignal { name: options.signal.clone() };
+    let signal = dray_runtime::parse_signal(&options.signal).ok_or_else(unknown)?;
     let container = store.open(&options.id)?;
-    let everybody = options.all || (signal == libc_kill() && !container.record.own_pid_namespace);
+    let everybody = options.all || (signal == KILL && !container.record.own_pid_namespace);
     if everybody && let Some(cgroup) = container.cgroup()? {
         // What left its parent may live on when the first process has ended.
         for pid in cgroup.pids().to("list the processes")? {
@@ -51,16 +53,12 @@ pub(crate) fn kill(store: &Store, options: &KillOptions) -> Result<u8> {
         }
     }
     // A paused process dies only when it goes on.
-    if signal == libc_kill()
+    if signal == KILL
         && let Some(cgroup) = container.cgroup()?.filter(|cgroup| cgroup.is_frozen())
     {
         cgroup.thaw().to("let the processes go on")?;
     }
     Ok(0)
-}
-
-fn libc_kill() -> i32 {
-    nix::sys::signal::Signal::SIGKILL as i32
 }
 
 /// Takes away what a container held.
@@ -108,7 +106,7 @@ pub(crate) fn destroy_failed(container: &Container, global: &Global) {
 fn end(container: &Container) -> Result<()> {
     let cgroup = container.cgroup()?;
     if let Some(process) = container.process() {
-        let _ = process.signal(libc_kill());
+        let _ = process.signal(KILL);
         if let Some(cgroup) = cgroup.as_ref().filter(|cgroup| cgroup.is_frozen()) {
             let _ = cgroup.thaw();
         }

@@ -51,7 +51,7 @@ pub(crate) fn run(store: &Store, global: &Global, options: &CreateOptions) -> Re
 
 /// What every command that makes a process of a container does first.
 pub(crate) fn prepare_process(preserved: u32) -> Result<()> {
-    for number in 3..3 + preserved {
+    for number in 3..preserved.saturating_add(3) {
         // A number that is free now would be one of ours later on.
         let path = format!("/proc/self/fd/{number}");
         let path = Path::new(&path);
@@ -114,7 +114,9 @@ fn make_process(container: &mut Container, options: &CreateOptions, bundle: &Bun
     let mut told = Ok(());
     let made = direct::create(&creation, |made| {
         container.record.process = Some(made.process);
-        told = tell(container, options, made);
+        told = container
+            .write()
+            .and_then(|()| hand_over(made, options.console_socket.as_deref(), options.pid_file.as_deref()));
         match &told {
             Ok(()) => Ok(()),
             // The error itself is kept above.
@@ -125,26 +127,22 @@ fn make_process(container: &mut Container, options: &CreateOptions, bundle: &Bun
     made.to("create the container")
 }
 
-/// Writes down the process, and hands over what was asked for.
-fn tell(container: &Container, options: &CreateOptions, made: &Made) -> Result<()> {
-    container.write()?;
-    if let (Some(socket), Some(terminal)) = (&options.console_socket, &made.terminal) {
+/// Hands over what was asked for: the terminal, and the process' number.
+pub(crate) fn hand_over(made: &Made, console_socket: Option<&Path>, pid_file: Option<&Path>) -> Result<()> {
+    if let (Some(socket), Some(terminal)) = (console_socket, &made.terminal) {
         send_console(socket, terminal)?;
     }
-    match &options.pid_file {
-        Some(path) => write_pid(path, made.process.pid),
-        None => Ok(()),
-    }
+    pid_file.map_or(Ok(()), |path| write_pid(path, made.process.pid))
 }
 
 /// Sends the master of a terminal over a unix socket, with its name as runc does.
-pub(crate) fn send_console(socket: &Path, terminal: &OwnedFd) -> Result<()> {
+fn send_console(socket: &Path, terminal: &OwnedFd) -> Result<()> {
     let stream = UnixStream::connect(socket).on("connect to", socket)?;
     direct::send_descriptor(&stream, terminal, b"/dev/ptmx").on("send the terminal to", socket)
 }
 
 /// Writes a pid, so that a reader sees all of it or nothing.
-pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+fn write_pid(path: &Path, pid: i32) -> Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = Path::new(&new);

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use dray_runtime::direct::{self, Joining, Made};
+use dray_runtime::direct::{self, Joining};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 
-use crate::arguments::{ExecOptions, Global};
+use crate::arguments::ExecOptions;
 use crate::bundle;
-use crate::create::{prepare_process, send_console, write_pid};
+use crate::create::{hand_over, prepare_process};
 use crate::error::{Context as _, Error, Result};
 use crate::foreground::Foreground;
 use crate::state::{Status, Store, read_bounded};
@@ -15,7 +15,7 @@ use crate::state::{Status, Store, read_bounded};
 /// Largest description of a process that is read, in bytes.
 const PROCESS_LIMIT: u64 = 4 << 20;
 
-pub(crate) fn exec(store: &Store, _global: &Global, options: &ExecOptions) -> Result<u8> {
+pub(crate) fn exec(store: &Store, options: &ExecOptions) -> Result<u8> {
     prepare_process(options.preserve_fds)?;
     let container = store.open(&options.id)?;
     match container.status() {
@@ -51,7 +51,7 @@ pub(crate) fn exec(store: &Store, _global: &Global, options: &ExecOptions) -> Re
     let foreground = if options.detach { None } else { Some(Foreground::begin()?) };
     let mut told = Ok(());
     let made = direct::exec(&joining, |made| {
-        told = tell(options, made);
+        told = hand_over(made, options.console_socket.as_deref(), options.pid_file.as_deref());
         match &told {
             Ok(()) => Ok(()),
             // The error itself is kept above.
@@ -66,16 +66,6 @@ pub(crate) fn exec(store: &Store, _global: &Global, options: &ExecOptions) -> Re
             let terminal = made.terminal.filter(|_| options.console_socket.is_none());
             foreground.stay(made.process.pid, terminal)
         }
-    }
-}
-
-fn tell(options: &ExecOptions, made: &Made) -> Result<()> {
-    if let (Some(socket), Some(terminal)) = (&options.console_socket, &made.terminal) {
-        send_console(socket, terminal)?;
-    }
-    match &options.pid_file {
-        Some(path) => write_pid(path, made.process.pid),
-        None => Ok(()),
     }
 }
 

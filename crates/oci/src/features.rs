@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::error::Result;
 use crate::inspect::{pretty, print};
 
-const MOUNT_OPTIONS: [&str; 58] = [
+const MOUNT_OPTIONS: [&str; 57] = [
     "async",
     "atime",
     "bind",
@@ -21,6 +21,7 @@ const MOUNT_OPTIONS: [&str; 58] = [
     "nodev",
     "nodiratime",
     "noexec",
+    "nofail",
     "noiversion",
     "nomand",
     "norelatime",
@@ -63,8 +64,6 @@ const MOUNT_OPTIONS: [&str; 58] = [
     "symfollow",
     "tmpcopyup",
     "unbindable",
-    "nofail",
-    "dirsync",
 ];
 
 pub(crate) fn features() -> Result<u8> {
@@ -74,7 +73,7 @@ pub(crate) fn features() -> Result<u8> {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": MOUNT_OPTIONS.iter().filter(|option| **option != "dirsync").collect::<Vec<_>>(),
+        "mountOptions": &MOUNT_OPTIONS[..],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,

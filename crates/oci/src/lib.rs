@@ -16,7 +16,6 @@ mod foreground;
 mod inspect;
 mod log;
 mod processes;
-mod signals;
 mod specification;
 mod state;
 mod update;
@@ -72,7 +71,7 @@ fn dispatch(arguments: &Arguments) -> Result<u8> {
         Command::State(options) => inspect::state(&store, &options.id),
         Command::Kill(options) => change::kill(&store, options),
         Command::Delete(options) => change::delete(&store, global, options),
-        Command::Exec(options) => exec::exec(&store, global, options),
+        Command::Exec(options) => exec::exec(&store, options),
         Command::Ps(options) => processes::ps(&store, options),
         Command::Events(options) => events::events(&store, options),
         Command::Update(options) => update::update(&store, options),

@@ -133,7 +133,8 @@ fn mounts_below_a_read_only_bind_are_read_only_too_when_asked() {
     let place = place();
     let volume = place.directory.path().join("volume");
     std::fs::create_dir_all(volume.join("below")).unwrap();
-    rustix_mount(&volume.join("below"));
+    let below = volume.join("below");
+    rustix::mount::mount("tmpfs", &below, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
     let mut plan = place.shell(
         "touch /one/below/x && echo one; touch /two/below/x 2>/dev/null || echo two; touch /two/x 2>/dev/null || echo top",
     );
@@ -141,9 +142,7 @@ fn mounts_below_a_read_only_bind_are_read_only_too_when_asked() {
     mounts.push(mount("bind", &volume, "/one", &["rbind", "ro"]));
     mounts.push(mount("bind", &volume, "/two", &["rbind", "rro"]));
     let (_, log) = place.run(plan);
+    // Else the place could not be removed.
+    rustix::mount::unmount(&below, rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(log, "one\ntwo\ntop\n");
-}
-
-fn rustix_mount(path: &std::path::Path) {
-    rustix::mount::mount("tmpfs", path, "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
 }

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     Error,
     daemon::{self, Daemon, Directory},
-    program, run, tools,
+    run, tools,
 };
 
 const SOURCE: &str = "https://github.com/docker/docker-py";
@@ -45,10 +45,7 @@ struct Tools {
 /// Installs what is missing, runs all tests, and compares what fails with `xtask/suites/docker-py.txt`.
 pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let tools = install(root)?;
-    let dray = match std::env::var_os("DRAY") {
-        Some(path) => daemon::isolated(PathBuf::from(path))?,
-        None => daemon::prepare(root, ["dray"])?.into_iter().next().unwrap_or_default(),
-    };
+    let dray = super::binary(root)?;
     let directory = Directory::new("py")?;
     let daemon = Daemon::start(&dray, directory.path())?;
     let host = format!("unix://{}", daemon.socket().display());
@@ -58,7 +55,7 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     make(&home.join(".docker"))?;
     let configuration = home.join(".docker/config.json");
     fs::write(&configuration, "{}").map_err(|source| Error::File { path: configuration, source })?;
-    let result = make_password_store(&home).and_then(|()| test(&tools, &home, &host));
+    let result = make_password_store(&home).and_then(|()| test(root, &tools, &home, &host));
     daemon.stop(true)?;
     judge(root, &result?)
 }
@@ -151,7 +148,7 @@ fn make_password_store(home: &Path) -> Result<(), Error> {
 }
 
 /// Runs the tests and answers a line for each.
-fn test(tools: &Tools, home: &Path, host: &str) -> Result<String, Error> {
+fn test(root: &Path, tools: &Tools, home: &Path, host: &str) -> Result<String, Error> {
     let mut path = OsString::from(&tools.programs);
     path.push(":");
     path.push(tools.environment.join("bin"));
@@ -176,13 +173,7 @@ fn test(tools: &Tools, home: &Path, host: &str) -> Result<String, Error> {
             "tests/integration",
         ])
         .stderr(Stdio::inherit());
-    println!("xtask: {}", crate::describe(&command));
-    let output = command.output().map_err(|source| Error::Start { program: program(&command), source })?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let log = std::env::temp_dir().join("dray-docker-py.log");
-    fs::write(&log, &text).map_err(|source| Error::File { path: log.clone(), source })?;
-    println!("xtask: all that pytest said is in {}", log.display());
-    Ok(text)
+    super::pytest(root, "docker-py", &mut command)
 }
 
 /// The name of a test in a line of pytest's, and how it ended.
@@ -194,7 +185,6 @@ fn outcome(line: &str) -> Option<(&str, &str)> {
 }
 
 fn judge(root: &Path, text: &str) -> Result<(), Error> {
-    let exceptions = super::exceptions(root, "docker-py")?;
     let (mut passed, mut skipped, mut failed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (name, word) in text.lines().filter_map(outcome) {
         let kind = match word {
@@ -209,24 +199,10 @@ fn judge(root: &Path, text: &str) -> Result<(), Error> {
     skipped.retain(|name| !failed.contains(name));
     let (done, left) = (passed.len(), skipped.len());
     println!("\ndocker-py: {done} passed, {} failed, {left} skipped", failed.len());
-    // A line speaks of one test, or of all of a class or file.
-    let covers = |exception: &str, name: &str| {
-        name.strip_prefix(exception).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-    };
-    for (exception, reason) in &exceptions {
-        let count = failed.iter().filter(|name| covers(exception, name)).count();
-        println!("excepted: {exception}: {count} ({reason})");
-    }
-    failed.retain(|name| !exceptions.iter().any(|(exception, _)| covers(exception, name)));
     if passed.is_empty() {
         return Err(Error::Unexpected { what: "no test ran".to_owned() });
     }
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Unexpected {
-        what: format!("these fail without a reason:\n{}", failed.into_iter().collect::<Vec<_>>().join("\n")),
-    })
+    super::judge(root, "docker-py", failed)
 }
 
 #[cfg(test)]

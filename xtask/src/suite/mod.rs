@@ -11,9 +11,14 @@ mod oci_engines;
 mod testcontainers;
 mod upgrade;
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::Error;
+use crate::{Error, daemon, program, tools};
 
 /// A suite: its name, and what runs it on the repository.
 type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
@@ -50,4 +55,42 @@ fn exceptions(root: &Path, suite: &str) -> Result<Vec<(String, String)>, Error> 
             None => Err(Error::Unexpected { what: format!("{} has no reason: {line}", path.display()) }),
         })
         .collect()
+}
+
+/// The binary to test, in namespaces of its own from here on: `DRAY` names one that is built already.
+fn binary(root: &Path) -> Result<PathBuf, Error> {
+    match std::env::var_os("DRAY") {
+        Some(path) => daemon::isolated(PathBuf::from(path)),
+        None => daemon::prepare(root, ["dray"]).map(|[dray]| dray),
+    }
+}
+
+/// Runs pytest and answers what it says, which is kept beside the suite's tools as well.
+fn pytest(root: &Path, suite: &str, command: &mut Command) -> Result<String, Error> {
+    println!("xtask: {}", crate::describe(command));
+    let output = command.output().map_err(|source| Error::Start { program: program(command), source })?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let log = tools::directory(root).join(suite).join("pytest.log");
+    fs::write(&log, &text).map_err(|source| Error::File { path: log.clone(), source })?;
+    println!("xtask: all that pytest said is in {}", log.display());
+    Ok(text)
+}
+
+/// Compares what failed with what may, and tells of both. An exception speaks of one test, or of all of a file, class or
+/// test with parameters.
+fn judge(root: &Path, suite: &str, mut failed: BTreeSet<&str>) -> Result<(), Error> {
+    let covers = |exception: &str, name: &str| {
+        name.strip_prefix(exception).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '[']))
+    };
+    let exceptions = exceptions(root, suite)?;
+    for (exception, reason) in &exceptions {
+        let count = failed.iter().filter(|name| covers(exception, name)).count();
+        println!("excepted: {exception}: {count} ({reason})");
+    }
+    failed.retain(|name| !exceptions.iter().any(|(exception, _)| covers(exception, name)));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let failed: Vec<&str> = failed.into_iter().collect();
+    Err(Error::Unexpected { what: format!("these fail without a reason:\n{}", failed.join("\n")) })
 }

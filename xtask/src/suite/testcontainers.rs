@@ -12,8 +12,8 @@ use std::{
 
 use crate::{
     Error,
-    daemon::{self, Daemon, Directory},
-    program, run, tools,
+    daemon::{Daemon, Directory},
+    run, tools,
 };
 
 const SOURCE: &str = "https://github.com/testcontainers/testcontainers-python";
@@ -74,14 +74,12 @@ CMD echo '0 Started!'; exec nc -ll -p 8080 -e cat
 /// Installs what is missing, runs all tests, and compares what fails with `xtask/suites/testcontainers.txt`.
 pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let (checkout, environment) = install(root)?;
-    let dray = match std::env::var_os("DRAY") {
-        Some(path) => daemon::isolated(PathBuf::from(path))?,
-        None => daemon::prepare(root, ["dray"])?.into_iter().next().unwrap_or_default(),
-    };
+    let dray = super::binary(root)?;
     let directory = Directory::new("tc")?;
     let daemon = Daemon::start(&dray, directory.path())?;
     let host = format!("unix://{}", daemon.socket().display());
-    let result = make_images(directory.path(), &host).and_then(|()| test(&checkout, &environment, &host));
+    let result =
+        make_images(directory.path(), &host).and_then(|()| test(root, &checkout, &environment, &host));
     daemon.stop(true)?;
     judge(root, &result?)
 }
@@ -129,7 +127,7 @@ fn make_images(directory: &Path, host: &str) -> Result<(), Error> {
 }
 
 /// Runs the tests and answers what pytest says.
-fn test(checkout: &Path, environment: &Path, host: &str) -> Result<String, Error> {
+fn test(root: &Path, checkout: &Path, environment: &Path, host: &str) -> Result<String, Error> {
     let mut command = Command::new(environment.join("bin/pytest"));
     command
         .current_dir(checkout)
@@ -141,13 +139,7 @@ fn test(checkout: &Path, environment: &Path, host: &str) -> Result<String, Error
         .args(["-q", "--tb=short", "-o", "addopts=", "-p", "no:cacheprovider", "--timeout", PATIENCE])
         .arg("tests/core")
         .stderr(Stdio::inherit());
-    println!("xtask: {}", crate::describe(&command));
-    let output = command.output().map_err(|source| Error::Start { program: program(&command), source })?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let log = std::env::temp_dir().join("dray-testcontainers.log");
-    fs::write(&log, &text).map_err(|source| Error::File { path: log.clone(), source })?;
-    println!("xtask: all that pytest said is in {}", log.display());
-    Ok(text)
+    super::pytest(root, "testcontainers", &mut command)
 }
 
 /// The name of a test in a line of pytest's summary of what failed.
@@ -158,27 +150,12 @@ fn failure(line: &str) -> Option<&str> {
 }
 
 fn judge(root: &Path, text: &str) -> Result<(), Error> {
-    let exceptions = super::exceptions(root, "testcontainers")?;
-    let mut failed: Vec<&str> = text.lines().filter_map(failure).collect();
-    failed.sort_unstable();
-    failed.dedup();
     let summary = text.lines().rev().find(|line| line.contains(" passed")).unwrap_or("no test ran");
     println!("\ntestcontainers: {}", summary.trim_matches(['=', ' ']));
-    let covers = |exception: &str, name: &str| {
-        name.strip_prefix(exception).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '[']))
-    };
-    for (exception, reason) in &exceptions {
-        let count = failed.iter().filter(|name| covers(exception, name)).count();
-        println!("excepted: {exception}: {count} ({reason})");
-    }
-    failed.retain(|name| !exceptions.iter().any(|(exception, _)| covers(exception, name)));
     if !summary.contains(" passed") {
         return Err(Error::Unexpected { what: summary.to_owned() });
     }
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Unexpected { what: format!("these fail without a reason:\n{}", failed.join("\n")) })
+    super::judge(root, "testcontainers", text.lines().filter_map(failure).collect())
 }
 
 #[cfg(test)]

@@ -310,7 +310,7 @@ pub(crate) fn default_routes(
     endpoint: &EndpointRecord,
     leads: (bool, bool),
 ) -> Vec<IpAddr> {
-    let routes = record.driver == "ipvlan" && record.option("ipvlan_mode").is_some_and(|mode| mode != "l2");
+    let routes = record.is_routed_by_link();
     let mut gateways = Vec::new();
     if leads.0 && endpoint.address.is_some() && record.leads_out(true) {
         let gateway = if routes { Some(Ipv4Addr::UNSPECIFIED) } else { endpoint.gateway };

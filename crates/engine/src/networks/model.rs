@@ -71,6 +71,15 @@ pub struct NetworkRecord {
     pub parent_made: bool,
 }
 
+/// The option that holds the gateway mode for one version of IP.
+pub(super) fn gateway_mode_option(ipv4: bool) -> &'static str {
+    if ipv4 {
+        "com.docker.network.bridge.gateway_mode_ipv4"
+    } else {
+        "com.docker.network.bridge.gateway_mode_ipv6"
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -120,10 +129,14 @@ impl NetworkRecord {
         !self.option(name).is_some_and(|value| matches!(value, "false" | "0" | "f" | "F" | "FALSE" | "False"))
     }
 
-    /// The subnets of the gateway mode for one version of IP.
+    /// How its members meet the world outside, for one version of IP: `nat`, `nat-unprotected`, `routed` or `isolated`.
     pub(crate) fn gateway_mode(&self, ipv4: bool) -> &str {
-        let version = if ipv4 { "4" } else { "6" };
-        self.option(&format!("com.docker.network.bridge.gateway_mode_ipv{version}")).unwrap_or("nat")
+        self.option(gateway_mode_option(ipv4)).unwrap_or("nat")
+    }
+
+    /// Whether everything is reached by the link itself, without a gateway.
+    pub(crate) fn is_routed_by_link(&self) -> bool {
+        self.driver == "ipvlan" && self.option("ipvlan_mode").is_some_and(|mode| mode != "l2")
     }
 
     /// The host's address that ports are published at when none is named.
@@ -133,10 +146,9 @@ impl NetworkRecord {
 
     /// Whether its members have a way out by a gateway, for one version of IP.
     pub(crate) fn leads_out(&self, ipv4: bool) -> bool {
-        let routes = self.driver == "ipvlan" && self.option("ipvlan_mode").is_some_and(|mode| mode != "l2");
         let pool = self.pools.iter().find(|pool| pool.subnet.addr().is_ipv4() == ipv4);
         !self.internal
-            && pool.is_some_and(|pool| pool.gateway.is_some() || routes)
+            && pool.is_some_and(|pool| pool.gateway.is_some() || self.is_routed_by_link())
             && self.gateway_mode(ipv4) != "isolated"
     }
 

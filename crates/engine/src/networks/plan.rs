@@ -6,7 +6,7 @@ use dray_network::{IpNet, Ipv4Net, Ipv6Net, pool};
 use jiff::Timestamp;
 
 use super::Networks;
-use super::model::{AddressPool, DEFAULT, NetworkRecord, NetworkSpec, SubnetSpec};
+use super::model::{AddressPool, DEFAULT, NetworkRecord, NetworkSpec, SubnetSpec, gateway_mode_option};
 use crate::error::Trying;
 use crate::{Error, Id, Result};
 
@@ -157,11 +157,9 @@ impl Networks {
                 auxiliary: subnet.auxiliary,
                 asked: subnet.subnet.is_some(),
             };
-            let isolated = spec
-                .options
-                .get(&format!("com.docker.network.bridge.gateway_mode_ipv{}", if ipv4 { "4" } else { "6" }));
+            let mode = spec.options.get(gateway_mode_option(ipv4)).map_or("", String::as_str);
             // The gateway of the others is a machine of their link, which only their user knows.
-            if made.gateway.is_none() && spec.driver == "bridge" && isolated.is_none_or(|m| m != "isolated") {
+            if made.gateway.is_none() && spec.driver == "bridge" && mode != "isolated" {
                 made.gateway = Some(first_free(&made));
             }
             self.pool_of(&made)?;
@@ -277,8 +275,7 @@ fn first_free(pool: &AddressPool) -> IpAddr {
         _ => subnet_first,
     };
     let mut candidates = std::iter::successors(Some(first), |address| {
-        let next = IpNet::new(*address, if address.is_ipv4() { 32 } else { 128 }).ok()?;
-        Some(match next.addr() {
+        Some(match *address {
             IpAddr::V4(address) => IpAddr::V4(u32::from(address).checked_add(1)?.into()),
             IpAddr::V6(address) => IpAddr::V6(u128::from(address).checked_add(1)?.into()),
         })
@@ -300,8 +297,8 @@ fn check_options(spec: &NetworkSpec) -> Result<()> {
                 )));
             }
         }
-        for version in ["4", "6"] {
-            let mode = option(&format!("com.docker.network.bridge.gateway_mode_ipv{version}"));
+        for ipv4 in [true, false] {
+            let mode = option(gateway_mode_option(ipv4));
             if !["", "nat", "nat-unprotected", "routed", "isolated"].contains(&mode) {
                 return Err(Error::invalid(format!("unknown gateway mode {mode}")));
             }

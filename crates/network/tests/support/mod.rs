@@ -41,6 +41,15 @@ pub(crate) fn bridge(name: &str, subnet: &str) -> FirewallBridge {
     }
 }
 
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Pinned namespaces would keep the directory.
+        for entry in std::fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
+            let _ = namespace::remove(&entry.path());
+        }
+    }
+}
+
 impl Host {
     pub(crate) fn new() -> Self {
         dray_testkit::isolate();
