@@ -54,6 +54,13 @@ pub(super) fn old_sets_excess(desired: i32, unavailable: i32, all: i32, new_unav
     all - (desired - unavailable) - new_unavailable
 }
 
+/// How many available pods are more than must be, of sets given as how many each is to have and how many are available. A
+/// set that was just scaled down tells of pods that are about to go: they no longer count.
+pub(super) fn spare(desired: i32, unavailable: i32, sets: impl IntoIterator<Item = (i32, i32)>) -> i32 {
+    let staying: i32 = sets.into_iter().map(|(replicas, available)| available.min(replicas)).sum();
+    staying - (desired - unavailable)
+}
+
 /// A set as proportional scaling sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
@@ -135,6 +142,15 @@ mod tests {
         assert_eq!(new_set_size(3, 1, 4, 1), 1);
         assert_eq!(new_set_size(3, 1, 0, 0), 3);
         assert_eq!(new_set_size(10, 3, 10, 2), 5);
+    }
+
+    #[test]
+    fn pods_that_are_about_to_go_are_not_to_spare() {
+        assert_eq!(spare(4, 1, [(4, 4), (0, 0)]), 1);
+        // The old set has not noticed yet that it is to have three.
+        assert_eq!(spare(4, 1, [(3, 4), (1, 0)]), 0);
+        assert_eq!(spare(4, 1, [(3, 4), (1, 1)]), 1);
+        assert_eq!(spare(4, 1, [(3, 2), (1, 0)]), -1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use kube::ResourceExt as _;
 
-use super::arithmetic::{Limits, new_set_size, old_sets_excess};
+use super::arithmetic::{Limits, new_set_size, old_sets_excess, spare};
 use super::conditions::{self, desired};
 use super::{Rollout, annotations};
 use crate::error::Result;
@@ -151,7 +151,8 @@ impl Rollout<'_> {
                 unhealthy += broken;
             }
         }
-        let mut spare = self.sets.iter().map(available).sum::<i32>() - (wanted - limits.unavailable);
+        let sets = self.sets.iter().map(|set| (replicas(set), available(set)));
+        let mut spare = spare(wanted, limits.unavailable, sets);
         let mut shrunk = 0;
         for &index in &old {
             let down = replicas(&self.sets[index]).min(spare).max(0);
