@@ -117,7 +117,9 @@ impl Rollout<'_> {
         if current > wanted {
             return self.scale_set(new, wanted).await;
         }
-        let all = self.sets.iter().map(replicas).sum();
+        // A set that was just scaled down still has the pods that it is to lose.
+        let has = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
+        let all = self.sets.iter().map(|set| replicas(set).max(has(set))).sum();
         let size = new_set_size(wanted, limits(&self.deployment).surge, all, current);
         self.scale_set(new, size).await
     }
