@@ -329,15 +329,8 @@ impl<'a> Statement<'a> {
         let texts = if sources.iter().any(is_text) { self.line.heredocs.clone() } else { Vec::new() };
         let sources: Vec<String> =
             sources.iter().filter(|word| texts.is_empty() || !is_text(word)).cloned().collect();
-        if let Some(url) =
-            sources.iter().find(|source| source.starts_with("http://") || source.starts_with("https://"))
-        {
-            let message = if self.keyword == "COPY" {
-                format!("source can't be a URL for COPY: {url}")
-            } else {
-                format!("ADD of a URL is not supported: fetch {url} into the build context, or with RUN")
-            };
-            return Err(self.line.error(url, message));
+        if let Some(url) = sources.iter().find(|source| self.keyword == "COPY" && is_url(source)) {
+            return Err(self.line.error(url, format!("source can't be a URL for COPY: {url}")));
         }
         Ok(Transfer {
             from: if flags.contains(&"from") { self.flag("from")? } else { None },
@@ -483,6 +476,11 @@ fn split_words(text: &str, escape: char) -> Vec<String> {
         words.push(word);
     }
     words
+}
+
+/// Whether a source is to be fetched from somewhere else.
+pub(crate) fn is_url(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
 }
 
 /// Go's form of a duration: `1h30m`, `1.5s`, `100ms`; none when the text is no such.

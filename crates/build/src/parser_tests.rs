@@ -118,8 +118,8 @@ fn errors_are_dockers() {
             "dockerfile parse error on line 2: FROM isn't allowed as an ONBUILD trigger",
         ),
         (
-            "FROM x\nADD https://x/y /z",
-            "dockerfile parse error on line 2: ADD of a URL is not supported: fetch https://x/y into the build context, or with RUN",
+            "FROM x\nCOPY https://x/y /z",
+            "dockerfile parse error on line 2: source can't be a URL for COPY: https://x/y",
         ),
         (
             "FROM x\nHEALTHCHECK --interval=x CMD y",

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat
 
 use crate::error::IoContext;
 use crate::glob::{self, Pattern};
+use crate::parser::is_url;
 use crate::tree::{self, Copier, Hasher, Ownership};
 use crate::{Error, Result};
 
@@ -47,6 +48,11 @@ impl Job {
     /// The paths that the sources name, relative to the root of `from`.
     pub(crate) fn find(&self, from: &Root) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
+        if let Some(url) = self.sources.iter().find(|source| is_url(source)) {
+            return Err(
+                self.fail(format!("a URL is not supported: fetch {url} into the build context, or with RUN"))
+            );
+        }
         for source in &self.sources {
             let Some(clean) = clean(source) else {
                 return Err(self.fail(format!("forbidden path outside the build context: {source} ()")));

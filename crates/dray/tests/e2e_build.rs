@@ -241,6 +241,10 @@ fn says_what_is_wrong_and_leaves_nothing() {
         "FROM box\nCOPY secret /\n",
         "file not found in build context or excluded by .dockerignore: stat secret: file does not exist",
     );
+    errors(
+        "FROM box\nADD https://x/y /z\n",
+        "ADD failed: a URL is not supported: fetch https://x/y into the build context",
+    );
     errors("FROM box\nCOPY ../there /\n", "forbidden path outside the build context: ../there ()");
     errors("FROM box\nCOPY no* /\n", "no source files were specified");
     errors(

@@ -63,6 +63,15 @@ fn ipv6_networks_have_addresses_names_and_ports() {
     let only = daemon.ok(&["run", "--rm", "--network", "six", "box", "sh", "-c", "ip addr show eth0"]);
     assert!(only.contains("inet6 fd") && !only.contains("inet "), "{only}");
     daemon.refused(&["network", "create", "--ipv4=false", "nothing"], "IPv4 or IPv6 must be enabled");
+    daemon.ok(&["network", "create", "--subnet", "10.80.1.0/24", "four"]);
+    let run =
+        ["run", "-d", "--name", "four", "--network", "four", "--ip6", "fd00:99::9", "box", "sleep", "1000"];
+    daemon.ok(&run);
+    let at =
+        "{{with .NetworkSettings.Networks.four}}{{.IPAMConfig.IPv6Address}} {{.GlobalIPv6Address}}.{{end}}";
+    assert_eq!(inspect(&daemon, "four", at), "fd00:99::9 .", "kept, and not given");
+    daemon.ok(&["rm", "-f", "four"]);
+    daemon.ok(&["network", "rm", "four"]);
 
     daemon.ok(&["rm", "-f", "web", "peer"]);
     assert_eq!(ask("[fd00:80::1]:8080"), None);

@@ -47,8 +47,9 @@ impl NetworkRecord {
     /// [`Error::Invalid`], with all that is wrong.
     pub(crate) fn check_endpoint(&self, spec: &EndpointSpec) -> Result<()> {
         let mut wrong = Vec::new();
-        let addresses =
-            [spec.address.map(IpAddr::V4), spec.ipv6_address.map(IpAddr::V6)].into_iter().flatten();
+        // Where IPv6 is off an address of it is kept and not given, as the subnets that it would be of.
+        let ipv6 = spec.ipv6_address.filter(|_| self.ipv6 || self.is_predefined());
+        let addresses = [spec.address.map(IpAddr::V4), ipv6.map(IpAddr::V6)].into_iter().flatten();
         let is_users = self.name != DEFAULT && !self.is_predefined();
         for address in addresses {
             if !is_users {
