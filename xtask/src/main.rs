@@ -120,21 +120,23 @@ fn describe(command: &Command) -> String {
     line
 }
 
-/// The root of the repository: the directory above this package's.
-fn repository() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.parent().unwrap_or(package)
+/// The root of the repository: the directory above this package's. Cargo names it as it runs this program, which may have
+/// been compiled for another checkout that shares the build directory.
+fn repository() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
+    package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["bench"] => bench::run(repository(), ""),
-        ["bench", part] => bench::run(repository(), part),
-        ["demo"] => demo::run(repository()),
-        ["suite", name] => suite::run(repository(), name),
-        ["test"] => check::everything(repository()),
+        ["bench"] => bench::run(&repository(), ""),
+        ["bench", part] => bench::run(&repository(), part),
+        ["demo"] => demo::run(&repository()),
+        ["suite", name] => suite::run(&repository(), name),
+        ["test"] => check::everything(&repository()),
         ["schemas", openapi, messages, output] => {
             schemas::generate(Path::new(openapi), Path::new(messages), Path::new(output))
                 .map_err(|source| Error::Schemas { source })

@@ -274,6 +274,11 @@ pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Bod
 }
 
 pub(crate) async fn remove(api: &Api, name: &str) -> Result<Response<Body>> {
+    if let Ok(network) = api.engine.network(name)
+        && network.overlay
+    {
+        api.swarm.leave_network(network.id.as_str()).await;
+    }
     api.engine.remove_network(name).await?;
     Ok(body::empty(StatusCode::NO_CONTENT))
 }

@@ -104,6 +104,8 @@ fn services_run_on_the_one_node_as_long_as_they_are_wanted() {
     });
 
     daemon.ok(&["service", "rm", "web", "job"]);
+    // Its containers have not ended yet, which is no affair of the one who removes the network.
+    daemon.ok(&["network", "rm", "mesh"]);
     eventually("no container", PATIENCE, || daemon.ok(&["ps", "-aq"]).is_empty().then_some(()));
     daemon.ok(&["secret", "rm", "key"]);
     daemon.ok(&["config", "rm", "conf"]);

@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use crate::commit;
 use crate::container::ContainerHandle;
+use crate::discard::Discarded;
 use crate::error::{IoContext, Trying};
 use crate::events::{Event, EventFilter, EventKind, Events};
 use crate::exec::Execs;
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) volumes: Volumes,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) execs: Execs,
+    pub(crate) discarded: Discarded,
     pub(crate) events: Events,
     /// Names given out to containers that are not in `containers` yet.
     pub(crate) reserved_names: Mutex<Vec<String>>,
@@ -113,6 +115,7 @@ impl Engine {
             volumes,
             sandboxes,
             execs: Execs::default(),
+            discarded: Discarded::default(),
             events: Events::new(),
             reserved_names: Mutex::new(Vec::new()),
             config,

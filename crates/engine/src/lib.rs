@@ -12,6 +12,7 @@ mod commit;
 mod container;
 mod control;
 mod create;
+mod discard;
 mod engine;
 mod error;
 mod events;

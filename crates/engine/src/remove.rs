@@ -94,13 +94,10 @@ impl Engine {
             self.remove_anonymous_volumes(&record)?;
             failpoint("remove.volumes-gone");
         }
-        match fs::remove_dir_all(&directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).io("remove", &directory);
-            }
-            _ => {}
-        }
-        failpoint("remove.directory-gone");
+        let engine = self.clone();
+        self.inner.discarded.add(directory, || {
+            tokio::task::spawn_blocking(move || engine.inner.discarded.delete_all());
+        });
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
         self.inner.images.release(record.id.as_str())?;
         failpoint("remove.released");

@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Notify,
     /// Tasks whose containers are being ended.
     pub(crate) ending: Mutex<HashSet<String>>,
+    /// A container of a task has been ended.
+    pub(crate) ended: Notify,
 }
 
 /// What `docker swarm update` makes anew.
@@ -73,6 +75,7 @@ impl Swarm {
             state: Mutex::new(state),
             changed: Notify::new(),
             ending: Mutex::default(),
+            ended: Notify::new(),
         };
         let swarm = Self { inner: Arc::new(inner) };
         tokio::spawn(reconcile::run(swarm.clone()));

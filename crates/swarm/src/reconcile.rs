@@ -1,5 +1,6 @@
 //! What runs is made what is wanted: tasks are made, started, replaced and ended, whatever happened in between.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use dray_engine::{EventFilter, EventKind, Status};
@@ -13,6 +14,8 @@ use crate::services::wanted;
 
 /// The pause before a task is started again, unless its service says otherwise.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The time that the containers of services that are gone get to leave a network which is to be removed.
+const LINGERING: Duration = Duration::from_secs(30);
 /// Time after which all is looked at again even when nothing was heard.
 const AT_LEAST: Duration = Duration::from_secs(30);
 
@@ -126,8 +129,44 @@ impl Swarm {
         tokio::spawn(async move {
             swarm.end(&task).await;
             swarm.inner.ending.lock().remove(&task.object.id);
+            swarm.inner.ended.notify_waiters();
             swarm.inner.changed.notify_one();
         });
+    }
+
+    /// Waits until the tasks of services that are gone have left a network: who removes a service and then its network
+    /// need not know that its containers may take a while to end.
+    pub async fn leave_network(&self, network: &str) {
+        let left = async {
+            loop {
+                let ended = self.inner.ended.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                if !self.lingers(network) {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        let _ = tokio::time::timeout(LINGERING, left).await;
+    }
+
+    /// Whether a task of a service that is gone is in a network, or may still come.
+    fn lingers(&self, network: &str) -> bool {
+        let Ok((orphans, known)) = self.read(|cluster| {
+            let is_known = |task: &&Task| cluster.services.contains_key(&task.service);
+            let known: HashSet<String> =
+                cluster.tasks.values().filter(is_known).map(|task| task.object.id.clone()).collect();
+            Ok((known.len() < cluster.tasks.len(), known))
+        }) else {
+            return false;
+        };
+        orphans
+            || self.inner.engine.containers().iter().any(|record| {
+                let task = record.spec.labels.get(crate::task::TASK_LABEL);
+                task.is_some_and(|task| !known.contains(task))
+                    && record.endpoints.iter().any(|endpoint| endpoint.network.as_str() == network)
+            })
     }
 
     /// Removes the containers of tasks that nobody knows any more: a crash came between.

@@ -1,7 +1,7 @@
 //! A web server that a container can be made of from nothing: it answers with the name of the host it runs on.
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -27,17 +27,30 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the head of one request and answers it.
+/// Answers one request after the other until the client closes the connection or asks for its end.
 fn answer(mut stream: TcpStream, body: &str) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut head = BufReader::new(io::Read::take(stream.try_clone()?, LONGEST_HEAD));
-    let mut line = String::new();
-    while head.read_line(&mut line)? > 2 {
-        line.clear();
+    stream.set_nodelay(true)?;
+    let mut requests = BufReader::new(stream.try_clone()?);
+    loop {
+        let (mut line, mut is_last) = (String::new(), false);
+        let mut head = requests.by_ref().take(LONGEST_HEAD);
+        while head.read_line(&mut line)? > 2 {
+            is_last |= line.trim_end().eq_ignore_ascii_case("connection: close");
+            line.clear();
+        }
+        // The head ends with an empty line; without one, the client went away or said too much.
+        if line.trim_end_matches(['\r', '\n']).len() == line.len() {
+            return Ok(());
+        }
+        let connection = if is_last { "close" } else { "keep-alive" };
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{body}"
+        );
+        stream.write_all(answer.as_bytes())?;
+        if is_last {
+            return Ok(());
+        }
     }
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
 }
