@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use dray_engine::{
     ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, HealthCheck, LogPolicy, Mount, MountSource,
-    NamespaceMode, NetworkMode, PortBinding, Protocol, Resources, RestartPolicy, SeccompMode, Security,
-    Ulimit,
+    NamespaceMode, NetworkMode, PortBinding, Protocol, RestartPolicy, SeccompMode, Security, Ulimit,
 };
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -18,9 +17,10 @@ use crate::Api;
 use crate::body::{self, Body};
 use crate::endpoints::{self, EndpointRequest};
 use crate::error::{ApiError, Result};
-use crate::limits;
+use crate::host_config;
 use crate::mounts::{MountRequest, parse_bind, parse_mount, parse_tmpfs};
 use crate::query::Query;
+use crate::resources;
 use crate::wire::request;
 
 /// A string or a list of strings, as Docker takes commands.
@@ -95,17 +95,6 @@ request! {
         tmpfs: BTreeMap<String, String> = "Tmpfs",
         shm_size: Option<i64> = "ShmSize",
         sysctls: BTreeMap<String, String> = "Sysctls",
-        memory: Option<i64> = "Memory",
-        memory_swap: Option<i64> = "MemorySwap",
-        memory_reservation: Option<i64> = "MemoryReservation",
-        nano_cpus: Option<i64> = "NanoCpus",
-        cpu_shares: Option<u64> = "CpuShares",
-        cpu_period: Option<u64> = "CpuPeriod",
-        cpu_quota: Option<i64> = "CpuQuota",
-        cpuset_cpus: Option<String> = "CpusetCpus",
-        cpuset_mems: Option<String> = "CpusetMems",
-        blkio_weight: Option<u16> = "BlkioWeight",
-        pids: Option<i64> = "PidsLimit",
         devices: Vec<DeviceRequest> = "Devices",
         ulimits: Vec<UlimitRequest> = "Ulimits",
         oom_score_adj: Option<i32> = "OomScoreAdj",
@@ -153,7 +142,7 @@ pub(crate) fn from_body(raw: Value) -> Result<ContainerSpec> {
     let invalid = |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON: {error}"));
     let request = CreateRequest::deserialize(&raw).map_err(invalid)?;
     let mut spec = specification(request, raw)?;
-    limits::apply(&mut spec)?;
+    host_config::apply(&mut spec)?;
     Ok(spec)
 }
 
@@ -162,7 +151,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
     if request.image.is_empty() {
         return Err(ApiError::bad_request("no image specified"));
     }
-    let resources = limits(&host);
+    let resources = resources::created(raw.get("HostConfig").unwrap_or(&Value::Null))?;
     let mut mounts = Vec::new();
     for bind in &host.binds {
         mounts.push(parse_bind(bind)?);
@@ -265,41 +254,15 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
     })
 }
 
-fn limits(host: &HostConfig) -> Resources {
-    Resources {
-        memory: host.memory,
-        memory_swap: host.memory_swap,
-        memory_reservation: host.memory_reservation,
-        nano_cpus: host.nano_cpus,
-        cpu_shares: host.cpu_shares,
-        cpu_period: host.cpu_period,
-        cpu_quota: host.cpu_quota,
-        cpuset_cpus: host.cpuset_cpus.clone(),
-        cpuset_mems: host.cpuset_mems.clone(),
-        pids: host.pids,
-        blkio_weight: host.blkio_weight,
-        ..Resources::default()
-    }
-}
+request! { UpdateRequest { restart: RestartRequest = "RestartPolicy" } }
 
-/// `docker update`: a body like that of create's `HostConfig`, where nothing, nought and empty change nothing.
+/// `docker update`: limits, and the restart policy.
 pub(crate) async fn update(api: &Api, id: &str, incoming: Incoming) -> Result<Response<Body>> {
-    let request: HostConfig = body::read_json(incoming).await?;
-    let given = limits(&request);
-    let resources = Resources {
-        memory: given.memory.filter(|n| *n != 0),
-        memory_swap: given.memory_swap.filter(|n| *n != 0),
-        memory_reservation: given.memory_reservation.filter(|n| *n != 0),
-        nano_cpus: given.nano_cpus.filter(|n| *n != 0),
-        cpu_shares: given.cpu_shares.filter(|n| *n != 0),
-        cpu_period: given.cpu_period.filter(|n| *n != 0),
-        cpu_quota: given.cpu_quota.filter(|n| *n != 0),
-        cpuset_cpus: given.cpuset_cpus.filter(|text| !text.is_empty()),
-        cpuset_mems: given.cpuset_mems.filter(|text| !text.is_empty()),
-        pids: given.pids.filter(|n| *n != 0),
-        blkio_weight: given.blkio_weight.filter(|n| *n != 0),
-        ..Resources::default()
-    };
+    let body: Value = body::read_json(incoming).await?;
+    let resources = resources::updated(&body)?;
+    let request = Option::<UpdateRequest>::deserialize(body)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?
+        .unwrap_or_default();
     let restart = match request.restart.name.as_str() {
         "" => None,
         _ => Some(restart_policy(&request.restart)?),

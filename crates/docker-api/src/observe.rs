@@ -80,12 +80,16 @@ fn cpu(usage: Option<&Usage>) -> Value {
         return json!({ "cpu_usage": none, "throttling_data": throttling });
     };
     let cpu = &usage.statistics.cpu;
+    let mut used = json!({
+        "total_usage": nanoseconds(cpu.usage),
+        "usage_in_kernelmode": nanoseconds(cpu.system),
+        "usage_in_usermode": nanoseconds(cpu.user),
+    });
+    if !usage.statistics.per_cpu.is_empty() {
+        used["percpu_usage"] = json!(usage.statistics.per_cpu);
+    }
     json!({
-        "cpu_usage": {
-            "total_usage": nanoseconds(cpu.usage),
-            "usage_in_kernelmode": nanoseconds(cpu.system),
-            "usage_in_usermode": nanoseconds(cpu.user),
-        },
+        "cpu_usage": used,
         "system_cpu_usage": nanoseconds(usage.host_cpu),
         "online_cpus": std::thread::available_parallelism().map_or(1, usize::from),
         "throttling_data": {
@@ -103,10 +107,7 @@ fn memory(usage: &Usage) -> Value {
         "max_usage": memory.max_usage,
         "failcnt": memory.failures,
         "limit": memory.limit.map_or(usage.host_memory, |limit| limit.min(usage.host_memory)),
-        "stats": {
-            "inactive_file": memory.inactive_file, "total_inactive_file": memory.inactive_file,
-            "file": memory.cache, "anon": memory.anonymous,
-        },
+        "stats": usage.statistics.memory_details,
     })
 }
 

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::fs;
+
 use common::{Daemon, PATIENCE};
 use dray_testkit::eventually;
 
@@ -123,7 +126,7 @@ fn logs_rotate_and_followers_miss_nothing() {
     let kept = daemon.ok(&["logs", "many"]);
     assert!(kept.lines().count() < 1500 && kept.ends_with("line 1499"), "only three files are kept");
     let path = daemon.ok(&["inspect", "-f", "{{.LogPath}}", "many"]);
-    assert!(std::fs::metadata(&path).unwrap().len() <= 8192);
+    assert!(fs::metadata(&path).unwrap().len() <= 8192);
     assert!(std::path::Path::new(&format!("{path}.2")).exists());
     assert!(!std::path::Path::new(&format!("{path}.3")).exists());
     daemon.ok(&["rm", "many"]);
@@ -192,8 +195,7 @@ fn lines_go_to_the_hosts_log_as_well() {
         "text",
     ]);
     let path = daemon.ok(&["inspect", "-f", "{{.LogPath}}", "marked"]);
-    let line: serde_json::Value =
-        serde_json::from_str(std::fs::read_to_string(path).unwrap().trim()).unwrap();
+    let line: serde_json::Value = serde_json::from_str(fs::read_to_string(path).unwrap().trim()).unwrap();
     assert_eq!(line["attrs"], serde_json::json!({ "STAGE": "b", "team": "a" }));
     assert_eq!(daemon.ok(&["logs", "--details", "marked"]), "STAGE=b,team=a text");
     daemon.ok(&["rm", "marked"]);
@@ -205,4 +207,71 @@ fn lines_go_to_the_hosts_log_as_well() {
     daemon.refused(&["logs", "silent"], "configured logging driver does not support reading");
     daemon.ok(&["rm", "silent"]);
     daemon.assert_nothing_left();
+}
+
+/// The files of a container's control groups, version 1 or 2, with the name of the controller in version 1.
+fn group_file(pid: &str, controller: &str, name: &str) -> String {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of_controller = groups.lines().find_map(|line| {
+        let [_, names, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { return None };
+        names.split(',').any(|name| name == controller).then(|| format!("/sys/fs/cgroup/{controller}{path}"))
+    });
+    let unified =
+        || groups.lines().find_map(|line| Some(format!("/sys/fs/cgroup{}", line.strip_prefix("0::")?)));
+    let directory = of_controller.or_else(unified).unwrap();
+    fs::read_to_string(format!("{directory}/{name}")).unwrap()
+}
+
+#[test]
+fn stats_are_what_the_kernel_counts() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let script = "dd if=/dev/zero of=/file bs=1M count=8; cat /file > /dev/null; exec sleep 1000";
+    daemon.ok(&["run", "-d", "--name", "cc", "-m", "64m", "--pids-limit", "20", "box", "sh", "-c", script]);
+    let pid = daemon.ok(&["inspect", "-f", "{{.State.Pid}}", "cc"]);
+    let program = format!("/proc/{pid}/cmdline");
+    eventually("the work to be done", PATIENCE, || {
+        fs::read_to_string(&program).unwrap().starts_with("sleep").then_some(())
+    });
+    let is_v1 = !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let counters = |text: &str| -> BTreeMap<String, u64> {
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines.map(|(key, value)| (key.to_owned(), value.trim().parse().unwrap())).collect()
+    };
+    // Some of the kernel's counters lag behind, so both are read until they agree.
+    let stats = eventually("the memory to be what the kernel says", PATIENCE, || {
+        let stats = daemon.get("/v1.43/containers/cc/stats?stream=0&one-shot=1");
+        let memory: BTreeMap<String, u64> =
+            serde_json::from_value(stats["memory_stats"]["stats"].clone()).unwrap();
+        (memory == counters(&group_file(&pid, "memory", "memory.stat"))).then_some(stats)
+    });
+    let memory = &stats["memory_stats"];
+    assert_eq!(memory["limit"], 64 << 20);
+    assert!(memory["usage"].as_u64().unwrap() >= 4096, "{memory}");
+    assert!(!is_v1 || memory["stats"]["hierarchical_memory_limit"] == 64 << 20, "{memory}");
+    assert_eq!((&stats["pids_stats"]["current"], &stats["pids_stats"]["limit"]), (&1.into(), &20.into()));
+    let cpu = |text: String| text.trim().parse::<u64>().unwrap();
+    if is_v1 {
+        let used = &stats["cpu_stats"]["cpu_usage"];
+        let now = cpu(group_file(&pid, "cpuacct", "cpuacct.usage"));
+        let total = used["total_usage"].as_u64().unwrap();
+        assert!(total > 1_000_000 && total <= now, "{total} {now}");
+        let each: u64 = used["percpu_usage"].as_array().unwrap().iter().filter_map(|n| n.as_u64()).sum();
+        assert!(each >= total && each <= now, "the processors' shares are read after the sum: {used}");
+    }
+    let interfaces = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let line = interfaces.lines().find_map(|line| line.trim().strip_prefix("eth0:")).unwrap();
+    let counted: Vec<u64> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let told = &daemon.get("/v1.43/containers/cc/stats?stream=0&one-shot=1")["networks"]["eth0"];
+    assert!(told["rx_bytes"].as_u64().unwrap() >= counted[0], "{told} {line}");
+    assert_eq!(told["tx_dropped"], counted[11]);
+
+    // Two readings a second apart, as `docker stats --no-stream` asks for.
+    let stats = daemon.get("/v1.43/containers/cc/stats?stream=0");
+    let total = |which: &str| stats[which]["cpu_usage"]["total_usage"].as_u64().unwrap();
+    assert!(total("precpu_stats") <= total("cpu_stats"), "{stats}");
+    assert!(
+        stats["precpu_stats"]["system_cpu_usage"].as_u64() < stats["cpu_stats"]["system_cpu_usage"].as_u64()
+    );
+    daemon.ok(&["rm", "-f", "cc"]);
 }

@@ -39,7 +39,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 fn describe(cgroup: &Cgroup) -> Value {
-    let Statistics { cpu, memory, pids, io } = cgroup.statistics();
+    let Statistics { cpu, memory, pids, io, per_cpu, memory_details } = cgroup.statistics();
     let entry = |usage: u64, limit: Option<u64>, max: u64, failures: u64| json!({ "usage": usage, "limit": limit.unwrap_or(u64::MAX), "max": max, "failcnt": failures });
     let disks = |choose: &dyn Fn(&dray_runtime::cgroup::DeviceIo) -> [(&'static str, u64); 2]| -> Vec<Value> {
         io.iter()
@@ -54,7 +54,7 @@ fn describe(cgroup: &Cgroup) -> Value {
         "cpu": {
             "usage": {
                 "total": nanoseconds(cpu.usage),
-                "percpu": [],
+                "percpu": per_cpu,
                 "kernel": nanoseconds(cpu.system),
                 "user": nanoseconds(cpu.user),
             },
@@ -70,12 +70,7 @@ fn describe(cgroup: &Cgroup) -> Value {
             "swap": entry(memory.usage + memory.swap, None, 0, 0),
             "kernel": entry(0, None, 0, 0),
             "kernelTCP": entry(0, None, 0, 0),
-            "raw": {
-                "total_inactive_file": memory.inactive_file,
-                "inactive_file": memory.inactive_file,
-                "cache": memory.cache,
-                "rss": memory.anonymous,
-            },
+            "raw": memory_details,
         },
         "pids": { "current": pids.current, "limit": pids.limit.unwrap_or(0) },
         "blkio": {

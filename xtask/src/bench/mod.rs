@@ -324,8 +324,8 @@ fn runs(daemon: &Daemon, directory: &Path, lines: &mut Vec<Line>) -> Result<(), 
         what: "`dray run --rm IMAGE true`; peer `docker run --rm` on dockerd",
         ours: ours.text(),
         peer: docker.text(),
-        bar: "1/10 of the peer",
-        met: ours.median() * 10.0 <= docker.median(),
+        bar: "1/15 of the peer",
+        met: ours.median() * 15.0 <= docker.median(),
     });
     lines.push(Line {
         what: "the same with the stock docker client",

@@ -101,12 +101,23 @@ impl Daemon {
 
     /// Sends a document to the Docker API as it is, and answers what comes back, with its head.
     pub fn post(&self, path: &str, document: &serde_json::Value) -> String {
+        self.request("POST", path, &document.to_string())
+    }
+
+    /// The document that the Docker API answers at a path.
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let answer = self.request("GET", path, "");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(body).unwrap()
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str) -> String {
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(self.path("r/docker.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let body = document.to_string();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();

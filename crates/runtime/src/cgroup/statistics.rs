@@ -1,5 +1,6 @@
 //! What a group has used, in the same words on both versions. Files that a host lacks count as zero.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub struct Statistics {
     pub pids: PidStatistics,
     /// Block devices.
     pub io: Vec<DeviceIo>,
+    /// Processor time on each processor, in nanoseconds; only version 1 counts it.
+    pub per_cpu: Vec<u64>,
+    /// All that the kernel says in `memory.stat`, whose names differ between the versions.
+    pub memory_details: BTreeMap<String, u64>,
 }
 
 /// Processor time.
@@ -108,6 +113,12 @@ fn limit_v1(value: u64) -> Option<u64> {
     Some(value).filter(|&value| value < 1 << 62)
 }
 
+/// The lines `KEY VALUE` of a file.
+fn table(text: &str) -> BTreeMap<String, u64> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.filter_map(|(key, value)| Some((key.to_owned(), value.trim().parse().ok()?))).collect()
+}
+
 fn read_v2(group: &Cgroup) -> Statistics {
     let Some(directory) = group.directory(Controller::Pids) else { return Statistics::default() };
     let text = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
@@ -141,6 +152,8 @@ fn read_v2(group: &Cgroup) -> Statistics {
             limit: number(&directory.join("pids.max")),
         },
         io: text("io.stat").lines().filter_map(io_line_v2).collect(),
+        per_cpu: Vec::new(),
+        memory_details: table(&memory),
     }
 }
 
@@ -173,6 +186,8 @@ fn read_v1(group: &Cgroup) -> Statistics {
         let nanos = |file| Duration::from_nanos(number(&directory.join(file)).unwrap_or(0));
         statistics.cpu.user = nanos("cpuacct.usage_user");
         statistics.cpu.system = nanos("cpuacct.usage_sys");
+        let each = std::fs::read_to_string(directory.join("cpuacct.usage_percpu")).unwrap_or_default();
+        statistics.per_cpu = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     }
     if let Some(directory) = group.directory(Controller::Cpu) {
         let text = std::fs::read_to_string(directory.join("cpu.stat")).unwrap_or_default();
@@ -195,6 +210,7 @@ fn read_v1(group: &Cgroup) -> Statistics {
             failures: value("memory.failcnt"),
             oom_kills: group.oom_kills(),
         };
+        statistics.memory_details = table(&text);
     }
     if let Some(directory) = group.directory(Controller::Pids) {
         statistics.pids = PidStatistics {
@@ -261,6 +277,10 @@ mod tests {
     fn keys_are_found_whole() {
         assert_eq!(lookup("oom 1\noom_kill 2\n", "oom_kill"), Some(2));
         assert_eq!(lookup("oom_kill_disable 0\nunder_oom 0\noom_kill 3", "oom_kill"), Some(3));
+        assert_eq!(
+            table("a 1\nb 2 3\nc\nd 18446744073709551615"),
+            [("a".into(), 1), ("d".into(), u64::MAX)].into()
+        );
         assert_eq!(limit_v1(9_223_372_036_854_771_712), None);
     }
 }

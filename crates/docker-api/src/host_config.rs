@@ -1,10 +1,8 @@
-//! What a request's `HostConfig` says of limits, isolation and logging, beyond what every container has.
+//! What a request's `HostConfig` says of isolation and logging, beyond what every container has.
 
 use std::collections::BTreeMap;
 
-use dray_engine::{
-    BlockLimits, ContainerSpec, DeviceLimit, LogForward, LogPolicy, NamespaceMode, SyslogFormat,
-};
+use dray_engine::{ContainerSpec, LogForward, LogPolicy, NamespaceMode, SyslogFormat};
 use serde::Deserialize;
 
 use crate::error::{ApiError, Result};
@@ -44,19 +42,6 @@ const DAEMON: u8 = 3;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Wire {
-    blkio_weight_device: Option<Vec<WeightDevice>>,
-    blkio_device_read_bps: Option<Vec<ThrottleDevice>>,
-    blkio_device_write_bps: Option<Vec<ThrottleDevice>>,
-    #[serde(rename = "BlkioDeviceReadIOps")]
-    blkio_device_read_operations: Option<Vec<ThrottleDevice>>,
-    #[serde(rename = "BlkioDeviceWriteIOps")]
-    blkio_device_write_operations: Option<Vec<ThrottleDevice>>,
-    memory_swappiness: Option<i64>,
-    oom_kill_disable: Option<bool>,
-    #[serde(rename = "CpuRealtimePeriod")]
-    cpu_realtime_period: Option<u64>,
-    #[serde(rename = "CpuRealtimeRuntime")]
-    cpu_realtime_runtime: Option<i64>,
     device_cgroup_rules: Option<Vec<String>>,
     device_requests: Option<Vec<DeviceRequest>>,
     cgroup_parent: Option<String>,
@@ -69,20 +54,6 @@ struct Wire {
     storage_opt: Option<BTreeMap<String, String>>,
     security_opt: Option<Vec<String>>,
     log_config: Option<LogRequest>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct WeightDevice {
-    path: String,
-    weight: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct ThrottleDevice {
-    path: String,
-    rate: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,18 +77,6 @@ pub(crate) fn apply(spec: &mut ContainerSpec) -> Result<()> {
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: HostConfig: {error}")))?
         .unwrap_or_default();
     refuse_what_is_not_here(&wire)?;
-    let resources = &mut spec.resources;
-    resources.block = block_limits(&wire);
-    // -1 stands for the kernel's own.
-    resources.memory_swappiness = match wire.memory_swappiness {
-        None | Some(-1) => None,
-        Some(n) => Some(u64::try_from(n).map_err(|_| {
-            ApiError::bad_request(format!("Invalid value: {n}, valid memory swappiness range is 0-100"))
-        })?),
-    };
-    resources.oom_kill_disable = wire.oom_kill_disable.filter(|disable| *disable);
-    resources.cpu_realtime_period = wire.cpu_realtime_period.filter(|n| *n > 0);
-    resources.cpu_realtime_runtime = wire.cpu_realtime_runtime.filter(|n| *n > 0);
     spec.security.device_rules = wire.device_cgroup_rules.unwrap_or_default();
     spec.cgroup_parent = wire.cgroup_parent.filter(|parent| !parent.trim_matches('/').is_empty());
     spec.cgroup_namespace = match wire.cgroupns_mode.as_deref().unwrap_or_default() {
@@ -169,23 +128,6 @@ fn refuse_what_is_not_here(wire: &Wire) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-fn block_limits(wire: &Wire) -> BlockLimits {
-    let throttle = |list: &Option<Vec<ThrottleDevice>>| -> Vec<DeviceLimit> {
-        let all = list.iter().flatten();
-        all.map(|device| DeviceLimit { path: device.path.clone(), value: device.rate }).collect()
-    };
-    let weights = wire.blkio_weight_device.iter().flatten();
-    BlockLimits {
-        weight: weights
-            .map(|device| DeviceLimit { path: device.path.clone(), value: device.weight })
-            .collect(),
-        read_bytes: throttle(&wire.blkio_device_read_bps),
-        write_bytes: throttle(&wire.blkio_device_write_bps),
-        read_operations: throttle(&wire.blkio_device_read_operations),
-        write_operations: throttle(&wire.blkio_device_write_operations),
-    }
 }
 
 /// The AppArmor profile that is asked for.
@@ -346,7 +288,6 @@ mod tests {
             (json!({ "Isolation": "hyperv" }), "invalid isolation"),
             (json!({ "DeviceRequests": [{ "Capabilities": [["gpu"]] }] }), "with capabilities: [[gpu]]"),
             (json!({ "StorageOpt": { "size": "1G" } }), "--storage-opt is supported only"),
-            (json!({ "MemorySwappiness": -2 }), "valid memory swappiness range is 0-100"),
             (json!({ "CgroupnsMode": "x" }), "invalid cgroup namespace mode: x"),
             (json!({ "UsernsMode": "x" }), "invalid user namespace mode: x"),
         ] {
