@@ -26,6 +26,7 @@ impl World {
             run_dir: directory.path().join("r"),
             instance: format!("bt{}", std::process::id()),
             remap: None,
+            default_pools: Vec::new(),
         };
         let engine = Engine::open(config).await.unwrap();
         let builder = Builder::new(engine.clone());

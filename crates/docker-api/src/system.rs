@@ -1,6 +1,6 @@
 //! What the daemon says of itself and its host.
 
-use dray_engine::Status;
+use dray_engine::{EngineConfig, Status};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -64,6 +64,12 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
     let running = count(Status::Running) + count(Status::Restarting);
     let images = api.engine.images().list()?.len();
     let memory = rustix::system::sysinfo();
+    let config = api.engine.config();
+    let pools: Vec<Value> = config
+        .default_pools
+        .iter()
+        .map(|pool| json!({ "Base": pool.base.to_string(), "Size": pool.size }))
+        .collect();
     let cgroups_v2 = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     body::json(
         StatusCode::OK,
@@ -76,7 +82,7 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "Images": images,
             "Driver": "overlay2",
             "DriverStatus": [["Backing Filesystem", "overlayfs"]],
-            "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "none"] },
+            "Plugins": { "Volume": ["local"], "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"], "Authorization": null, "Log": ["journald", "json-file", "local", "none", "syslog"] },
             "MemoryLimit": true, "SwapLimit": true, "CpuCfsPeriod": true, "CpuCfsQuota": true, "CPUShares": true,
             "CPUSet": true, "PidsLimit": true, "IPv4Forwarding": true, "OomKillDisable": false,
             "Debug": false, "NFd": 0, "NGoroutines": 0, "NEventsListener": 0,
@@ -105,10 +111,20 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "LiveRestoreEnabled": true,
             "Isolation": "",
             "InitBinary": "",
-            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "SecurityOptions": security_options(config),
+            "DefaultAddressPools": pools,
             "Warnings": [],
         }),
     )
+}
+
+/// What keeps containers apart beyond what is always there, in Docker's words.
+fn security_options(config: &EngineConfig) -> Vec<&'static str> {
+    let mut options = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
+    if config.remap.is_some() {
+        options.push("name=userns");
+    }
+    options
 }
 
 fn operating_system() -> String {

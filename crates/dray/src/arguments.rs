@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dray_cli::docker::DockerCommand;
 use dray_cli::kubectl::{GlobalOptions, KubectlCommand};
+use dray_engine::DefaultPool;
 
 /// A container engine and a Kubernetes cluster in one daemon.
 #[derive(Debug, Parser)]
@@ -74,6 +75,9 @@ pub(crate) struct UpOptions {
     /// Give containers a user namespace: default, USER[:GROUP] of /etc/subuid and /etc/subgid, or FIRST-LAST.
     #[arg(long, value_name = "USERS")]
     pub(crate) userns_remap: Option<String>,
+    /// Cut the subnets of new networks from these addresses, base=SUBNET,size=BITS; can be given more than once.
+    #[arg(long = "default-address-pool", value_name = "POOL")]
+    pub(crate) default_address_pools: Vec<DefaultPool>,
 }
 
 impl UpOptions {

@@ -138,6 +138,7 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
         run_dir: options.run_dir.clone(),
         instance: instance.clone(),
         remap: options.userns_remap.as_deref().map(remap::parse).transpose()?,
+        default_pools: options.default_address_pools.clone(),
     };
     let engine = Engine::open(engine).await.map_err(|source| Error::Engine { source })?;
     let mut cluster = Cluster::start(&engine, options, tcp, choices).await?;

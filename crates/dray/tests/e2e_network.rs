@@ -388,3 +388,27 @@ fn links_give_names_and_variables() {
     daemon.ok(&["rm", "-f", "db"]);
     daemon.ok(&["network", "rm", "user"]);
 }
+
+#[test]
+fn subnets_are_cut_from_the_pools_given_and_avoid_routes() {
+    let mut daemon = Daemon::start();
+    daemon.down(&[]);
+    let pools = ["base=10.200.0.0/22,size=24", "base=fd00:200::/48,size=64"];
+    let options: Vec<&str> = pools.iter().flat_map(|pool| ["--default-address-pool", pool]).collect();
+    daemon.up_with(&[], &options);
+    let route = ["route", "add", "unreachable", "10.200.1.0/25"];
+    assert!(std::process::Command::new("ip").args(route).status().unwrap().success());
+    let subnets = "{{range .IPAM.Config}}{{.Subnet}} {{end}}";
+    for (name, wanted) in
+        [("one", "10.200.0.0/24 fd00:200::/64 "), ("two", "10.200.2.0/24 fd00:200:0:1::/64 ")]
+    {
+        daemon.ok(&["network", "create", "--ipv6", name]);
+        assert_eq!(inspect(&daemon, name, subnets).trim(), wanted.trim());
+    }
+    daemon.ok(&["network", "create", "three"]);
+    daemon.refused(&["network", "create", "four"], "all predefined address pools have been fully subnetted");
+    let told = daemon.ok(&["info", "-f", "{{range .DefaultAddressPools}}{{.Base}} {{.Size}};{{end}}"]);
+    assert_eq!(told, "10.200.0.0/22 24;fd00:200::/48 64;");
+    daemon.ok(&["network", "rm", "one", "two", "three"]);
+    daemon.assert_nothing_left();
+}

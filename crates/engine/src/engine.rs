@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dray_image::{Digest, ImageStore};
+use dray_network::pool::DefaultPool;
 use dray_runtime::Executable;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,8 @@ pub struct EngineConfig {
     pub instance: String,
     /// The user namespace that containers get unless they ask for the host's.
     pub remap: Option<Remap>,
+    /// What the subnets of networks are cut from that ask for none; Docker's own when there is none of their version.
+    pub default_pools: Vec<DefaultPool>,
 }
 
 /// Users and groups of a container, from 0 on, as the host sees them.

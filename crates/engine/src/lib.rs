@@ -53,6 +53,7 @@ pub use commit::CommitSpec;
 pub use container::{ContainerHandle, WaitCondition, WaitResult};
 pub use create::Created;
 pub use dray_network::IpNet;
+pub use dray_network::pool::DefaultPool;
 pub use dray_runtime::ProcessEntry;
 pub use dray_runtime::cgroup::Statistics;
 pub use dray_runtime::rootfs::{Root, lookup_group, lookup_user};

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use dray_network::firewall::{Firewall, FirewallBridge, FirewallState, PublishedPort};
 use dray_network::link::{Bridge, Netlink};
-use dray_network::pool::{self, Pool};
+use dray_network::pool::{self, DefaultPool, Pool};
 use dray_network::ports::PortReservation;
 use dray_network::{IpNet, Ipv6Net, sysctl};
 use parking_lot::Mutex;
@@ -53,6 +53,7 @@ pub(crate) struct Networks {
     state: Mutex<State>,
     /// Held while a network is chosen and made, so that no two get the same name or addresses.
     making: Mutex<()>,
+    default_pools: Vec<DefaultPool>,
     pub(crate) names: NameService,
 }
 
@@ -72,6 +73,7 @@ impl Networks {
             firewall: Mutex::new(firewall),
             state: Mutex::new(State::default()),
             making: Mutex::new(()),
+            default_pools: config.default_pools.clone(),
             names: NameService::new(),
         };
         networks.load()?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -147,6 +148,64 @@ pub fn choose_subnet(candidates: impl IntoIterator<Item = Ipv4Net>, taken: &[Ipv
     Err(Error::NoFreeSubnet { candidates: count })
 }
 
+/// Addresses that subnets of one size are cut from: what dockerd calls a default address pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultPool {
+    /// All of the addresses.
+    pub base: IpNet,
+    /// Length of the prefix of each subnet.
+    pub size: u8,
+}
+
+impl DefaultPool {
+    /// The first subnets, in order: more than a host has networks, so that a search among them ends.
+    pub fn subnets(self) -> impl Iterator<Item = IpNet> {
+        let width = if self.base.addr().is_ipv4() { 32 } else { 128 };
+        let first = match self.base.network() {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            IpAddr::V6(address) => u128::from(address),
+        };
+        let count = 1_u128.checked_shl(u32::from(self.size - self.base.prefix_len())).unwrap_or(u128::MAX);
+        (0..count.min(1 << 16)).map_while(move |number| {
+            let address = first | number.checked_shl(width - u32::from(self.size))?;
+            let address = match u32::try_from(address) {
+                Ok(address) if width == 32 => IpAddr::V4(address.into()),
+                _ => IpAddr::V6(address.into()),
+            };
+            IpNet::new(address, self.size).ok()
+        })
+    }
+}
+
+impl FromStr for DefaultPool {
+    type Err = String;
+
+    /// Reads `base=10.0.0.0/8,size=24`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (mut base, mut size) = (None, None);
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("base", value)) => {
+                    let network: IpNet = value.parse().map_err(|_| format!("invalid base pool {value:?}"))?;
+                    base = Some(network.trunc());
+                }
+                Some(("size", value)) => {
+                    size = Some(value.parse::<u8>().map_err(|_| format!("invalid size value {value:?}"))?);
+                }
+                _ => return Err(format!("{field:?} is neither base=SUBNET nor size=BITS")),
+            }
+        }
+        let (Some(base), Some(size)) = (base, size) else {
+            return Err("a pool needs base=SUBNET,size=BITS".to_owned());
+        };
+        // A subnet needs addresses for a gateway and a container.
+        if size < base.prefix_len() || size > base.max_prefix_len() - 2 {
+            return Err(format!("subnets of size {size} cannot be cut from {base}"));
+        }
+        Ok(Self { base, size })
+    }
+}
+
 /// Docker's own order: 172.17.0.0/16 to 172.31.0.0/16, then the /20s of 192.168.0.0/16.
 pub fn bridge_candidates() -> impl Iterator<Item = Ipv4Net> {
     (17..=31)
@@ -181,6 +240,28 @@ mod tests {
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn default_pools_are_cut_into_subnets() {
+        let subnets = |text: &str, skip: usize| -> Vec<String> {
+            let pool: DefaultPool = text.parse().unwrap();
+            pool.subnets().skip(skip).map(|subnet| subnet.to_string()).collect()
+        };
+        assert_eq!(subnets("base=10.9.8.7/23,size=24", 0), ["10.9.8.0/24", "10.9.9.0/24"]);
+        assert_eq!(subnets("size=16,base=10.9.0.0/16", 0), ["10.9.0.0/16"]);
+        assert_eq!(subnets("base=fd00:1::/62,size=64", 2), ["fd00:1:0:2::/64", "fd00:1:0:3::/64"]);
+        assert_eq!(subnets("base=0.0.0.0/0,size=30", (1 << 16) - 1), ["0.3.255.252/30"]);
+        for text in [
+            "",
+            "base=10.0.0.0/8",
+            "base=10.0.0.0/8,size=7",
+            "base=10.0.0.0/8,size=31",
+            "base=x,size=9",
+            "size=x",
+        ] {
+            assert!(text.parse::<DefaultPool>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -189,8 +189,15 @@ impl Networks {
                 IpNet::V6(_) => None,
             }
         }));
+        let given = self.default_subnets().filter_map(|subnet| match subnet {
+            IpNet::V4(subnet) => Some(subnet),
+            IpNet::V6(_) => None,
+        });
+        let mut given = given.peekable();
         let chosen = if pods {
             pool::choose_subnet(pool::pod_candidates(), &taken)
+        } else if given.peek().is_some() {
+            pool::choose_subnet(given, &taken)
         } else {
             pool::choose_subnet(pool::bridge_candidates(), &taken)
         };
@@ -208,8 +215,21 @@ impl Networks {
         let free = |candidate: &Ipv6Net| {
             !taken.iter().any(|other| other.contains(candidate) || candidate.contains(other))
         };
+        let given = self.default_subnets().filter_map(|subnet| match subnet {
+            IpNet::V6(subnet) => Some(subnet),
+            IpNet::V4(_) => None,
+        });
+        let mut given = given.peekable();
+        if given.peek().is_some() {
+            return given.find(free).ok_or_else(|| Error::invalid(NO_POOL));
+        }
         let prefix = self.unique_local_prefix()?;
         pool::ipv6_candidates(prefix).find(free).ok_or_else(|| Error::invalid(NO_POOL))
+    }
+
+    /// What the subnets of networks are chosen from, as whoever started the daemon wants it.
+    fn default_subnets(&self) -> impl Iterator<Item = IpNet> {
+        self.default_pools.iter().flat_map(|pool| pool.subnets())
     }
 
     /// The interface of the host that the network stands on, and whether it is made for it.

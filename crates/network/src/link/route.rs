@@ -9,6 +9,9 @@ use super::{ACK, DUMP, Netlink, REPLACE, absent, body_address, family, parse_ip}
 use crate::Result;
 use crate::netlink::{Attributes, Batch, Message, native_u32};
 
+/// Kinds of routes that speak of networks elsewhere.
+const KINDS: [u8; 4] = [libc::RTN_UNICAST, libc::RTN_UNREACHABLE, libc::RTN_BLACKHOLE, libc::RTN_PROHIBIT];
+
 /// A route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -65,7 +68,7 @@ impl Netlink {
         absent(self.request(batch, |_| format!("remove route to {destination}")), &[libc::ESRCH])
     }
 
-    /// The unicast routes of the main table.
+    /// The routes of the main table: unicast ones, and those that refuse, which keep addresses for somebody.
     pub fn list_routes(&self) -> Result<Vec<Route>> {
         let mut batch = Batch::new();
         batch.message(libc::RTM_GETROUTE, DUMP, &[0; 12], |_| {});
@@ -128,7 +131,7 @@ pub(super) fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) 
 
 fn parse_route(message: &Message) -> Option<Route> {
     let [family, prefix, _, _, table, _, _, kind] = *message.payload.first_chunk::<8>()?;
-    if table != libc::RT_TABLE_MAIN || kind != libc::RTN_UNICAST {
+    if table != libc::RT_TABLE_MAIN || !KINDS.contains(&kind) {
         return None;
     }
     let attributes: Attributes<'_> = message.attributes(12);

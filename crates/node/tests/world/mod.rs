@@ -116,8 +116,13 @@ fn remove_groups(group: &Path) {
 }
 
 async fn open_engine(path: &Path) -> Engine {
-    let config =
-        EngineConfig { data_dir: path.join("d"), run_dir: path.join("r"), instance: instance(), remap: None };
+    let config = EngineConfig {
+        data_dir: path.join("d"),
+        run_dir: path.join("r"),
+        instance: instance(),
+        remap: None,
+        default_pools: Vec::new(),
+    };
     let engine = Engine::open(config).await.unwrap();
     engine.ensure_hidden_network("pods").await.unwrap();
     let images = Arc::clone(engine.images());
