@@ -1,11 +1,15 @@
 //! Sending what a container writes to the host's own log: syslog (RFC 3164 and 5424) or journald, one message a line.
 //!
-//! A receiver that does not keep up loses messages: the process must not stop for it. The file beside it has them all.
+//! A receiver that does not keep up loses messages: the process must not stop for it. The file beside it has them all. One
+//! that was away, as a log daemon that is upgraded, is connected to again.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::stdio::Stream;
 use crate::launch::{LogForward, SyslogFormat};
@@ -17,8 +21,17 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Severities of RFC 5424.
 const ERROR: u8 = 3;
 const INFORMATIONAL: u8 = 6;
-/// Time to connect to a receiver.
+/// Time to connect to a receiver at first.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Time between two tries to connect to one that was lost.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a receiver listens.
+enum Address {
+    Unix { path: PathBuf, may_be_stream: bool },
+    Udp(SocketAddr),
+    Tcp(SocketAddr),
+}
 
 enum Socket {
     Datagram(UnixDatagram),
@@ -29,10 +42,13 @@ enum Socket {
 
 pub(super) struct Forwarder {
     to: LogForward,
+    address: Address,
     socket: Socket,
+    /// When the receiver was last connected to again.
+    retried: Option<Instant>,
     host: String,
     pid: u32,
-    /// What is left of a message that a stream took only a part of.
+    /// What is left of a message that a stream took only a part of, or all of one that waits for its connection.
     rest: Vec<u8>,
 }
 
@@ -43,10 +59,13 @@ impl Forwarder {
             LogForward::Syslog { address, .. } => address.clone(),
             LogForward::Journald { .. } => format!("unixgram://{JOURNAL}"),
         };
-        let socket =
-            connect(&address).map_err(|source| Error::LogReceiver { address: address.clone(), source })?;
+        let connected = Address::parse(&address).and_then(|parsed| {
+            let socket = parsed.connect(Some(PATIENCE))?;
+            Ok((parsed, socket))
+        });
+        let (address, socket) = connected.map_err(|source| Error::LogReceiver { address, source })?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self { to, socket, host, pid: std::process::id(), rest: Vec::new() })
+        Ok(Self { to, address, socket, retried: None, host, pid: std::process::id(), rest: Vec::new() })
     }
 
     /// Sends a line, its line feed included or not.
@@ -67,13 +86,42 @@ impl Forwarder {
             }
             LogForward::Journald { fields } => journal_entry(fields, severity, text),
         };
-        let _ = match &mut self.socket {
-            Socket::Datagram(socket) => socket.send(&message).map(drop),
-            Socket::Udp(socket) => socket.send(&message).map(drop),
-            Socket::Tcp(socket) => write_whole(socket, &mut self.rest, &message),
-            Socket::Stream(socket) => write_whole(socket, &mut self.rest, &message),
-        };
+        if self.write(&message).is_err_and(is_lost) {
+            self.connect_again(message);
+        }
     }
+
+    fn write(&mut self, message: &[u8]) -> io::Result<()> {
+        match &mut self.socket {
+            Socket::Datagram(socket) => socket.send(message).map(drop),
+            // The first error may be the answer to the datagram before.
+            Socket::Udp(socket) => socket.send(message).or_else(|_| socket.send(message)).map(drop),
+            Socket::Tcp(socket) => write_whole(socket, &mut self.rest, message),
+            Socket::Stream(socket) => write_whole(socket, &mut self.rest, message),
+        }
+    }
+
+    /// Connects to a receiver that has gone away, without waiting for it, and sends it the message or keeps it until the
+    /// connection stands.
+    fn connect_again(&mut self, message: Vec<u8>) {
+        if self.retried.is_some_and(|last| last.elapsed() < PAUSE) {
+            return;
+        }
+        self.retried = Some(Instant::now());
+        self.rest.clear();
+        let Ok(socket) = self.address.connect(None) else { return };
+        self.socket = socket;
+        let is_stream = matches!(self.socket, Socket::Tcp(_) | Socket::Stream(_));
+        let sent = self.write(&message);
+        if is_stream && self.rest.is_empty() && sent.is_err_and(|error| !is_lost(error)) {
+            self.rest = message;
+        }
+    }
+}
+
+/// Whether nothing more will be taken by this socket.
+fn is_lost(error: io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Writes a message to a stream that does not block, as a whole or not at all: of one that is taken in part the rest goes
@@ -102,45 +150,67 @@ fn write_whole(stream: &mut impl io::Write, rest: &mut Vec<u8>, message: &[u8]) 
     Ok(())
 }
 
-fn connect(address: &str) -> io::Result<Socket> {
-    let (scheme, rest) = address.split_once("://").ok_or(io::ErrorKind::InvalidInput)?;
-    let resolve = || rest.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
-    let socket = match scheme {
-        "unix" | "unixgram" => {
-            let socket = UnixDatagram::unbound()?;
-            match socket.connect(rest) {
-                Ok(()) => {
-                    socket.set_nonblocking(true)?;
-                    Socket::Datagram(socket)
+impl Address {
+    fn parse(text: &str) -> io::Result<Self> {
+        let (scheme, rest) = text.split_once("://").ok_or(io::ErrorKind::InvalidInput)?;
+        let resolve =
+            || rest.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        Ok(match scheme {
+            "unix" | "unixgram" => Self::Unix { path: rest.into(), may_be_stream: scheme == "unix" },
+            "udp" => Self::Udp(resolve()?),
+            "tcp" => Self::Tcp(resolve()?),
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        })
+    }
+
+    /// A socket that does not block; a connection that takes its time is waited for as long as `patience` says.
+    fn connect(&self, patience: Option<Duration>) -> io::Result<Socket> {
+        match self {
+            Self::Unix { path, may_be_stream } => {
+                let socket = UnixDatagram::unbound()?;
+                match socket.connect(path) {
+                    Ok(()) => {
+                        socket.set_nonblocking(true)?;
+                        Ok(Socket::Datagram(socket))
+                    }
+                    // EPROTOTYPE: it listens for streams.
+                    Err(error) if *may_be_stream && error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+                        let socket = waiting_for_nobody(AddressFamily::UNIX)?;
+                        net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+                        Ok(Socket::Stream(socket.into()))
+                    }
+                    Err(error) => Err(error),
                 }
-                // EPROTOTYPE: it listens for streams.
-                Err(error) if scheme == "unix" && error.raw_os_error() == Some(libc::EPROTOTYPE) => {
-                    let socket = UnixStream::connect(rest)?;
-                    socket.set_nonblocking(true)?;
-                    Socket::Stream(socket)
-                }
-                Err(error) => return Err(error),
+            }
+            Self::Udp(to) => {
+                let any =
+                    if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+                socket.connect(to)?;
+                socket.set_nonblocking(true)?;
+                Ok(Socket::Udp(socket))
+            }
+            Self::Tcp(to) => {
+                let Some(patience) = patience else {
+                    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                    let socket = waiting_for_nobody(family)?;
+                    match net::connect(&socket, to) {
+                        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => return Ok(Socket::Tcp(socket.into())),
+                        Err(error) => return Err(error.into()),
+                    }
+                };
+                let socket = TcpStream::connect_timeout(to, patience)?;
+                socket.set_nonblocking(true)?;
+                Ok(Socket::Tcp(socket))
             }
         }
-        "udp" => {
-            let to = resolve()?;
-            let any: std::net::IpAddr = match to {
-                std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-                std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            };
-            let socket = UdpSocket::bind((any, 0))?;
-            socket.connect(to)?;
-            socket.set_nonblocking(true)?;
-            Socket::Udp(socket)
-        }
-        "tcp" => {
-            let socket = TcpStream::connect_timeout(&resolve()?, PATIENCE)?;
-            socket.set_nonblocking(true)?;
-            Socket::Tcp(socket)
-        }
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    Ok(socket)
+    }
+}
+
+/// A socket for a stream that neither connects nor writes with waiting.
+fn waiting_for_nobody(family: AddressFamily) -> io::Result<std::os::fd::OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
 }
 
 /// What stands before the text; `now` is RFC 3339 in UTC.
@@ -192,12 +262,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let receiver = UnixDatagram::bind(&path).unwrap();
-        let to = LogForward::Syslog {
-            address: format!("unix://{}", path.display()),
-            facility: 3,
-            tag: "box".into(),
-            format: SyslogFormat::Local,
-        };
+        let to = syslog(format!("unix://{}", path.display()));
         let mut forwarder = Forwarder::open(to).unwrap();
         forwarder.send(Stream::Output, b"hello\n");
         forwarder.send(Stream::Error, b"bad");
@@ -210,6 +275,47 @@ mod tests {
         assert!(first.starts_with("<30>") && first.ends_with("]: hello"), "{first}");
         assert!(first.contains(&format!(" box[{}]", std::process::id())), "{first}");
         assert!(second.starts_with("<27>") && second.ends_with(": bad"), "{second}");
+    }
+
+    fn syslog(address: String) -> LogForward {
+        LogForward::Syslog { address, facility: 3, tag: "box".into(), format: SyslogFormat::Local }
+    }
+
+    #[test]
+    fn a_receiver_that_was_away_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let first = UnixDatagram::bind(&path).unwrap();
+        let mut forwarder = Forwarder::open(syslog(format!("unix://{}", path.display()))).unwrap();
+        drop(first);
+        std::fs::remove_file(&path).unwrap();
+        let second = UnixDatagram::bind(&path).unwrap();
+        forwarder.send(Stream::Output, b"again\n");
+        let mut buffer = [0; 256];
+        let n = second.recv(&mut buffer).unwrap();
+        assert!(buffer[..n].ends_with(b": again"));
+    }
+
+    #[test]
+    fn a_connection_that_was_lost_is_made_again() {
+        use std::io::BufRead as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut forwarder =
+            Forwarder::open(syslog(format!("tcp://{}", listener.local_addr().unwrap()))).unwrap();
+        // A message to one who has closed is answered with a reset, which the next message learns.
+        drop(listener.accept().unwrap());
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            for line in io::BufReader::new(stream).lines().map_while(io::Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let line = (0..1000).find_map(|number: u32| {
+            forwarder.send(Stream::Output, format!("line {number}").as_bytes());
+            lines.recv_timeout(Duration::from_millis(5)).ok()
+        });
+        assert!(line.is_some_and(|line| line.contains("]: line ")));
     }
 
     /// A stream with room for so many bytes.
@@ -259,12 +365,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_is_not_there_is_named() {
-        let to = LogForward::Syslog {
-            address: "unix:///nowhere/log".into(),
-            facility: 3,
-            tag: String::new(),
-            format: SyslogFormat::Local,
-        };
+        let to = syslog("unix:///nowhere/log".into());
         let error = Forwarder::open(to).err().unwrap().to_string();
         assert!(error.contains("unix:///nowhere/log"), "{error}");
     }
