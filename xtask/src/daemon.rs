@@ -12,7 +12,7 @@ use std::{
 
 use crate::{Error, describe, program, run, tools};
 
-/// Set for a process that runs in namespaces of its own already.
+/// Set for a process that runs in namespaces of its own already: the paths of its binaries, which were built outside.
 const ISOLATED: &str = "DRAY_XTASK_ISOLATED";
 /// Longer than anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,31 +22,38 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Builds packages for release, and goes on in a network and a mount namespace of its own, so that the host's links, packet
 /// rules and mounts stay as they are. Answers the binaries.
 pub(crate) fn prepare<const N: usize>(root: &Path, packages: [&str; N]) -> Result<[PathBuf; N], Error> {
-    let mut binaries = [const { PathBuf::new() }; N];
-    for (binary, package) in binaries.iter_mut().zip(packages) {
-        *binary = release(root, package)?;
+    if let Some(built) = isolated_with()? {
+        let wrong = |_| Error::Unexpected { what: format!("{ISOLATED} does not name {N} binaries") };
+        return built.try_into().map_err(wrong);
     }
-    if std::env::var_os(ISOLATED).is_none() {
-        return Err(isolate());
-    }
-    run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-    Ok(binaries)
+    let built = packages.iter().map(|package| release(root, package)).collect::<Result<Vec<_>, _>>()?;
+    Err(isolate(&built))
 }
 
 /// Goes on in namespaces of its own with a binary that is built already.
 pub(crate) fn isolated(binary: PathBuf) -> Result<PathBuf, Error> {
-    if std::env::var_os(ISOLATED).is_none() {
-        return Err(isolate());
+    match isolated_with()? {
+        Some(_) => Ok(binary),
+        None => Err(isolate(&[binary])),
     }
+}
+
+/// The binaries to go on with, in namespaces of its own.
+fn isolated_with() -> Result<Option<Vec<PathBuf>>, Error> {
+    let Some(paths) = std::env::var_os(ISOLATED) else { return Ok(None) };
     run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-    Ok(binary)
+    Ok(Some(std::env::split_paths(&paths).collect()))
 }
 
 /// Begins anew in namespaces of its own. Everything is built by then, as no network is in reach there.
-fn isolate() -> Error {
+fn isolate(binaries: &[PathBuf]) -> Error {
     if let Err(error) = tools::install_packages() {
         return error;
     }
+    let paths = match std::env::join_paths(binaries) {
+        Ok(paths) => paths,
+        Err(error) => return Error::Unexpected { what: format!("the build directory: {error}") },
+    };
     let executable = match std::env::current_exe() {
         Ok(executable) => executable,
         Err(source) => return Error::File { path: PathBuf::from("/proc/self/exe"), source },
@@ -56,7 +63,7 @@ fn isolate() -> Error {
         .args(["--net", "--mount", "--propagation", "private", "--"])
         .arg(executable)
         .args(std::env::args_os().skip(1))
-        .env(ISOLATED, "1")
+        .env(ISOLATED, paths)
         .env("CARGO_NET_OFFLINE", "true");
     Error::Start { program: program(&command), source: command.exec() }
 }

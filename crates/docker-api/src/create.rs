@@ -21,6 +21,7 @@ use crate::host_config;
 use crate::mounts::{MountRequest, parse_bind, parse_mount, parse_tmpfs};
 use crate::query::Query;
 use crate::resources;
+use crate::version::Version;
 use crate::wire::request;
 
 /// A string or a list of strings, as Docker takes commands.
@@ -122,19 +123,50 @@ impl From<UlimitRequest> for Ulimit {
 }
 
 request! { NetworkingConfig { endpoints: BTreeMap<String, EndpointRequest> = "EndpointsConfig" } }
-pub(crate) async fn container(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+pub(crate) async fn container(
+    api: &Api,
+    query: &Query,
+    version: Version,
+    incoming: Incoming,
+) -> Result<Response<Body>> {
     let bytes = body::read_all(incoming).await?;
     if bytes.is_empty() {
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
-    let raw: Value = body::parse_json(&bytes)?;
+    let mut raw: Value = body::parse_json(&bytes)?;
+    let mut warnings = Vec::new();
+    if version >= Version::new(1, 52) {
+        // An address of a container as a whole is not listened to any more.
+        if let Some(config) = raw.as_object_mut() {
+            config.remove("MacAddress");
+        }
+        warnings.extend(empty_bindings(&raw["HostConfig"]["PortBindings"]));
+    }
     let mut spec = from_body(raw)?;
     spec.name = query.non_empty("name").map(str::to_owned);
     for from in std::mem::take(&mut spec.api["VolumesFrom"]).as_array().into_iter().flatten() {
         volumes_from(api, from.as_str().unwrap_or_default(), &mut spec)?;
     }
     let created = api.engine.create(spec).await?;
-    body::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings }))
+    warnings.extend(created.warnings);
+    body::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": warnings }))
+}
+
+/// A warning about ports whose list of bindings is empty, which means one binding to any port.
+fn empty_bindings(bindings: &Value) -> Option<String> {
+    let is_empty = |hosts: &Value| hosts.is_null() || hosts.as_array().is_some_and(Vec::is_empty);
+    let ports: Vec<&str> = bindings
+        .as_object()?
+        .iter()
+        .filter(|(_, hosts)| is_empty(hosts))
+        .map(|(port, _)| port.as_str())
+        .collect();
+    (!ports.is_empty()).then(|| {
+        format!(
+            "Following container port(s) have an empty list of port-bindings: {}. Such bindings will be discarded in a future version.",
+            ports.join(", ")
+        )
+    })
 }
 
 /// The specification that a whole request's body stands for.
@@ -310,7 +342,9 @@ fn port_bindings(bindings: &BTreeMap<String, Option<Vec<HostPort>>>) -> Result<V
             "sctp" => Protocol::Sctp,
             _ => return Err(invalid()),
         };
-        for host in hosts.iter().flatten() {
+        let anywhere = [HostPort::default()];
+        let hosts = hosts.as_deref().filter(|hosts| !hosts.is_empty()).unwrap_or(&anywhere);
+        for host in hosts {
             let (host_port, host_port_last) = host_ports(&host.port)?;
             let host_address = if host.address.is_empty() {
                 IpAddr::V4(Ipv4Addr::UNSPECIFIED)

@@ -124,7 +124,45 @@ pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<R
     if version < Version::new(1, 44) {
         document["VirtualSize"] = document["Size"].clone();
     }
+    // What has no value is told to older clients all the same.
+    let without = |document: &mut Value, names: &[&str]| {
+        if let Some(fields) = document.as_object_mut() {
+            fields.retain(|name, value| !(names.contains(&name.as_str()) && is_empty(value)));
+        }
+    };
+    if version >= Version::new(1, 50) {
+        without(&mut document["Config"], CONTAINERS_OWN);
+    }
+    if version >= Version::new(1, 52) {
+        without(&mut document["Config"], OPTIONAL);
+        without(&mut document, &["Parent", "Comment", "DockerVersion", "Author"]);
+    }
     body::json(StatusCode::OK, &document)
+}
+
+/// Fields of a container's configuration that an image does not have.
+const CONTAINERS_OWN: &[&str] = &[
+    "Hostname",
+    "Domainname",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "Image",
+];
+/// Fields of an image's configuration that it may have.
+const OPTIONAL: &[&str] = &["Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"];
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
 }
 
 /// How containers of an image start, with every field that clients read.

@@ -57,7 +57,7 @@ fn document(engine: &Engine, record: &ContainerRecord, version: Version) -> Valu
             "Data": { "UpperDir": file("upper"), "WorkDir": file("work") },
         },
         "Mounts": mounts(engine, record),
-        "Config": config(record),
+        "Config": config(record, version),
         "NetworkSettings": network_settings(record, version),
     })
 }
@@ -102,7 +102,7 @@ fn overlay(base: &mut Value, over: &Value) {
     }
 }
 
-fn config(record: &ContainerRecord) -> Value {
+fn config(record: &ContainerRecord, version: Version) -> Value {
     let spec = &record.spec;
     let mut config = json!({
         "Hostname": "", "Domainname": "", "User": "",
@@ -126,6 +126,12 @@ fn config(record: &ContainerRecord) -> Value {
     }
     if config["Cmd"].is_null() && config["Entrypoint"].is_null() {
         config["Cmd"] = json!(record.args);
+    }
+    if version >= Version::new(1, 52)
+        && config["OnBuild"].is_null()
+        && let Some(fields) = config.as_object_mut()
+    {
+        fields.remove("OnBuild");
     }
     config
 }
@@ -250,25 +256,30 @@ fn network_settings(record: &ContainerRecord, version: Version) -> Value {
             .map(|endpoint| (endpoint.network_name.clone(), endpoints::document(record, endpoint, version)))
             .collect()
     };
+    let mut settings = json!({
+        "SandboxID": if record.endpoints.is_empty() { "" } else { record.id.as_str() },
+        "SandboxKey": "", "Ports": ports(record), "Networks": networks,
+    });
+    if version >= Version::new(1, 52) {
+        return settings;
+    }
     let first = record.endpoints.first().filter(|endpoint| endpoint.network_name == "bridge");
     let shown = first.map(|endpoint| endpoints::document(record, endpoint, version));
-    let of_first =
-        |name: &str, otherwise: Value| shown.as_ref().map_or(otherwise, |shown: &Value| shown[name].clone());
-    json!({
-        "Bridge": "", "SandboxID": if record.endpoints.is_empty() { "" } else { record.id.as_str() },
-        "SandboxKey": "", "Ports": ports(record), "HairpinMode": false,
-        "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0, "SecondaryIPAddresses": null,
-        "SecondaryIPv6Addresses": null,
-        "GlobalIPv6Address": of_first("GlobalIPv6Address", json!("")),
-        "GlobalIPv6PrefixLen": of_first("GlobalIPv6PrefixLen", json!(0)),
-        "IPv6Gateway": of_first("IPv6Gateway", json!("")),
-        "EndpointID": of_first("EndpointID", json!("")),
-        "Gateway": of_first("Gateway", json!("")),
-        "IPAddress": of_first("IPAddress", json!("")),
-        "IPPrefixLen": of_first("IPPrefixLen", json!(0)),
-        "MacAddress": of_first("MacAddress", json!("")),
-        "Networks": networks,
-    })
+    let mut old = json!({
+        "Bridge": "", "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null, "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "EndpointID": "", "Gateway": "", "IPAddress": "",
+        "IPPrefixLen": 0, "MacAddress": "",
+    });
+    if let (Some(fields), Some(shown)) = (old.as_object_mut(), &shown) {
+        for (name, value) in fields {
+            if let Some(of_bridge) = shown.get(name) {
+                *value = of_bridge.clone();
+            }
+        }
+    }
+    overlay(&mut settings, &old);
+    settings
 }
 
 /// The networks that a container which does not run will be in.

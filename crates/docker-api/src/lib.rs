@@ -11,6 +11,7 @@ mod build;
 mod commit;
 mod containers;
 mod create;
+mod disk_usage;
 mod duration;
 mod endpoints;
 mod error;
@@ -41,6 +42,6 @@ mod wire;
 pub use server::{Api, serve};
 
 /// The newest version of the API that is spoken.
-pub const API_VERSION: &str = "1.51";
+pub const API_VERSION: &str = "1.53";
 /// The oldest.
 pub const MINIMUM_API_VERSION: &str = "1.24";

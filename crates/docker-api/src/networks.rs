@@ -15,6 +15,7 @@ use crate::endpoints;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
+use crate::version::Version;
 use crate::wire::request;
 
 fn document(engine: &Engine, network: &NetworkRecord, with_containers: bool) -> Value {
@@ -100,12 +101,24 @@ pub(crate) fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
     body::json(StatusCode::OK, &listed)
 }
 
-pub(crate) fn inspect(api: &Api, name: &str, query: &Query) -> Result<Response<Body>> {
+pub(crate) fn inspect(api: &Api, name: &str, query: &Query, version: Version) -> Result<Response<Body>> {
     let network = api.engine.network(name)?;
     if query.non_empty("scope").is_some_and(|wanted| wanted != scope(&network)) {
         return Err(ApiError::not_found(format!("network {name} not found")));
     }
-    body::json(StatusCode::OK, &document(&api.engine, &network, true))
+    let mut value = document(&api.engine, &network, true);
+    if version >= Version::new(1, 52) && !network.pools.is_empty() {
+        let subnets: Map<String, Value> = api
+            .engine
+            .network_usage(&network.id)
+            .into_iter()
+            .map(|(subnet, in_use, free)| {
+                (subnet.to_string(), json!({ "IPsInUse": in_use, "DynamicIPsAvailable": free }))
+            })
+            .collect();
+        value["Status"] = json!({ "IPAM": { "Subnets": subnets } });
+    }
+    body::json(StatusCode::OK, &value)
 }
 
 request! {
@@ -172,10 +185,8 @@ fn subnets(config: &[IpamConfig], ipv6: bool) -> Result<Vec<SubnetSpec>> {
             match (address, subnet) {
                 (None, _) => wrong.push(format!("invalid {what} {text}: invalid address")),
                 (Some(address), Some(subnet)) if address.is_ipv4() != subnet.addr().is_ipv4() => {
-                    wrong.push(format!(
-                        "invalid {what} {text}: parent subnet is an {} block",
-                        version(subnet)
-                    ));
+                    wrong
+                        .push(format!("invalid {what} {text}: parent subnet is an {} block", family(subnet)));
                 }
                 (Some(address), Some(subnet)) if !subnet.contains(&address) => {
                     wrong.push(format!(
@@ -207,13 +218,13 @@ fn subnets(config: &[IpamConfig], ipv6: bool) -> Result<Vec<SubnetSpec>> {
     Err(ApiError::bad_request(format!("invalid network config:\n{}", wrong.join("\n"))))
 }
 
-fn version(subnet: IpNet) -> &'static str {
+fn family(subnet: IpNet) -> &'static str {
     if subnet.addr().is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 fn range_errors(subnet: IpNet, range: IpNet) -> Vec<String> {
     if subnet.addr().is_ipv4() != range.addr().is_ipv4() {
-        return vec![format!("invalid ip-range {range}: parent subnet is an {} block", version(subnet))];
+        return vec![format!("invalid ip-range {range}: parent subnet is an {} block", family(subnet))];
     }
     let mut wrong = Vec::new();
     if range.prefix_len() < subnet.prefix_len() {

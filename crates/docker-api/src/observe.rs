@@ -142,6 +142,7 @@ fn document(name: &str, id: &str, before: Option<&Usage>, now: Option<&Usage>) -
     let mut document = json!({
         "read": rfc3339(now.map(|usage| usage.read)),
         "preread": rfc3339(before.map(|usage| usage.read)),
+        "os_type": "linux",
         "name": name,
         "id": id,
         "num_procs": 0,

@@ -11,8 +11,8 @@ use crate::metrics::Metrics;
 use crate::query::{Query, decode};
 use crate::version::Version;
 use crate::{
-    API_VERSION, Api, absent, archive, build, commit, containers, create, events, exec, images, inspect,
-    list, logs, metrics, networks, observe, swarm, system, top, volumes,
+    API_VERSION, Api, absent, archive, build, commit, containers, create, disk_usage, events, exec, images,
+    inspect, list, logs, metrics, networks, observe, swarm, system, top, volumes,
 };
 
 /// Answers one request.
@@ -70,8 +70,8 @@ async fn answer(
         ("GET" | "HEAD", ["_ping"]) => Ok(system::ping(api, method == "GET")),
         ("GET", ["version"]) => system::version(api),
         ("GET", ["info"]) => system::info(api).await,
-        ("GET", ["events"]) => events::stream(api, query),
-        ("GET", ["system", "df"]) => system::disk_usage(api, query, version).await,
+        ("GET", ["events"]) => events::stream(api, query, version, request.headers()),
+        ("GET", ["system", "df"]) => disk_usage::disk_usage(api, query, version).await,
         ("POST", ["auth"]) => body::refuse(request.into_body(), absent::login()).await,
 
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
@@ -80,7 +80,9 @@ async fn answer(
         ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),
 
         ("GET", ["containers", "json"]) => list::containers(api, query, version),
-        ("POST", ["containers", "create"]) => create::container(api, query, request.into_body()).await,
+        ("POST", ["containers", "create"]) => {
+            create::container(api, query, version, request.into_body()).await
+        }
         ("POST", ["containers", "prune"]) => containers::prune(api, query).await,
         ("GET", ["containers", id, "json"]) => inspect::container(api, id, query, version),
         ("GET", ["containers", id, "logs"]) => logs::stream(api, id, query),
@@ -135,7 +137,7 @@ async fn answer(
         ("GET", ["networks"]) => networks::list(api, query),
         ("POST", ["networks", "prune"]) => networks::prune(api, query).await,
         ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
-        ("GET", ["networks", name]) => networks::inspect(api, name, query),
+        ("GET", ["networks", name]) => networks::inspect(api, name, query, version),
         ("POST", ["networks", name, "connect"]) => networks::connect(api, name, request.into_body()).await,
         ("POST", ["networks", name, "disconnect"]) => {
             networks::disconnect(api, name, request.into_body()).await

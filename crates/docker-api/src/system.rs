@@ -5,10 +5,8 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::body::{self, Body};
-use crate::error::{ApiError, Result};
-use crate::query::Query;
-use crate::version::Version;
-use crate::{API_VERSION, Api, MINIMUM_API_VERSION, images, list, volumes};
+use crate::error::Result;
+use crate::{API_VERSION, Api, MINIMUM_API_VERSION};
 
 fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -131,62 +129,4 @@ fn operating_system() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
-}
-
-/// What `docker system df` counts.
-pub(crate) async fn disk_usage(api: &Api, query: &Query, version: Version) -> Result<Response<Body>> {
-    const TYPES: [&str; 4] = ["container", "image", "volume", "build-cache"];
-    let wanted: Vec<String> = query.all("type").into_iter().map(str::to_owned).collect();
-    if let Some(unknown) = wanted.iter().find(|kind| !TYPES.contains(&kind.as_str())) {
-        return Err(ApiError::bad_request(format!("unknown object type: {unknown}")));
-    }
-    let wants = move |kind: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == kind);
-    let (engine, builder) = (api.engine.clone(), api.builder.clone());
-    let counted = tokio::task::spawn_blocking(move || {
-        let containers = engine.containers();
-        let images = engine.images().list()?;
-        let images = images.iter().filter(|_| wants("image"));
-        let images: Vec<Value> = images.map(|image| images::summary(image, &containers)).collect();
-        let volumes: Vec<Value> = engine
-            .volumes()
-            .iter()
-            .filter(|_| wants("volume"))
-            .map(|volume| {
-                let users = containers.iter().flat_map(|container| &container.volumes);
-                let count = users.filter(|used| used.name == volume.name).count();
-                let mut value = volumes::document(volume);
-                let size = engine.volume_size(&volume.name).unwrap_or(0);
-                value["UsageData"] = json!({ "Size": size, "RefCount": count });
-                value
-            })
-            .collect();
-        let cache = if wants("build-cache") { builder.cached() } else { Vec::new() };
-        let cache: Vec<Value> = cache
-            .iter()
-            .map(|entry| {
-                json!({
-                    "ID": entry.key, "Type": "regular", "Description": entry.description, "InUse": entry.in_use,
-                    "Shared": false, "Size": entry.size, "CreatedAt": entry.used.to_string(),
-                    "LastUsedAt": entry.used.to_string(), "UsageCount": 1,
-                })
-            })
-            .collect();
-        let containers: Vec<Value> = containers
-            .iter()
-            .filter(|_| wants("container"))
-            .map(|container| list::summary(&engine, container, true, version))
-            .collect();
-        let mut counted = json!({ "LayersSize": engine.images().usage()?.layers });
-        for (kind, name, list) in [
-            ("image", "Images", images),
-            ("container", "Containers", containers),
-            ("volume", "Volumes", volumes),
-            ("build-cache", "BuildCache", cache),
-        ] {
-            counted[name] = if wants(kind) { json!(list) } else { Value::Null };
-        }
-        Ok::<_, ApiError>(counted)
-    });
-    let counted = counted.await.map_err(|_| ApiError::internal("counting ended unexpectedly"))??;
-    body::json(StatusCode::OK, &counted)
 }

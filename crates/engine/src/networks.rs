@@ -374,6 +374,20 @@ impl Engine {
         self.inner.networks.find(name)
     }
 
+    /// How many addresses of each of a network's subnets are in use, and how many are left to give.
+    #[must_use]
+    pub fn network_usage(&self, network: &Id) -> Vec<(IpNet, u64, u64)> {
+        let state = self.inner.networks.state.lock();
+        let pools = state.networks.get(network).map_or(&[][..], |network| &network.pools);
+        pools
+            .iter()
+            .map(|pool| {
+                let (in_use, free) = pool.usage();
+                (pool.subnet(), in_use, free)
+            })
+            .collect()
+    }
+
     /// Makes a network.
     ///
     /// # Errors

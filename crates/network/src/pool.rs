@@ -96,6 +96,20 @@ impl Pool {
         self.allocated.remove(&address)
     }
 
+    /// How many addresses of the subnet are in use or never given out, and how many [`Self::allocate`] could still give;
+    /// both end at the largest number that there is.
+    pub fn usage(&self) -> (u64, u64) {
+        let mut gone: BTreeSet<IpAddr> = self.reserved.union(&self.allocated).copied().collect();
+        gone.insert(self.subnet.network());
+        if self.subnet.addr().is_ipv4() {
+            gone.insert(self.subnet.broadcast());
+        }
+        let within = gone.iter().filter(|address| self.range.contains(*address)).count();
+        let size = number(self.range.broadcast()) - number(self.range.network());
+        let free = size.saturating_add(1).saturating_sub(within as u128);
+        (gone.len() as u64, u64::try_from(free).unwrap_or(u64::MAX))
+    }
+
     fn check_host(&self, address: IpAddr) -> Result<()> {
         let usable = self.subnet.contains(&address)
             && address != self.subnet.network()
@@ -274,6 +288,19 @@ mod tests {
         assert!(pool.release(address("10.0.0.6")));
         assert!(!pool.release(address("10.0.0.6")));
         assert_eq!(pool.allocate().unwrap(), address("10.0.0.3"), "6 was freed last and must wait");
+    }
+
+    #[test]
+    fn usage_counts_what_is_never_given_out() {
+        let mut all = pool("172.16.0.0/16", None, &["172.16.0.1"]).unwrap();
+        assert_eq!(all.usage(), (3, 65533));
+        all.allocate().unwrap();
+        assert_eq!(all.usage(), (4, 65532));
+        let mut part = pool("10.0.0.0/24", Some("10.0.0.128/30"), &["10.0.0.1", "10.0.0.128"]).unwrap();
+        part.allocate_exact(address("10.0.0.9")).unwrap();
+        assert_eq!(part.usage(), (5, 3));
+        assert_eq!(pool("fd00::/64", None, &["fd00::1"]).unwrap().usage(), (2, u64::MAX - 1));
+        assert_eq!(pool("fd00::/48", None, &[]).unwrap().usage(), (1, u64::MAX));
     }
 
     #[test]

@@ -112,7 +112,8 @@ impl Daemon {
         serde_json::from_str(body).unwrap()
     }
 
-    fn request(&self, method: &str, path: &str, body: &str) -> String {
+    /// Sends a request to the Docker API as it is, and answers what comes back until the connection ends.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> String {
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(self.path("r/docker.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
