@@ -7,6 +7,7 @@ use std::time::Duration;
 use dray_engine::{
     ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, HealthCheck, LogPolicy, Mount, MountSource,
     NamespaceMode, NetworkMode, PortBinding, Protocol, RestartPolicy, SeccompMode, Security, Ulimit,
+    VolumeMount,
 };
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,6 +23,7 @@ use crate::mounts::{MountRequest, parse_bind, parse_mount, parse_tmpfs};
 use crate::query::Query;
 use crate::resources;
 use crate::version::Version;
+use crate::volumes;
 use crate::wire::request;
 
 /// A string or a list of strings, as Docker takes commands.
@@ -77,6 +79,7 @@ request! {
         port_bindings: BTreeMap<String, Option<Vec<HostPort>>> = "PortBindings",
         restart: RestartRequest = "RestartPolicy",
         auto_remove: bool = "AutoRemove",
+        volume_driver: String = "VolumeDriver",
         volumes_from: Vec<String> = "VolumesFrom",
         mounts: Vec<MountRequest> = "Mounts",
         cap_add: Vec<String> = "CapAdd",
@@ -184,6 +187,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         return Err(ApiError::bad_request("no image specified"));
     }
     let resources = resources::created(raw.get("HostConfig").unwrap_or(&Value::Null))?;
+    volumes::check_driver(&host.volume_driver)?;
     let mut mounts = Vec::new();
     for bind in &host.binds {
         mounts.push(parse_bind(bind)?);
@@ -197,9 +201,10 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
     for target in request.volumes.keys() {
         if !mounts.iter().any(|mount| mount.target == *target) {
             mounts.push(Mount {
-                source: MountSource::Volume { name: String::new(), no_copy: false, subpath: String::new() },
+                source: MountSource::Volume(VolumeMount::default()),
                 target: target.clone(),
                 read_only: false,
+                only_top_read_only: false,
                 propagation: String::new(),
             });
         }

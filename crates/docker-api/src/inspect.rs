@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dray_engine::{ContainerRecord, EndpointRecord, Engine, MountSource, NetworkMode, RestartPolicy, Status};
+use dray_engine::{
+    ContainerRecord, EndpointRecord, Engine, MountSource, NetworkMode, RestartPolicy, Status, VolumeMount,
+};
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -223,7 +225,7 @@ pub(crate) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
             });
             match &mount.source {
                 MountSource::Bind { path, .. } => value["Source"] = json!(path),
-                MountSource::Volume { name, .. } => {
+                MountSource::Volume(VolumeMount { name, .. }) => {
                     let path =
                         engine.volume(name).map_or_else(|_| PathBuf::new(), |volume| volume.mountpoint);
                     value["Type"] = json!("volume");

@@ -1,6 +1,8 @@
 //! Mounts as Docker words them: `Binds`, `Mounts` and `Tmpfs`.
 
-use dray_engine::{Mount, MountSource};
+use std::collections::BTreeMap;
+
+use dray_engine::{Mount, MountSource, VolumeMount};
 
 use crate::error::{ApiError, Result};
 use crate::wire::request;
@@ -16,9 +18,36 @@ request! {
         tmpfs: TmpfsOptions = "TmpfsOptions",
     }
 }
-request! { pub(crate) BindOptions { propagation: String = "Propagation", create: bool = "CreateMountpoint" } }
-request! { pub(crate) VolumeOptions { no_copy: bool = "NoCopy", subpath: String = "Subpath" } }
-request! { pub(crate) TmpfsOptions { size: Option<u64> = "SizeBytes", mode: Option<u32> = "Mode" } }
+request! {
+    pub(crate) BindOptions {
+        propagation: String = "Propagation",
+        create: bool = "CreateMountpoint",
+        non_recursive: bool = "NonRecursive",
+        only_top_read_only: bool = "ReadOnlyNonRecursive",
+        all_read_only: bool = "ReadOnlyForceRecursive",
+    }
+}
+request! {
+    pub(crate) VolumeOptions {
+        no_copy: bool = "NoCopy",
+        subpath: String = "Subpath",
+        labels: BTreeMap<String, String> = "Labels",
+        driver: DriverConfig = "DriverConfig",
+    }
+}
+request! {
+    pub(crate) DriverConfig {
+        name: String = "Name",
+        options: BTreeMap<String, String> = "Options",
+    }
+}
+request! {
+    pub(crate) TmpfsOptions {
+        size: Option<u64> = "SizeBytes",
+        mode: Option<u32> = "Mode",
+        options: Vec<Vec<String>> = "Options",
+    }
+}
 
 /// `SOURCE:TARGET[:OPTIONS]`, a source that is no absolute path being a volume.
 pub(crate) fn parse_bind(bind: &str) -> Result<Mount> {
@@ -34,12 +63,13 @@ pub(crate) fn parse_bind(bind: &str) -> Result<Mount> {
     }
     let mut mount = Mount {
         source: if source.starts_with('/') {
-            MountSource::Bind { path: source.to_owned(), create: true }
+            MountSource::Bind { path: source.to_owned(), create: true, non_recursive: false }
         } else {
-            MountSource::Volume { name: source.to_owned(), no_copy: false, subpath: String::new() }
+            MountSource::Volume(VolumeMount { name: source.to_owned(), ..VolumeMount::default() })
         },
         target: target.to_owned(),
         read_only: false,
+        only_top_read_only: false,
         propagation: String::new(),
     };
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -48,8 +78,8 @@ pub(crate) fn parse_bind(bind: &str) -> Result<Mount> {
             // SELinux labels mean nothing where there is no SELinux.
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
             "nocopy" => {
-                if let MountSource::Volume { no_copy, .. } = &mut mount.source {
-                    *no_copy = true;
+                if let MountSource::Volume(volume) = &mut mount.source {
+                    volume.no_copy = true;
                 }
             }
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
@@ -73,22 +103,48 @@ fn subpath(path: String) -> Result<String> {
 
 pub(crate) fn parse_mount(mount: MountRequest) -> Result<Mount> {
     let source = match mount.kind.as_str() {
-        "bind" => MountSource::Bind { path: mount.source, create: mount.bind.create },
-        "volume" => MountSource::Volume {
-            name: mount.source,
-            no_copy: mount.volume.no_copy,
-            subpath: subpath(mount.volume.subpath)?,
+        "bind" => MountSource::Bind {
+            path: mount.source,
+            create: mount.bind.create,
+            non_recursive: mount.bind.non_recursive,
         },
-        "tmpfs" => MountSource::Tmpfs { size: mount.tmpfs.size, mode: mount.tmpfs.mode, options: Vec::new() },
+        "volume" => {
+            let VolumeOptions { no_copy, subpath: path, labels, driver } = mount.volume;
+            crate::volumes::check_driver(&driver.name)?;
+            let (subpath, options) = (subpath(path)?, driver.options);
+            MountSource::Volume(VolumeMount { name: mount.source, no_copy, subpath, labels, options })
+        }
+        "tmpfs" => {
+            let options =
+                mount.tmpfs.options.iter().map(|option| option.join("=")).collect::<Vec<_>>().join(",");
+            let mut parsed = parse_tmpfs(&mount.target, &options)?.source;
+            if let MountSource::Tmpfs { size, mode, .. } = &mut parsed {
+                *size = mount.tmpfs.size.or(*size);
+                *mode = mount.tmpfs.mode.or(*mode);
+            }
+            parsed
+        }
         other => return Err(ApiError::bad_request(format!("mount type unknown: {other:?}"))),
     };
     if mount.target.is_empty() {
         return Err(ApiError::bad_request("invalid mount config: field Target must not be empty"));
     }
+    let bind = &mount.bind;
+    if bind.only_top_read_only && bind.all_read_only {
+        return Err(ApiError::bad_request(
+            "invalid mount config for type \"bind\": mount can either be ReadOnlyNonRecursive or ReadOnlyForceRecursive, not both",
+        ));
+    }
+    if (bind.only_top_read_only || bind.all_read_only) && !mount.read_only {
+        return Err(ApiError::bad_request(
+            "invalid mount config for type \"bind\": mount must be read-only for ReadOnlyNonRecursive and ReadOnlyForceRecursive",
+        ));
+    }
     Ok(Mount {
         source,
         target: mount.target,
         read_only: mount.read_only,
+        only_top_read_only: mount.bind.only_top_read_only,
         propagation: mount.bind.propagation,
     })
 }
@@ -109,7 +165,13 @@ pub(crate) fn parse_tmpfs(target: &str, options: &str) -> Result<Mount> {
         }
     }
     let source = MountSource::Tmpfs { size, mode, options: others };
-    Ok(Mount { source, target: target.to_owned(), read_only, propagation: String::new() })
+    Ok(Mount {
+        source,
+        target: target.to_owned(),
+        read_only,
+        only_top_read_only: false,
+        propagation: String::new(),
+    })
 }
 
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
@@ -132,12 +194,11 @@ mod tests {
     fn binds_are_paths_or_volumes() {
         let bind = parse_bind("/a:/b:ro,rshared").unwrap();
         assert!(bind.read_only && bind.propagation == "rshared");
-        assert_eq!(bind.source, MountSource::Bind { path: "/a".into(), create: true });
+        let wanted = MountSource::Bind { path: "/a".into(), create: true, non_recursive: false };
+        assert_eq!(bind.source, wanted);
         let volume = parse_bind("data:/b:nocopy").unwrap();
-        assert_eq!(
-            volume.source,
-            MountSource::Volume { name: "data".into(), no_copy: true, subpath: String::new() }
-        );
+        let wanted = VolumeMount { name: "data".into(), no_copy: true, ..VolumeMount::default() };
+        assert_eq!(volume.source, MountSource::Volume(wanted));
         for text in ["", ":", "a", "a:", "/a:/b:bogus", "a:b:c:d"] {
             assert!(parse_bind(text).is_err(), "{text}");
         }

@@ -61,14 +61,20 @@ struct CreateVolume {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// Refuses the drivers that there are not.
+pub(crate) fn check_driver(driver: &str) -> Result<()> {
+    if ["", "local"].contains(&driver) {
+        return Ok(());
+    }
+    Err(ApiError::not_found(format!(
+        "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+    )))
+}
+
 pub(crate) async fn create(api: &Api, incoming: Incoming) -> Result<Response<Body>> {
     let request: CreateVolume = body::read_json(incoming).await?;
-    if !["", "local"].contains(&request.driver.as_str()) {
-        return Err(ApiError::not_found(format!(
-            "create {}: error looking up volume plugin {}: plugin \"{}\" not found",
-            request.name, request.driver, request.driver
-        )));
-    }
+    check_driver(&request.driver)
+        .map_err(|error| ApiError::not_found(format!("create {}: {}", request.name, error.message)))?;
     let name = Some(request.name).filter(|name| !name.is_empty());
     let volume = api
         .engine

@@ -169,7 +169,7 @@ impl Engine {
             let source = match &mount.source {
                 MountSource::Tmpfs { .. } => continue,
                 MountSource::Bind { path, .. } => PathBuf::from(path),
-                MountSource::Volume { .. } => {
+                MountSource::Volume(_) => {
                     let (source, pinned) = self.volume_source(mount, &LateRoot::new(self, record, lower))?;
                     all_pinned.extend(pinned);
                     source

@@ -1,6 +1,5 @@
 //! Making a container: the request and the image become a record.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use crate::networks;
 use crate::record::{ContainerRecord, State, VolumeUse};
 use crate::spec::{
     ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, SeccompMode,
+    VolumeMount,
 };
 use crate::{Engine, Error, Id, Remap, Result, parse_signal, pending};
 
@@ -205,23 +205,23 @@ impl Engine {
             let target = clean_target(target)?;
             if !record.spec.mounts.iter().any(|mount| mount.target == target) {
                 record.spec.mounts.push(Mount {
-                    source: MountSource::Volume {
-                        name: String::new(),
-                        no_copy: false,
-                        subpath: String::new(),
-                    },
+                    source: MountSource::Volume(VolumeMount::default()),
                     target,
                     read_only: false,
+                    only_top_read_only: false,
                     propagation: String::new(),
                 });
             }
         }
+        let mut made = Vec::new();
         for mount in &mut record.spec.mounts {
-            let MountSource::Volume { name, .. } = &mut mount.source else { continue };
-            let anonymous = name.is_empty();
+            let MountSource::Volume(volume) = &mut mount.source else { continue };
+            let anonymous = volume.name.is_empty();
             if anonymous {
-                *name = Id::random().to_string();
+                volume.name = Id::random().to_string();
             }
+            let name = &volume.name;
+            made.push((volume.labels.clone(), volume.options.clone()));
             record.volumes.push(VolumeUse {
                 name: name.clone(),
                 target: mount.target.clone(),
@@ -230,8 +230,8 @@ impl Engine {
             });
         }
         pending::write(directory, record)?;
-        for used in &record.volumes {
-            self.inner.volumes.create(&used.name, BTreeMap::new(), BTreeMap::new(), used.anonymous)?;
+        for (used, (labels, options)) in record.volumes.iter().zip(made) {
+            self.inner.volumes.create(&used.name, labels, options, used.anonymous)?;
         }
         Ok(())
     }

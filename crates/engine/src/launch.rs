@@ -474,7 +474,7 @@ impl Engine {
         for mount in &record.spec.mounts {
             let source = match &mount.source {
                 MountSource::Tmpfs { .. } => continue,
-                MountSource::Bind { path, create } => {
+                MountSource::Bind { path, create, .. } => {
                     let path = PathBuf::from(path);
                     if !path.exists() {
                         if !create {
@@ -487,7 +487,7 @@ impl Engine {
                     }
                     path
                 }
-                MountSource::Volume { .. } => {
+                MountSource::Volume(_) => {
                     let (source, pinned) = self.volume_source(mount, root)?;
                     resolved.pinned.extend(pinned);
                     source

@@ -76,6 +76,6 @@ pub use signal::parse_signal;
 pub use spec::{
     BlockLimits, ContainerSpec, DeviceLimit, DeviceSpec, DnsOptions, EndpointSpec, LogForward, LogPolicy,
     Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, Resources, RestartPolicy,
-    SeccompMode, Security, SyslogFormat, TerminalSize, Ulimit,
+    SeccompMode, Security, SyslogFormat, TerminalSize, Ulimit, VolumeMount,
 };
 pub use volumes::VolumeRecord;

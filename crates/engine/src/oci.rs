@@ -342,7 +342,7 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
                 let all: Vec<&str> = all.iter().map(String::as_str).collect();
                 mount(&wanted.target, "tmpfs", Path::new("tmpfs"), &all)
             }
-            MountSource::Bind { .. } | MountSource::Volume { .. } => {
+            MountSource::Bind { .. } | MountSource::Volume(_) => {
                 let source = resolved
                     .sources
                     .iter()
@@ -351,9 +351,17 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
                     .ok_or_else(|| Error::invalid(format!("the mount {} has no source", wanted.target)))?;
                 let propagation =
                     if wanted.propagation.is_empty() { "rprivate" } else { wanted.propagation.as_str() };
-                let access = if wanted.read_only { "ro" } else { "rw" };
-                let mut options = vec!["rbind", propagation, access];
-                if record.remap.is_some() && matches!(wanted.source, MountSource::Volume { .. }) {
+                let access = match (wanted.read_only, wanted.only_top_read_only) {
+                    (false, _) => "rw",
+                    (true, false) => "rro",
+                    (true, true) => "ro",
+                };
+                let bind = match wanted.source {
+                    MountSource::Bind { non_recursive: true, .. } => "bind",
+                    _ => "rbind",
+                };
+                let mut options = vec![bind, propagation, access];
+                if record.remap.is_some() && matches!(wanted.source, MountSource::Volume(_)) {
                     // A volume holds the numbers that its containers see, whatever they are outside.
                     options.push("idmap");
                 }

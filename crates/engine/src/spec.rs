@@ -117,9 +117,30 @@ pub struct Mount {
     pub target: String,
     /// Whether it cannot be written.
     pub read_only: bool,
+    /// Whether what is mounted below it can be written all the same.
+    #[serde(default)]
+    pub only_top_read_only: bool,
     /// Propagation (`rprivate`, `rshared`, …); empty means `rprivate`.
     #[serde(default)]
     pub propagation: String,
+}
+
+/// A volume that is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// The name; an empty one makes an anonymous volume.
+    pub name: String,
+    /// Whether a new volume is not filled from the image.
+    pub no_copy: bool,
+    /// A path in the volume that is mounted instead of all of it; empty means all.
+    #[serde(default)]
+    pub subpath: String,
+    /// Labels of the volume, if it is made.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Options of the local driver, if it is made.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// What is mounted.
@@ -132,17 +153,12 @@ pub enum MountSource {
         path: String,
         /// Whether a missing path is made.
         create: bool,
-    },
-    /// A volume by name; an empty name makes an anonymous one.
-    Volume {
-        /// The name.
-        name: String,
-        /// Whether a new volume is not filled from the image.
-        no_copy: bool,
-        /// A path in the volume that is mounted instead of all of it; empty means all.
+        /// Whether what is mounted below the path stays behind.
         #[serde(default)]
-        subpath: String,
+        non_recursive: bool,
     },
+    /// A volume.
+    Volume(VolumeMount),
     /// A file system in memory.
     Tmpfs {
         /// Size in bytes.

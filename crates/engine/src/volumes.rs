@@ -17,7 +17,7 @@ use crate::error::{IoContext, Trying};
 use crate::events::EventKind;
 use crate::failpoint::failpoint;
 use crate::late_root::LateRoot;
-use crate::spec::{Mount, MountSource};
+use crate::spec::{Mount, MountSource, VolumeMount};
 use crate::{Engine, Error, Result, record};
 
 /// A volume.
@@ -313,11 +313,11 @@ impl Engine {
         mount: &Mount,
         root: &LateRoot<'_>,
     ) -> Result<(PathBuf, Option<OwnedFd>)> {
-        let MountSource::Volume { name, no_copy, subpath } = &mount.source else {
+        let MountSource::Volume(VolumeMount { name, no_copy, subpath, labels, options }) = &mount.source
+        else {
             return Err(Error::invalid(format!("{} is no volume", mount.target)));
         };
-        let nothing = BTreeMap::new;
-        let (volume, _) = self.inner.volumes.create(name, nothing(), nothing(), false)?;
+        let (volume, _) = self.inner.volumes.create(name, labels.clone(), options.clone(), false)?;
         if !volume.options.is_empty() {
             self.inner.volumes.mount(&volume)?;
         }

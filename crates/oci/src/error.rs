@@ -51,6 +51,9 @@ pub(crate) enum Error {
     /// Processes cannot be written to disk.
     #[error("checkpoint and restore need CRIU, which this runtime does not use")]
     NoCheckpoints,
+    /// A process could not be added to a container.
+    #[error("cannot exec")]
+    Exec { source: dray_runtime::Error },
     /// The runtime refused or failed.
     #[error("cannot {operation}")]
     Runtime { operation: &'static str, source: dray_runtime::Error },
@@ -72,12 +75,10 @@ impl Error {
     /// Exit code of the command line: that of the program that could not be run, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Runtime { source: dray_runtime::Error::Start(failure), operation: "exec" } => {
-                match failure.kind.exit_code() {
-                    code @ (126 | 127) => code,
-                    _ => 255,
-                }
-            }
+            Self::Exec { source: dray_runtime::Error::Start(failure) } => match failure.kind.exit_code() {
+                code @ (126 | 127) => code,
+                _ => 255,
+            },
             _ => 1,
         }
     }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use crate::arguments::ExecOptions;
 use crate::bundle;
 use crate::create::{hand_over, prepare_process};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::foreground::Foreground;
 use crate::state::{Status, Store, read_bounded};
 
@@ -59,7 +59,7 @@ pub(crate) fn exec(store: &Store, options: &ExecOptions) -> Result<u8> {
         }
     });
     told?;
-    let made = made.to("exec")?;
+    let made = made.map_err(|source| Error::Exec { source })?;
     match foreground {
         None => Ok(0),
         Some(foreground) => {

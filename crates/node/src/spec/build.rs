@@ -114,9 +114,14 @@ pub(crate) async fn container_spec(from: &Ingredients<'_>) -> Result<ContainerSp
     for (source, target) in [(&from.hosts, "/etc/hosts"), (&from.message_file, message_path.as_str())] {
         if !mounts.iter().any(|mount| mount.target == target) && target.starts_with('/') {
             mounts.push(Mount {
-                source: MountSource::Bind { path: source.to_string_lossy().into_owned(), create: false },
+                source: MountSource::Bind {
+                    path: source.to_string_lossy().into_owned(),
+                    create: false,
+                    non_recursive: false,
+                },
                 target: target.to_owned(),
                 read_only: false,
+                only_top_read_only: false,
                 propagation: String::new(),
             });
         }

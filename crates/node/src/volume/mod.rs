@@ -185,9 +185,17 @@ impl Volumes {
                 parts.push((mounts.len(), root.path.clone(), part));
             }
             mounts.push(Mount {
-                source: MountSource::Bind { path: root.path.to_string_lossy().into_owned(), create: false },
+                source: MountSource::Bind {
+                    path: root.path.to_string_lossy().into_owned(),
+                    create: false,
+                    non_recursive: false,
+                },
                 target: trimmed(target),
                 read_only: root.read_only || wanted.read_only == Some(true),
+                only_top_read_only: !matches!(
+                    wanted.recursive_read_only.as_deref(),
+                    Some("Enabled" | "IfPossible")
+                ),
                 propagation: propagation.to_owned(),
             });
         }
@@ -200,8 +208,11 @@ impl Volumes {
             for (index, root, part) in parts {
                 let target = place.join(index.to_string());
                 subpath::bind(&root, &part, &target)?;
-                mounts[index].source =
-                    MountSource::Bind { path: target.to_string_lossy().into_owned(), create: false };
+                mounts[index].source = MountSource::Bind {
+                    path: target.to_string_lossy().into_owned(),
+                    create: false,
+                    non_recursive: false,
+                };
             }
             Ok(mounts)
         })
