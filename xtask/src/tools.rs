@@ -39,6 +39,56 @@ pub(crate) fn install_compose() -> Result<(), Error> {
     install(&["docker-compose", "busybox-static"])
 }
 
+/// The second version of Compose, which only a later Debian has than most hosts: kept below the target directory.
+pub(crate) fn second_compose(root: &Path) -> Result<PathBuf, Error> {
+    const SUITE: &str = "trixie";
+    let kept = directory(root).join("compose-2");
+    let program = kept.join("docker-compose");
+    if program.exists() {
+        return Ok(program);
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { path, source }
+    };
+    let lists = kept.join("lists");
+    fs::create_dir_all(lists.join("partial")).map_err(failed(&lists))?;
+    // From where this host has its packages.
+    let mut query = Command::new("apt-get");
+    query.args(["indextargets", "--format", "$(REPO_URI)"]);
+    let uris = query.output().map_err(|source| Error::Start { program: "apt-get".to_owned(), source })?;
+    let uris = String::from_utf8_lossy(&uris.stdout).into_owned();
+    let uri = uris.lines().next().ok_or_else(|| Error::Missing { path: lists.clone() })?;
+    let sources = kept.join("sources.list");
+    fs::write(&sources, format!("deb {uri} {SUITE} main\n")).map_err(failed(&sources))?;
+    let apart = |words: &[&str]| {
+        let mut command = apt();
+        let list = format!("Dir::Etc::SourceList={}", sources.display());
+        let lists = format!("Dir::State::Lists={}", lists.display());
+        for option in [
+            &list,
+            &lists,
+            "Dir::Etc::SourceParts=-",
+            "Dir::Cache::pkgcache=",
+            "Dir::Cache::srcpkgcache=",
+            "APT::Sandbox::User=root",
+        ] {
+            command.args(["-o", option]);
+        }
+        command.args(words).current_dir(&kept);
+        run(&mut command)
+    };
+    apart(&["--quiet", "update"])?;
+    apart(&["--quiet", "download", "docker-compose"])?;
+    let package =
+        find(&kept, &|name| name.ends_with(".deb"))?.ok_or_else(|| Error::Missing { path: kept.clone() })?;
+    let unpacked = kept.join("content");
+    run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+    let found = unpacked.join("usr/libexec/docker/cli-plugins/docker-compose");
+    fs::rename(&found, &program).map_err(failed(&found))?;
+    Ok(program)
+}
+
 /// Installs the runtime that is measured beside ours.
 pub(crate) fn install_crun() -> Result<(), Error> {
     install(&["crun"])

@@ -1,4 +1,4 @@
-//! Compose's first version, as Debian has it, on a project of five services (`xtask/suites/compose`).
+//! Both versions of Compose, as Debian has them, on a project of five services (`xtask/suites/compose`).
 
 use std::{
     fs,
@@ -20,13 +20,24 @@ const PAGE: &str = "127.0.0.1:18080";
 const NETWORKS: &str = "bridge\nhost\nnone";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Project {
+/// A version of Compose: what stands for `docker-compose` in the steps, and its words.
+struct Compose {
+    name: &'static str,
+    program: PathBuf,
+    /// What `ps` says of a container that has ended, before its exit code and after it.
+    ended: (&'static str, &'static str),
+    /// Between the parts of names.
+    separator: &'static str,
+}
+
+struct Project<'a> {
+    compose: &'a Compose,
     directory: PathBuf,
     socket: PathBuf,
 }
 
 /// A step: what it shows, and how.
-type Step = (&'static str, fn(&Project) -> Result<(), Error>);
+type Step = (&'static str, fn(&Project<'_>) -> Result<(), Error>);
 
 const STEPS: &[Step] = &[
     ("config", |project| project.compose(&["config", "--quiet"]).map(drop)),
@@ -36,13 +47,13 @@ const STEPS: &[Step] = &[
     }),
     ("up, in the order that health asks for", |project| {
         project.compose(&["up", "-d"])?;
-        project.expect(&["docker-compose", "ps"], |shown| {
-            shown.contains("Up (healthy)")
+        project.expect(&["docker-compose", "ps", "-a"], |shown| {
+            shown.contains("(healthy)")
                 && shown.contains("127.0.0.1:18080->80/tcp")
-                && shown.contains("Exit 0")
+                && shown.contains(&project.ended("0"))
         })
     }),
-    ("the published page, with what build, environment and bind gave", Project::page),
+    ("the published page, with what build, environment and bind gave", |project| project.page()),
     ("ps --services --filter", |project| {
         project.expect(&["docker-compose", "ps", "--services", "--filter", "status=running"], |services| {
             ["db", "cache", "web", "worker"].iter().all(|name| services.lines().any(|line| line == *name))
@@ -77,7 +88,8 @@ const STEPS: &[Step] = &[
     }),
     ("logs of a service, with names", |project| {
         project.expect(&["docker-compose", "logs", "--no-color", "worker"], |lines| {
-            (1..=3).all(|number| lines.contains(&format!("worker_{number}  | found")))
+            let separator = project.compose.separator;
+            (1..=3).all(|number| lines.contains(&format!("worker{separator}{number}  | found")))
         })
     }),
     ("logs --tail", |project| {
@@ -98,10 +110,13 @@ const STEPS: &[Step] = &[
     }),
     ("top", |project| project.expect(&["docker-compose", "top", "db"], |shown| shown.contains("sleep 1000"))),
     ("port", |project| project.expect(&["docker-compose", "port", "web", "80"], |address| address == PAGE)),
-    ("images", |project| project.expect(&["docker-compose", "images"], |shown| shown.contains("suite_web"))),
+    ("images", |project| {
+        let image = ["suite", "web"].join(project.compose.separator);
+        project.expect(&["docker-compose", "images"], |shown| shown.contains(&image))
+    }),
     ("pause and unpause", |project| {
         project.compose(&["pause", "cache"])?;
-        project.expect(&["docker-compose", "ps", "cache"], |shown| shown.contains("Paused"))?;
+        project.expect(&["docker-compose", "ps", "-a", "cache"], |shown| shown.contains("Paused"))?;
         project.compose(&["unpause", "cache"]).map(drop)
     }),
     ("restart", |project| {
@@ -110,12 +125,13 @@ const STEPS: &[Step] = &[
     }),
     ("stop and start", |project| {
         project.compose(&["stop", "-t", "1", "worker"])?;
-        project.expect(&["docker-compose", "ps", "worker"], |shown| shown.contains("Exit"))?;
+        project.expect(&["docker-compose", "ps", "-a", "worker"], |shown| shown.contains("Exit"))?;
         project.compose(&["start", "worker"]).map(drop)
     }),
     ("kill", |project| {
         project.compose(&["kill", "cache"])?;
-        project.expect(&["docker-compose", "ps", "cache"], |shown| shown.contains("Exit 137"))
+        let killed = project.ended("137");
+        project.expect(&["docker-compose", "ps", "-a", "cache"], |shown| shown.contains(&killed))
     }),
     ("rm", |project| {
         project.compose(&["rm", "-f", "cache"])?;
@@ -137,7 +153,12 @@ const STEPS: &[Step] = &[
 
 pub(super) fn run(root: &Path) -> Result<(), Error> {
     tools::install_compose()?;
+    let second = tools::second_compose(root)?;
     let [dray] = prepare(root, ["dray"])?;
+    let versions = [
+        Compose { name: "Compose 1", program: "docker-compose".into(), ended: ("Exit ", ""), separator: "_" },
+        Compose { name: "Compose 2", program: second, ended: ("Exited (", ")"), separator: "-" },
+    ];
     let directory = Directory::new("compose")?;
     let project = directory.path().join("project");
     let copied = Command::new("cp").arg("-r").arg(root.join(PROJECT)).arg(&project).status();
@@ -145,20 +166,12 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
     let busybox = project.join("base/busybox");
     fs::copy("/bin/busybox", &busybox).map_err(|source| Error::File { path: busybox, source })?;
     let daemon = Daemon::start(&dray, directory.path())?;
-    let project = Project { directory: project, socket: daemon.socket() };
     let mut failed = 0;
-    for (name, step) in STEPS {
-        let begin = Instant::now();
-        match step(&project) {
-            Ok(()) => println!("passed  {name} ({:.1} s)", begin.elapsed().as_secs_f64()),
-            Err(error) => {
-                failed += 1;
-                println!("FAILED  {name}: {error}");
-            }
-        }
+    for compose in &versions {
+        let project = Project { compose, directory: project.clone(), socket: daemon.socket() };
+        failed += project.steps();
     }
     daemon.stop(true)?;
-    println!("compose: {} passed, {failed} failed", STEPS.len() - failed);
     if failed == 0 { Ok(()) } else { Err(unexpected(format!("{failed} steps of compose failed"))) }
 }
 
@@ -166,11 +179,36 @@ fn unexpected(what: String) -> Error {
     Error::Unexpected { what }
 }
 
-impl Project {
+impl Project<'_> {
+    /// Takes all steps and tells of each; answers how many failed.
+    fn steps(&self) -> usize {
+        let mut failed = 0;
+        for (name, step) in STEPS {
+            let begin = Instant::now();
+            match step(self) {
+                Ok(()) => println!("passed  {name} ({:.1} s)", begin.elapsed().as_secs_f64()),
+                Err(error) => {
+                    failed += 1;
+                    println!("FAILED  {name}: {error}");
+                }
+            }
+        }
+        println!("{}: {} passed, {failed} failed", self.compose.name, STEPS.len() - failed);
+        failed
+    }
+
+    /// What `ps` says of a container that ended with this code.
+    fn ended(&self, code: &str) -> String {
+        let (before, after) = self.compose.ended;
+        format!("{before}{code}{after}")
+    }
+
     /// A command on this project's daemon; Compose gets the project's name.
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(words[0]);
-        if words[0] == "docker-compose" {
+        let is_compose = words[0] == "docker-compose";
+        let mut command =
+            Command::new(if is_compose { self.compose.program.as_os_str() } else { words[0].as_ref() });
+        if is_compose {
             command.args(["--ansi", "never", "--project-name", "suite"]);
         }
         command.args(&words[1..]).current_dir(&self.directory);
@@ -188,7 +226,8 @@ impl Project {
             let said = String::from_utf8_lossy(&done.stderr);
             return Err(unexpected(format!("`{}` failed: {}", words.join(" "), said.trim())));
         }
-        Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned())
+        // The second version clears lines even of a terminal that it does not have.
+        Ok(String::from_utf8_lossy(&done.stdout).replace("\u{1b}[2K", "").trim_end().to_owned())
     }
 
     fn compose(&self, words: &[&str]) -> Result<String, Error> {
