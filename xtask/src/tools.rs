@@ -10,7 +10,7 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 4] = ["iproute2", "nftables", "procps", "busybox-static"];
+const PACKAGES: [&str; 5] = ["iproute2", "nftables", "procps", "busybox-static", "libarchive-tools"];
 
 /// The kubectl of the tests, which need 1.33 or later.
 const KUBECTL_VERSION: &str = "1.36.4";

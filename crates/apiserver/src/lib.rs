@@ -9,6 +9,7 @@ mod admission;
 mod allocation;
 mod body;
 mod bootstrap;
+mod bounded;
 mod decode;
 mod discovery;
 mod duplicates;

@@ -146,9 +146,7 @@ impl Job {
     }
 
     fn open_file(&self, from: &Root, path: &Path) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = from.open_at(path, flags, Mode::empty());
-        opened.map(File::from).map_err(|error| self.fail(error.to_string()))
+        from.open_file(path).map_err(|error| self.fail(error.to_string()))
     }
 
     /// Copies the sources into the file system `to`.

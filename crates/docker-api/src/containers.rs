@@ -61,7 +61,10 @@ pub(crate) fn wait(api: &Api, id: &str, query: &Query) -> Result<Response<Body>>
     tokio::spawn(async move {
         let result = match first {
             Some(result) => result,
-            None => waiting.await,
+            None => tokio::select! {
+                result = waiting => result,
+                () = sender.closed() => return,
+            },
         };
         let answer = json!({ "StatusCode": result.exit_code });
         let _ = sender.send(format!("{answer}\n").into()).await;

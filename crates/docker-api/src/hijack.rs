@@ -1,12 +1,15 @@
 //! Connections that become raw streams: attach and exec.
 
 use std::future::Future;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
@@ -105,25 +108,31 @@ pub(crate) fn answer<B>(
     if !request.headers().contains_key(header::UPGRADE) {
         let (sender, response) = body::stream(content_type);
         tokio::spawn(async move {
-            let Some(session) = connect.await else { return };
-            let (ours, mut theirs) = tokio::io::duplex(BUFFER);
-            let joined = join(ours, session, None, ended);
-            let sent = async {
-                let mut buffer = vec![0; BUFFER];
-                while let Ok(n @ 1..) = theirs.read(&mut buffer).await {
-                    if sender.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            // What is written at the end is still sent after the join.
             let joined = async {
-                joined.await;
-                std::future::pending::<()>().await;
+                let Some(session) = connect.await else { return };
+                let (ours, mut theirs) = tokio::io::duplex(BUFFER);
+                let joined = join(ours, session, None, std::future::pending(), ended);
+                let sent = async {
+                    let mut buffer = vec![0; BUFFER];
+                    while let Ok(n @ 1..) = theirs.read(&mut buffer).await {
+                        if sender.send(Bytes::copy_from_slice(&buffer[..n])).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                // What is written at the end is still sent after the join.
+                let joined = async {
+                    joined.await;
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = joined => {}
+                    () = sent => {}
+                }
             };
             tokio::select! {
                 () = joined => {}
-                () = sent => {}
+                () = sender.closed() => {}
             }
         });
         return response;
@@ -136,8 +145,21 @@ pub(crate) fn answer<B>(
                 if hold {
                     tokio::time::sleep(HEAD_START).await;
                 }
-                if let Some(session) = connect.await {
-                    join(TokioIo::new(upgraded), session, keys, ended).await;
+                let (client, gone) = match client(upgraded) {
+                    Ok(client) => client,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch a client's connection");
+                        return;
+                    }
+                };
+                let mut gone = std::pin::pin!(gone);
+                // A container may be joined long before it is started.
+                let session = tokio::select! {
+                    session = connect => session,
+                    () = &mut gone => return,
+                };
+                if let Some(session) = session {
+                    join(client, session, keys, gone, ended).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
@@ -151,6 +173,30 @@ pub(crate) fn answer<B>(
     response
 }
 
+/// A client's connection after its upgrade, and what ends when the client has closed it: one that has only no more to say
+/// still listens, which reading alone does not tell apart.
+fn client(
+    upgraded: Upgraded,
+) -> std::io::Result<(impl AsyncRead + AsyncWrite, impl Future<Output = ()> + Send)> {
+    let parts = auto::upgrade::downcast::<TokioIo<UnixStream>>(upgraded)
+        .map_err(|_| std::io::Error::other("it is no unix socket"))?;
+    let stream = parts.io.into_inner();
+    // Its own descriptor has its own readiness, which nobody else waits for.
+    let watch = stream.as_fd().try_clone_to_owned()?;
+    let watch = UnixStream::from_std(watch.into())?;
+    let gone = async move {
+        while let Ok(ready) = watch.ready(Interest::WRITABLE).await {
+            if ready.is_write_closed() {
+                return;
+            }
+            let wait_for_more = || Err::<(), _>(std::io::ErrorKind::WouldBlock.into());
+            let _ = watch.try_io(Interest::WRITABLE, wait_for_more);
+        }
+    };
+    let (reader, writer) = stream.into_split();
+    Ok((tokio::io::join(std::io::Cursor::new(parts.read_buf).chain(reader), writer), gone))
+}
+
 /// Whether a client loses what comes together with the head of the answer: Python's reads the head through a buffer,
 /// and the stream beside it.
 fn reads_ahead(headers: &HeaderMap) -> bool {
@@ -158,11 +204,12 @@ fn reads_ahead(headers: &HeaderMap) -> bool {
     agent.contains("python") || agent.starts_with("docker-compose/")
 }
 
-/// Copies both ways until the process has closed its output, or the client has gone or typed the keys.
+/// Copies both ways until the process has closed its output, or the client is `gone` or typed the keys.
 async fn join(
     client: impl AsyncRead + AsyncWrite,
     session: Session,
     keys: Option<DetachKeys>,
+    gone: impl Future<Output = ()>,
     ended: impl Future<Output = ()>,
 ) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
@@ -189,7 +236,7 @@ async fn join(
         if !detached {
             // The client has no more to say, but may still listen.
             let _ = to_process.shutdown().await;
-            std::future::pending::<()>().await;
+            gone.await;
         }
     };
     let output = async {

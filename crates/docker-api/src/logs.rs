@@ -87,7 +87,14 @@ fn copy(
     let mut lines = api.engine.logs(container, options)?;
     tokio::spawn(async move {
         let mut some = Vec::with_capacity(TOGETHER);
-        while lines.recv_many(&mut some, TOGETHER).await > 0 {
+        loop {
+            let received = tokio::select! {
+                received = lines.recv_many(&mut some, TOGETHER) => received,
+                () = sender.closed() => return,
+            };
+            if received == 0 {
+                return;
+            }
             let mut frames = BytesMut::new();
             let mut failed = None;
             for line in some.drain(..) {

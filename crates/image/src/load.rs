@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tar::{Archive, EntryType};
 
 use crate::config::ImageConfig;
@@ -55,14 +56,36 @@ struct Platform {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Index {
+    media_type: Option<String>,
     manifests: Vec<Descriptor>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Manifest {
+    media_type: Option<String>,
     config: Descriptor,
     layers: Vec<Descriptor>,
+    manifests: Option<IgnoredAny>,
+}
+
+/// What a descriptor's media type, or a document's own, says that it is.
+fn is_index(media_type: &str) -> bool {
+    media_type.ends_with("index.v1+json") || media_type.ends_with("list.v2+json")
+}
+
+/// One text must not be an index to one reader and a manifest to the next: whatever it is said to be, by who names it or by
+/// itself, it has the fields of that and none of the other.
+fn one_kind(what: &str, index: bool, own_type: Option<&str>, has_others: bool) -> Result<()> {
+    if has_others || own_type.is_some_and(|own| is_index(own) != index) {
+        let why = format!("{what} cannot be an index and a manifest at once");
+        return Err(Error::InvalidArchive { why });
+    }
+    Ok(())
 }
 
 /// What the archive is found to say about one image.
@@ -186,6 +209,8 @@ impl ImageStore {
         if depth > 3 {
             return Err(Error::InvalidArchive { why: "its indexes are nested too deeply".to_owned() });
         }
+        let has_others = index.config.is_some() || index.layers.is_some();
+        one_kind("an index of the archive", true, index.media_type.as_deref(), has_others)?;
         for descriptor in &index.manifests {
             let suits = descriptor.platform.as_ref().is_none_or(|platform| {
                 platform.os == "linux" && platform.architecture == ImageConfig::host_architecture()
@@ -198,14 +223,13 @@ impl ImageStore {
                 references.push(Reference::parse(name)?);
             }
             let what = descriptor.digest.as_str();
-            if descriptor.media_type.ends_with("index.v1+json")
-                || descriptor.media_type.ends_with("list.v2+json")
-            {
+            if is_index(&descriptor.media_type) {
                 let nested: Index = self.document(&descriptor.digest, what)?;
                 self.index_images(&nested, &references, found, depth + 1)?;
                 continue;
             }
             let manifest: Manifest = self.document(&descriptor.digest, what)?;
+            one_kind(what, false, manifest.media_type.as_deref(), manifest.manifests.is_some())?;
             let layers = manifest.layers.into_iter().map(|layer| layer.digest).collect();
             found.push(Found { config: manifest.config.digest, layers, references });
         }

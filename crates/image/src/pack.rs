@@ -6,11 +6,14 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fgetxattr, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fgetxattr, fstat, openat, readlinkat, statat,
+};
+use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use crate::error::IoContext;
@@ -50,7 +53,7 @@ fn pack_some<W: Write>(root: &Path, mut packer: Packer<'_, W>) -> Result<u64> {
 /// # Errors
 /// [`Error::Io`] when something cannot be read or written.
 pub fn copy_directory(source: OwnedFd, target: &Path) -> Result<()> {
-    let stat = rustix::fs::fstat(&source).io("read attributes of", target)?;
+    let stat = fstat(&source).io("read attributes of", target)?;
     let (reader, writer) = io::pipe().io("make a pipe for", target)?;
     std::thread::scope(|scope| {
         let packing = scope.spawn(move || {
@@ -137,26 +140,30 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn entry(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
-        let stat = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            // The container removed it meanwhile.
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
-            result => result.io("read attributes of", path)?,
-        };
+        let found = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        let Some(stat) = unless_gone(found, path)? else { return Ok(()) };
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mut header = header(&stat);
         match kind {
             FileType::Directory => {
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = openat(parent, name, flags, Mode::empty()).io("open directory", path)?;
+                let Some(fd) = unless_gone(openat(parent, name, flags, Mode::empty()), path)? else {
+                    return Ok(());
+                };
                 header.set_entry_type(EntryType::Directory);
                 let mut with_slash = path.as_os_str().to_owned();
                 with_slash.push("/");
                 self.append(&mut header, Path::new(&with_slash), io::empty())?;
                 self.directory(fd, path)
             }
-            FileType::RegularFile => self.file(parent, name, path, &stat, header),
+            FileType::RegularFile => match open_regular(parent, name, path)? {
+                Some((file, stat)) => self.file(file, path, &stat),
+                None => Ok(()),
+            },
             FileType::Symlink => {
-                let target = readlinkat(parent, name, Vec::new()).io("read symlink", path)?;
+                let Some(target) = unless_gone(readlinkat(parent, name, Vec::new()), path)? else {
+                    return Ok(());
+                };
                 header.set_entry_type(EntryType::Symlink);
                 self.link(&mut header, path, &OsString::from_vec(target.into_bytes()))
             }
@@ -182,14 +189,8 @@ impl<W: Write> Packer<'_, W> {
         }
     }
 
-    fn file(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &Path,
-        stat: &Stat,
-        mut header: Header,
-    ) -> Result<()> {
+    fn file(&mut self, file: File, path: &Path, stat: &Stat) -> Result<()> {
+        let mut header = header(stat);
         if stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
@@ -200,8 +201,6 @@ impl<W: Write> Packer<'_, W> {
             }
             self.links.insert(key, path.to_owned());
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(openat(parent, name, flags, Mode::empty()).io("open", path)?);
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         header.set_entry_type(EntryType::Regular);
         header.set_size(size);
@@ -231,6 +230,28 @@ impl<W: Write> Packer<'_, W> {
         header.set_size(0);
         self.append(&mut header, path, io::empty())
     }
+}
+
+/// What was found, or none when a running container has taken it away or put something of another kind in its place.
+fn unless_gone<T>(found: rustix::io::Result<T>, path: &Path) -> Result<Option<T>> {
+    match found {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL) => Ok(None),
+        found => found.map(Some).io("look at", path),
+    }
+}
+
+/// Opens a regular file and nothing else: to open a device is to use it, so what stands there is looked at first, and what
+/// was looked at is opened, whatever has its name by then. None when it is no regular file (any more).
+fn open_regular(parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<Option<(File, Stat)>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Some(place) = unless_gone(openat(parent, name, flags, Mode::empty()), path)? else { return Ok(None) };
+    let stat = fstat(&place).io("read attributes of", path)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let own = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let file = openat(CWD, own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).io("open", path)?;
+    Ok(Some((file.into(), stat)))
 }
 
 fn header(stat: &Stat) -> Header {

@@ -13,8 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, chownat, fsetxattr,
-    linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, chownat, fchmod,
+    fsetxattr, fstat, linkat, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat, utimensat,
 };
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
@@ -171,19 +171,20 @@ impl Unpacker {
         if self.form == Form::Layer && name.as_bytes().starts_with(WHITEOUT_PREFIX) {
             return self.whiteout(&parent_path, &name);
         }
-        let attributes = extended_attributes(&mut entry);
+        let extensions = Extensions::of(&mut entry);
         self.open_parent(&parent_path)?;
         let mode = Mode::from_raw_mode(entry.header().mode().io("read mode of", &path)? & 0o7777);
-        match kind {
-            EntryType::Directory => self.directory(&path, &name)?,
+        let made = match kind {
+            EntryType::Directory => Some(self.directory(&path, &name)?),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.clear(&name, &path)?;
-                self.file(&mut entry, &name, &path)?;
+                Some(self.file(&mut entry, &name, &path)?)
             }
             EntryType::Symlink => {
                 self.clear(&name, &path)?;
                 let target = entry.link_name_bytes().unwrap_or_default().into_owned();
                 symlinkat(OsString::from_vec(target), self.parent_fd(), &name).io("create symlink", &path)?;
+                None
             }
             EntryType::Link => {
                 self.clear(&name, &path)?;
@@ -191,11 +192,23 @@ impl Unpacker {
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
                 self.clear(&name, &path)?;
-                self.node(&entry, kind, &name, &path)?;
+                Some(self.node(&entry, kind, &name, &path)?)
             }
             _ => return Err(Error::InvalidEntry { path: display(&path), why: "unknown entry type" }),
+        };
+        let seconds = extensions.modified.unwrap_or_else(|| entry.header().mtime().unwrap_or(0));
+        let owner = owner(&entry, &path)?;
+        match made {
+            Some(made) => set_attributes(&made, &path, owner, mode, &extensions.attributes)?,
+            None => chownat(self.parent_fd(), &name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
+                .io("change owner of", &path)?,
         }
-        self.metadata(&entry, &name, &path, mode, kind, &attributes)
+        if kind == EntryType::Directory {
+            self.directory_times.push((path, seconds));
+            return Ok(());
+        }
+        utimensat(self.parent_fd(), &name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW)
+            .io("set times of", path)
     }
 
     /// The archive's entry for the layer's root itself.
@@ -268,24 +281,28 @@ impl Unpacker {
         }
     }
 
-    fn directory(&mut self, path: &Path, name: &OsStr) -> Result<()> {
-        let mode = Mode::from_raw_mode(0o755);
-        match mkdirat(self.parent_fd(), name, mode) {
-            Ok(()) => Ok(()),
-            Err(Errno::EXIST) => {
-                let stat = statat(self.parent_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
-                    .io("read attributes of", path)?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    return Ok(());
+    fn directory(&self, path: &Path, name: &OsStr) -> Result<OwnedFd> {
+        let open = || {
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(self.parent_fd(), name, flags, Mode::empty())
+        };
+        match mkdirat(self.parent_fd(), name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => match open() {
+                // Something else is in its place.
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    self.clear(name, path)?;
+                    mkdirat(self.parent_fd(), name, Mode::from_raw_mode(0o755))
+                        .io("create directory", path)?;
                 }
-                self.clear(name, path)?;
-                mkdirat(self.parent_fd(), name, mode).io("create directory", path)
-            }
-            Err(error) => Err(error).io("create directory", path),
+                opened => return opened.io("open directory", path),
+            },
+            Err(error) => return Err(error).io("create directory", path),
         }
+        open().io("open directory", path)
     }
 
-    fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &OsStr, path: &Path) -> Result<()> {
+    fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &OsStr, path: &Path) -> Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file =
             File::from(openat(self.parent_fd(), name, flags, Mode::from_raw_mode(0o600)).io("create", path)?);
@@ -303,7 +320,7 @@ impl Unpacker {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof)).io("read archive for", path);
         }
         self.whole = true;
-        Ok(())
+        Ok(file.into())
     }
 
     fn hard_link<R: Read>(
@@ -324,17 +341,28 @@ impl Unpacker {
         linkat(&target_fd, target_name, self.parent_fd(), name, AtFlags::empty()).io("create hard link", path)
     }
 
-    fn node<R: Read>(&self, entry: &Entry<'_, R>, kind: EntryType, name: &OsStr, path: &Path) -> Result<()> {
-        let number =
-            |value: io::Result<Option<u32>>| value.map(|n| n.unwrap_or(0)).io("read device of", path);
-        let device = rustix::fs::makedev(
-            number(entry.header().device_major())?,
-            number(entry.header().device_minor())?,
-        );
+    /// Makes a device or a pipe and answers a descriptor of it that does not open it.
+    fn node<R: Read>(
+        &self,
+        entry: &Entry<'_, R>,
+        kind: EntryType,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<OwnedFd> {
         let file_type = match kind {
             EntryType::Char => FileType::CharacterDevice,
             EntryType::Block => FileType::BlockDevice,
             _ => FileType::Fifo,
+        };
+        let number =
+            |value: io::Result<Option<u32>>| value.map(|n| n.unwrap_or(0)).io("read device of", path);
+        // The fields mean nothing for a pipe, and some programs leave them blank.
+        let device = match file_type {
+            FileType::Fifo => 0,
+            _ => rustix::fs::makedev(
+                number(entry.header().device_major())?,
+                number(entry.header().device_minor())?,
+            ),
         };
         if file_type == FileType::CharacterDevice && device == 0 {
             return Err(Error::InvalidEntry {
@@ -343,7 +371,17 @@ impl Unpacker {
             });
         }
         mknodat(self.parent_fd(), name, file_type, Mode::from_raw_mode(0o600), device)
-            .io("create device", path)
+            .io("create device", path)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = openat(self.parent_fd(), name, flags, Mode::empty()).io("open", path)?;
+        let stat = fstat(&made).io("read attributes of", path)?;
+        if FileType::from_raw_mode(stat.st_mode) != file_type || stat.st_rdev != device {
+            return Err(Error::InvalidEntry {
+                path: display(path),
+                why: "something took its place as it was made",
+            });
+        }
+        Ok(made)
     }
 
     fn whiteout(&mut self, parent_path: &Path, name: &OsStr) -> Result<()> {
@@ -368,46 +406,6 @@ impl Unpacker {
             .io("create whiteout", path)
     }
 
-    fn metadata<R: Read>(
-        &mut self,
-        entry: &Entry<'_, R>,
-        name: &OsStr,
-        path: &Path,
-        mode: Mode,
-        kind: EntryType,
-        attributes: &HashMap<String, Vec<u8>>,
-    ) -> Result<()> {
-        let (uid, gid) = owner(entry, path)?;
-        chownat(self.parent_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .io("change owner of", path)?;
-        if kind != EntryType::Symlink {
-            // The last component is what this entry just made, never a symlink.
-            rustix::fs::chmodat(self.parent_fd(), name, mode, AtFlags::empty()).io("change mode of", path)?;
-        }
-        if !attributes.is_empty() && (kind.is_file() || kind.is_dir() || kind.is_contiguous()) {
-            let fd = openat(
-                self.parent_fd(),
-                name,
-                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .io("open", path)?;
-            for (key, value) in attributes {
-                match fsetxattr(&fd, key.as_str(), value, XattrFlags::empty()) {
-                    // A file system without this class of attributes: the image still works without.
-                    Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                    Err(error) => return Err(error).io("set extended attribute of", path),
-                }
-            }
-        }
-        let seconds = entry.header().mtime().unwrap_or(0);
-        if kind == EntryType::Directory {
-            self.directory_times.push((path.to_owned(), seconds));
-            return Ok(());
-        }
-        utimensat(self.parent_fd(), name, &times(seconds), AtFlags::SYMLINK_NOFOLLOW).io("set times of", path)
-    }
-
     fn finish(self) -> Result<u64> {
         for (path, seconds) in self.directory_times.iter().rev() {
             // The directory may have been replaced by a later entry; then there is nothing to set.
@@ -417,6 +415,34 @@ impl Unpacker {
         }
         Ok(self.size)
     }
+}
+
+/// Sets what an entry says of a file, a directory or a device that was just made. All is done by its descriptor: a program
+/// of the container may have put something else in its place by now, and to change the mode of a name follows links.
+fn set_attributes(
+    made: &OwnedFd,
+    path: &Path,
+    (uid, gid): (Uid, Gid),
+    mode: Mode,
+    attributes: &HashMap<String, Vec<u8>>,
+) -> Result<()> {
+    chownat(made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).io("change owner of", path)?;
+    match fchmod(made, mode) {
+        // Devices and pipes are not opened; the kernel's name of a descriptor leads to just this file.
+        Err(Errno::BADF) => {
+            let own = format!("/proc/self/fd/{}", made.as_raw_fd());
+            return rustix::fs::chmodat(CWD, own, mode, AtFlags::empty()).io("change mode of", path);
+        }
+        result => result.io("change mode of", path)?,
+    }
+    for (key, value) in attributes {
+        match fsetxattr(made, key.as_str(), value, XattrFlags::empty()) {
+            // A file system without this class of attributes: the image still works without.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error).io("set extended attribute of", path),
+        }
+    }
+    Ok(())
 }
 
 fn times(seconds: u64) -> Timestamps {
@@ -435,22 +461,34 @@ fn owner<R: Read>(entry: &Entry<'_, R>, path: &Path) -> Result<(Uid, Gid)> {
     Ok((Uid::from_raw(id(entry.header().uid())?), Gid::from_raw(id(entry.header().gid())?)))
 }
 
-/// The attributes that an image may set. Those of overlayfs itself would let a layer redirect lookups.
-fn extended_attributes<R: Read>(entry: &mut Entry<'_, R>) -> HashMap<String, Vec<u8>> {
-    let mut attributes = HashMap::new();
-    if let Ok(Some(extensions)) = entry.pax_extensions() {
+/// What PAX headers say of an entry beyond what the archive's reader takes from them.
+#[derive(Default)]
+struct Extensions {
+    /// The extended attributes that an image may set. Those of overlayfs itself would let a layer redirect lookups.
+    attributes: HashMap<String, Vec<u8>>,
+    /// When it was last changed, in seconds since 1970.
+    modified: Option<u64>,
+}
+
+impl Extensions {
+    fn of<R: Read>(entry: &mut Entry<'_, R>) -> Self {
+        let mut found = Self::default();
+        let Ok(Some(extensions)) = entry.pax_extensions() else { return found };
         for extension in extensions.flatten() {
-            let Some(key) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR_PREFIX)) else {
-                continue;
-            };
+            let Ok(key) = extension.key() else { continue };
+            if key == "mtime" {
+                let seconds = extension.value().ok().and_then(|value| value.split('.').next());
+                found.modified = seconds.and_then(|seconds| seconds.parse().ok());
+            }
+            let Some(key) = key.strip_prefix(XATTR_PREFIX) else { continue };
             let allowed =
                 key.starts_with("user.") && !key.starts_with("user.overlay.") || key == "security.capability";
             if allowed {
-                attributes.insert(key.to_owned(), extension.value_bytes().to_vec());
+                found.attributes.insert(key.to_owned(), extension.value_bytes().to_vec());
             }
         }
+        found
     }
-    attributes
 }
 
 /// The entry's path relative to the layer's root; `..` is refused.

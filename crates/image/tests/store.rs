@@ -3,39 +3,13 @@
 //! Needs root: whiteouts are device nodes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on must stop here")]
 
+mod common;
+
 use std::path::Path;
 
+use common::{layer, raw, store};
 use dray_image::{Digest, Error, ImageConfig, ImageStore};
-use tar::{Builder, EntryType, Header};
-
-fn header(kind: EntryType, size: usize) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(1);
-    header.set_mode(0o755);
-    header.set_size(size as u64);
-    header
-}
-
-/// Sets the name in the raw header, so that names which the library refuses can be written.
-fn raw(builder: &mut Builder<Vec<u8>>, kind: EntryType, name: &str, link: &str, data: &[u8]) {
-    let mut header = header(kind, data.len());
-    let fields = header.as_old_mut();
-    fields.name[..name.len()].copy_from_slice(name.as_bytes());
-    fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
-    header.set_cksum();
-    builder.append(&header, data).unwrap();
-}
-
-fn layer(entries: &[(EntryType, &str, &str, &[u8])]) -> Vec<u8> {
-    let mut builder = Builder::new(Vec::new());
-    for (kind, name, link, data) in entries {
-        raw(&mut builder, *kind, name, link, data);
-    }
-    builder.into_inner().unwrap()
-}
+use tar::{Builder, EntryType};
 
 fn archive(layers: &[Vec<u8>], diff_ids: &[Digest]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
@@ -56,12 +30,6 @@ fn archive(layers: &[Vec<u8>], diff_ids: &[Digest]) -> Vec<u8> {
 fn load(store: &ImageStore, layers: &[Vec<u8>]) -> dray_image::Result<Vec<dray_image::Loaded>> {
     let ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
     store.load(archive(layers, &ids).as_slice())
-}
-
-fn store() -> (tempfile::TempDir, ImageStore) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = ImageStore::open(directory.path().join("image")).unwrap();
-    (directory, store)
 }
 
 fn children(path: &Path) -> usize {
@@ -111,7 +79,9 @@ fn cve_2025_62518_entries_that_lead_outside_are_refused_or_stay_inside() {
         assert!(matches!(result, Err(Error::InvalidEntry { .. })), "{name}");
     }
     let device = layer(&[(EntryType::Char, "null", "", b"")]);
-    assert!(load(&store, &[device]).is_err(), "a device 0:0 is a whiteout in disguise");
+    let result = load(&store, &[device]);
+    let disguise = "a device 0:0 is a whiteout in disguise";
+    assert!(matches!(result, Err(Error::InvalidEntry { .. })), "{disguise}: {result:?}");
     let outside = directory.path().join("out");
     let through = layer(&[
         (EntryType::Symlink, "link", directory.path().to_str().unwrap(), b""),

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use crate::error::IoContext;
@@ -65,8 +65,10 @@ fn resolve(directory: &OwnedFd, root: &Path, part: &Path) -> Result<OwnedFd> {
             Err(Errno::NOENT) => {
                 let name: &Path = component.as_ref();
                 rustix::fs::mkdirat(&parent, name, mode).io("create", root.join(&path))?;
-                rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())
-                    .io("change mode of", root.join(&path))?;
+                // By descriptor: a container that has the volume may have put a link in its place by now.
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = openat(&parent, name, flags, Mode::empty()).map_err(outside)?;
+                rustix::fs::fchmod(&made, mode).io("change mode of", root.join(&path))?;
                 open_beneath(directory, &path).map_err(outside)?
             }
             Err(error) => return Err(outside(error)),
@@ -74,4 +76,49 @@ fn resolve(directory: &OwnedFd, root: &Path, part: &Path) -> Result<OwnedFd> {
         parent = next;
     }
     Ok(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    #[test]
+    fn cve_2021_25741_a_part_exchanged_while_it_is_made_changes_nothing_outside() {
+        let outside = tempfile::tempdir().unwrap();
+        let volume = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        std::fs::set_permissions(outside.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(volume.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let (part, trap) = (volume.path().join("part"), volume.path().join("trap"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(volume.path(), flags, Mode::empty()).unwrap();
+        let finished = AtomicBool::new(false);
+        let mut refused = 0;
+        std::thread::scope(|scope| {
+            // A container that has the volume already.
+            scope.spawn(|| {
+                while !finished.load(Ordering::Relaxed) {
+                    let _ = renameat_with(CWD, &trap, CWD, &part, RenameFlags::EXCHANGE);
+                }
+            });
+            for _ in 0..1000 {
+                symlink(outside.path(), &trap).unwrap();
+                refused += usize::from(resolve(&directory, volume.path(), Path::new("part")).is_err());
+                // Which is which may change until one of them is gone.
+                while part.symlink_metadata().is_ok() || trap.symlink_metadata().is_ok() {
+                    for path in [&part, &trap] {
+                        let _ = std::fs::remove_file(path);
+                        let _ = std::fs::remove_dir(path);
+                    }
+                }
+            }
+            finished.store(true, Ordering::Relaxed);
+        });
+        assert!(refused > 0, "the names were never exchanged in time");
+        assert_eq!(mode(outside.path()), 0o700);
+    }
 }

@@ -71,19 +71,41 @@ impl Root {
     /// Reads a regular file of at most `limit` bytes; a larger one or another kind of file is an error.
     pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
         let path = path.as_ref();
-        // Without NONBLOCK a pipe in the image would hold the caller.
-        let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())?;
-        let stat = fstat(&file).map_err(|errno| in_root("stat", path, errno.into()))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(in_root("read", path, io::ErrorKind::InvalidInput.into()));
-        }
         let mut bytes = Vec::new();
-        let mut file = std::fs::File::from(file).take(limit + 1);
+        let mut file = self.open_file(path)?.take(limit + 1);
         file.read_to_end(&mut bytes).map_err(|source| in_root("read", path, source))?;
         if bytes.len() as u64 > limit {
             return Err(Error::TooLarge { path: path.into(), limit });
         }
         Ok(bytes)
+    }
+
+    /// Opens a regular file for reading; another kind of file is an error, and is not opened: to open a device is to use
+    /// it, and a root holds any that its image names.
+    pub fn open_file(&self, path: impl AsRef<Path>) -> Result<std::fs::File> {
+        let path = path.as_ref();
+        let regular = |file: &OwnedFd| {
+            let stat = fstat(file).map_err(|errno| in_root("stat", path, errno.into()))?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return Err(in_root("read", path, io::ErrorKind::InvalidInput.into()));
+            }
+            Ok((stat.st_dev, stat.st_ino))
+        };
+        let place = self.locate(path)?;
+        let found = regular(&place)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // What was looked at is opened, whatever has its name by now.
+        let own = format!("/proc/self/fd/{}", place.as_raw_fd());
+        let file = match open(own.as_str(), flags | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => file,
+            // A process inside a container without /proc: its devices are its control group's affair.
+            Err(Errno::NOENT) => self.open_at(path, flags, Mode::empty())?,
+            Err(errno) => return Err(in_root("open", path, errno.into())),
+        };
+        if regular(&file)? != found {
+            return Err(in_root("open", path, Errno::STALE.into()));
+        }
+        Ok(file.into())
     }
 
     /// Status of a path, links followed.
@@ -257,6 +279,7 @@ pub(crate) fn open_host_path(path: &Path, follow: bool) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::inotify;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -288,6 +311,17 @@ mod tests {
         assert_eq!(root.read("file", 5).unwrap(), b"12345");
         assert!(matches!(root.read("file", 4), Err(Error::TooLarge { .. })));
         assert!(root.read("pipe", 10).is_err());
+        // A device is not even opened: to open one may start a watchdog or wind a tape.
+        let device = directory.path().join("device");
+        let null = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, Mode::from_raw_mode(0o666), null)
+            .unwrap();
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &device, inotify::WatchFlags::OPEN).unwrap();
+        assert!(root.read("device", 10).is_err());
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        assert!(matches!(events.next(), Err(Errno::AGAIN)));
         assert!(root.read("/", 10).is_err());
     }
 
