@@ -82,6 +82,15 @@ pub(crate) enum Framing {
     Unframed,
 }
 
+/// What it means when a client has no more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It may still listen.
+    Later,
+    /// It has gone.
+    AtOnce,
+}
+
 /// A frame of the standard output.
 fn frame(bytes: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(8 + bytes.len());
@@ -107,7 +116,8 @@ pub(crate) fn answer<B>(
         tokio::spawn(async move {
             let Some(session) = connect.await else { return };
             let (ours, mut theirs) = tokio::io::duplex(BUFFER);
-            let joined = join(ours, session, None, ended);
+            let (mut from_client, mut to_client) = tokio::io::split(ours);
+            let joined = join(&mut from_client, &mut to_client, session, None, Leaving::Later, ended);
             let sent = async {
                 let mut buffer = vec![0; BUFFER];
                 while let Ok(n @ 1..) = theirs.read(&mut buffer).await {
@@ -137,7 +147,8 @@ pub(crate) fn answer<B>(
                     tokio::time::sleep(HEAD_START).await;
                 }
                 if let Some(session) = connect.await {
-                    join(TokioIo::new(upgraded), session, keys, ended).await;
+                    let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(upgraded));
+                    join(&mut from_client, &mut to_client, session, keys, Leaving::Later, ended).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
@@ -159,19 +170,27 @@ fn reads_ahead(headers: &HeaderMap) -> bool {
 }
 
 /// Copies both ways until the process has closed its output, or the client has gone or typed the keys.
-async fn join(
-    client: impl AsyncRead + AsyncWrite,
+pub(crate) async fn join(
+    from_client: &mut (impl AsyncRead + Unpin),
+    to_client: &mut (impl AsyncWrite + Unpin),
     session: Session,
     keys: Option<DetachKeys>,
+    leaving: Leaving,
     ended: impl Future<Output = ()>,
 ) {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
     if let Some(mut before) = session.before {
         while let Some(bytes) = before.recv().await {
-            if to_client.write_all(&bytes).await.is_err() {
+            let written = match session.framing {
+                // Every chunk of a log is whole frames.
+                Framing::Unframed => copy_unframed(&mut &bytes[..], to_client).await,
+                Framing::AsIs | Framing::Framed => to_client.write_all(&bytes).await,
+            };
+            if written.is_err() {
                 return;
             }
         }
+        // The process may say nothing for long.
+        let _ = to_client.flush().await;
     }
     let Some(process) = session.process else {
         let _ = to_client.shutdown().await;
@@ -180,23 +199,24 @@ async fn join(
     let (mut from_process, mut to_process) = process.into_split();
     let input = async {
         let detached = match keys {
-            Some(keys) => copy_until_keys(&mut from_client, &mut to_process, &keys).await,
+            Some(keys) => copy_until_keys(from_client, &mut to_process, &keys).await,
             None => {
-                let _ = tokio::io::copy(&mut from_client, &mut to_process).await;
+                let _ = tokio::io::copy(from_client, &mut to_process).await;
                 false
             }
         };
         if !detached {
-            // The client has no more to say, but may still listen.
             let _ = to_process.shutdown().await;
-            std::future::pending::<()>().await;
+            if leaving == Leaving::Later {
+                std::future::pending::<()>().await;
+            }
         }
     };
     let output = async {
         let _ = match session.framing {
-            Framing::AsIs => tokio::io::copy(&mut from_process, &mut to_client).await.map(drop),
-            Framing::Framed => copy_framed(&mut from_process, &mut to_client).await,
-            Framing::Unframed => copy_unframed(&mut from_process, &mut to_client).await,
+            Framing::AsIs => tokio::io::copy(&mut from_process, to_client).await.map(drop),
+            Framing::Framed => copy_framed(&mut from_process, to_client).await,
+            Framing::Unframed => copy_unframed(&mut from_process, to_client).await,
         };
         ended.await;
     };

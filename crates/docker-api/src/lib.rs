@@ -35,6 +35,7 @@ mod system;
 mod top;
 mod version;
 mod volumes;
+mod websocket;
 mod wire;
 
 pub use server::{Api, serve};
