@@ -40,6 +40,8 @@ Tasks:
         compose    Compose's first version, as Debian has it, on a project of five services
         docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,
                    DRAY=PATH a binary that is built already
+        dockerode  the tests of the Docker client for Node; DOCKERODE=DIR uses that checkout,
+                   DRAY=PATH a binary that is built already
         faults     the daemon killed at every failpoint and at random moments
         testcontainers  the core tests of Testcontainers for Python; TESTCONTAINERS=DIR uses that checkout,
                    DRAY=PATH a binary that is built already

@@ -115,15 +115,26 @@ fn install(packages: &[&'static str]) -> Result<(), Error> {
 
 /// Installs Docker's command line, unless there is one already. It comes with a daemon that nobody starts.
 pub(crate) fn install_docker() -> Result<(), Error> {
-    let mut probe = Command::new("docker");
+    install_program("docker", "docker.io")
+}
+
+/// Installs Node and its package manager, unless there are some already, which need not be Debian's.
+pub(crate) fn install_node() -> Result<(), Error> {
+    install_program("node", "nodejs")?;
+    install_program("npm", "npm")
+}
+
+/// Installs a Debian package for the sake of one program, unless that can be run.
+fn install_program(name: &str, package: &str) -> Result<(), Error> {
+    let mut probe = Command::new(name);
     probe.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     match probe.status() {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             run(apt().arg("update"))?;
-            run(apt().args(["install", "--yes", "--no-install-recommends", "docker.io"]))
+            run(apt().args(["install", "--yes", "--no-install-recommends", package]))
         }
-        Err(source) => Err(Error::Start { program: "docker".to_owned(), source }),
+        Err(source) => Err(Error::Start { program: name.to_owned(), source }),
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Run {
     pub command: Command,
     /// `--network`.
     pub network: Option<String>,
+    /// An option that only BuildKit has. Its step fails.
+    pub foreign: Option<&'static str>,
 }
 
 /// `COPY` and `ADD`.

@@ -10,6 +10,8 @@ type Result<T> = std::result::Result<T, ParseError>;
 
 /// Most instructions of one Dockerfile.
 const MOST: usize = 10_000;
+/// Options of RUN that only BuildKit has.
+const FOREIGN: [&str; 2] = ["mount", "security"];
 const KEYWORDS: &[&str] = &[
     "ADD",
     "ARG",
@@ -275,14 +277,12 @@ impl<'a> Statement<'a> {
 
     fn run(&self) -> Result<Run> {
         self.required()?;
-        if let Some(name) =
-            ["mount", "security"].iter().find(|name| self.flags.iter().any(|(f, _)| f == *name))
-        {
-            return Err(self
-                .line
-                .error(name, format!("the --{name} option of RUN is not supported by this builder")));
-        }
-        let command = self.command(&["network"])?;
+        let foreign = self.flags.iter().find_map(|(name, _)| FOREIGN.into_iter().find(|known| name == known));
+        let command = match foreign {
+            // Whatever else is said of it, possibly more than once, it does not run.
+            Some(_) => Command::Shell(self.rest.to_owned()),
+            None => self.command(&["network"])?,
+        };
         let network = self.flag("network")?;
         if let Some(mode) = network.as_deref().filter(|mode| !matches!(*mode, "default" | "none" | "host")) {
             return Err(self.line.error(mode, format!("unknown value for --network: {mode}")));
@@ -309,7 +309,7 @@ impl<'a> Statement<'a> {
         if matches!(&command, Command::Exec(words) if words.is_empty()) {
             return Err(self.error("RUN requires at least one argument"));
         }
-        Ok(Run { command, network })
+        Ok(Run { command, network, foreign })
     }
 
     fn transfer(&self, flags: &[&str]) -> Result<Transfer> {

@@ -33,9 +33,15 @@ fn commands_have_two_forms() {
     assert_eq!(one("CMD a 'b c'"), Kind::Cmd(Command::Shell("a 'b c'".into())));
     assert_eq!(one("CMD ['a']"), Kind::Cmd(Command::Shell("['a']".into())));
     assert_eq!(one("ENTRYPOINT []"), Kind::Entrypoint(Command::Exec(vec![])));
-    let run =
-        |command, network: Option<&str>| Kind::Run(Run { command, network: network.map(str::to_owned) });
+    let run = |command, network: Option<&str>| {
+        Kind::Run(Run { command, network: network.map(str::to_owned), foreign: None })
+    };
     assert_eq!(one("RUN --network=none a"), run(Command::Shell("a".into()), Some("none")));
+    // It fails at its step, as with Docker's classic builder, and not before the first one.
+    let Kind::Run(foreign) = one("RUN --mount=type=cache,target=/a --mount=type=tmpfs,target=/b x") else {
+        panic!()
+    };
+    assert_eq!(foreign.foreign, Some("mount"));
     assert_eq!(one("RUN <<EOF\na\nb\nEOF\n"), run(Command::Shell("a\nb\n".into()), None));
     assert_eq!(one("RUN cat <<EOF >x\na\nEOF\n"), run(Command::Shell("cat <<EOF >x\na\nEOF".into()), None));
     assert_eq!(one("SHELL [\"/bin/bash\"]"), Kind::Shell(vec!["/bin/bash".into()]));

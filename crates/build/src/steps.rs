@@ -228,6 +228,11 @@ impl Session<'_> {
     }
 
     async fn run_instruction(&mut self, state: &mut State, run: &Run) -> Result<()> {
+        if let Some(option) = run.foreign {
+            return Err(Error::invalid(format!(
+                "the --{option} option requires BuildKit, which this builder is not"
+            )));
+        }
         let args = words(state, &run.command);
         let arguments = self.scope.arguments.for_run(state);
         let mut created_by = args.join(" ");

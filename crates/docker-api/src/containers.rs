@@ -1,5 +1,6 @@
 //! What is done to containers that exist.
 
+use std::future::Future;
 use std::time::Duration;
 
 use dray_engine::{AttachOptions, Status, WaitCondition};
@@ -13,6 +14,8 @@ use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::hijack::{self, DetachKeys, Framing, Session};
 use crate::query::Query;
+use crate::version::Version;
+use crate::websocket;
 
 pub(crate) async fn start(api: &Api, id: &str) -> Result<Response<Body>> {
     let container = api.engine.container(id)?;
@@ -134,47 +137,89 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     body::json(StatusCode::OK, &json!({ "ContainersDeleted": deleted, "SpaceReclaimed": freed }))
 }
 
+/// What a request to attach comes to.
+struct Attached<F> {
+    tty: bool,
+    /// Only when they can be typed.
+    keys: Option<DetachKeys>,
+    /// What the client is joined with, once it is there.
+    connect: F,
+}
+
+/// Makes ready what a client will be joined with, in this framing when the container has no terminal.
+async fn attached(
+    api: &Api,
+    id: &str,
+    query: &Query,
+    streams: AttachOptions,
+    framing: Framing,
+) -> Result<Attached<impl Future<Output = Option<Session>> + Send + use<>>> {
+    let container = api.engine.container(id)?;
+    let record = container.record();
+    if matches!(record.state.status, Status::Removing | Status::Dead) {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("container {} is being removed", record.id)));
+    }
+    let tty = record.spec.tty;
+    let options = AttachOptions {
+        stdin: streams.stdin && record.spec.open_stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr && !tty,
+    };
+    let keys = DetachKeys::parse(query.non_empty("detachKeys"))?;
+    let before = query.flag("logs").then(|| crate::logs::past(api, &container, options)).transpose()?;
+    // Without it, only the past was asked for.
+    let receiver = match query.flag("stream") {
+        true => Some(api.engine.attach(&container, options).await?),
+        false => None,
+    };
+    let connect = async move {
+        let process = match receiver {
+            None => None,
+            Some(receiver) => match receiver.await {
+                Ok(Ok(stream)) => Some(stream),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %error.chain(), "cannot join a container");
+                    return None;
+                }
+                // The container was not started after all.
+                Err(_) => return None,
+            },
+        };
+        Some(Session { before, process, framing: if tty { Framing::AsIs } else { framing } })
+    };
+    Ok(Attached { tty, keys: (options.stdin && tty).then_some(keys), connect })
+}
+
+/// The streams that a query names.
+fn named_streams(query: &Query) -> AttachOptions {
+    AttachOptions { stdin: query.flag("stdin"), stdout: query.flag("stdout"), stderr: query.flag("stderr") }
+}
+
 pub(crate) async fn attach(
     api: &Api,
     id: &str,
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
-    let container = api.engine.container(id)?;
-    let record = container.record();
-    if matches!(record.state.status, Status::Removing | Status::Dead) {
-        return Err(ApiError::new(StatusCode::CONFLICT, format!("container {} is being removed", record.id)));
-    }
-    let options = AttachOptions {
-        stdin: query.flag("stdin") && record.spec.open_stdin,
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr") && !record.spec.tty,
+    let Attached { tty, keys, connect } =
+        attached(api, id, query, named_streams(query), Framing::AsIs).await?;
+    Ok(hijack::answer(request, tty, keys, connect, std::future::ready(())))
+}
+
+pub(crate) async fn attach_websocket(
+    api: &Api,
+    id: &str,
+    query: &Query,
+    version: Version,
+    request: Request<Incoming>,
+) -> Result<Response<Body>> {
+    // Before it could be chosen, a client had all of them.
+    let streams = match version >= Version::new(1, 42) {
+        true => named_streams(query),
+        false => AttachOptions { stdin: true, stdout: true, stderr: true },
     };
-    let keys = DetachKeys::parse(query.non_empty("detachKeys"))?;
-    let before = query.flag("logs").then(|| crate::logs::past(api, &container, options)).transpose()?;
-    let keys = (options.stdin && record.spec.tty).then_some(keys);
-    if !query.flag("stream") {
-        // Only the past was asked for.
-        let session = Session { before, process: None, framing: Framing::AsIs };
-        return Ok(hijack::answer(
-            request,
-            record.spec.tty,
-            None,
-            std::future::ready(Some(session)),
-            std::future::ready(()),
-        ));
-    }
-    let receiver = api.engine.attach(&container, options).await?;
-    let connect = async move {
-        match receiver.await {
-            Ok(Ok(stream)) => Some(Session { before, ..Session::with(stream) }),
-            Ok(Err(error)) => {
-                tracing::warn!(error = %error.chain(), "cannot join a container");
-                None
-            }
-            // The container was not started after all.
-            Err(_) => None,
-        }
-    };
-    Ok(hijack::answer(request, record.spec.tty, keys, connect, std::future::ready(())))
+    let accepted = websocket::accept(request.headers())?;
+    let Attached { keys, connect, .. } = attached(api, id, query, streams, Framing::Unframed).await?;
+    websocket::serve(request, keys, connect);
+    Ok(accepted)
 }

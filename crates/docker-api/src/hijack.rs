@@ -111,7 +111,9 @@ pub(crate) fn answer<B>(
             let joined = async {
                 let Some(session) = connect.await else { return };
                 let (ours, mut theirs) = tokio::io::duplex(BUFFER);
-                let joined = join(ours, session, None, std::future::pending(), ended);
+                let (mut from_client, mut to_client) = tokio::io::split(ours);
+                let joined =
+                    join(&mut from_client, &mut to_client, session, None, std::future::pending(), ended);
                 let sent = async {
                     let mut buffer = vec![0; BUFFER];
                     while let Ok(n @ 1..) = theirs.read(&mut buffer).await {
@@ -159,7 +161,8 @@ pub(crate) fn answer<B>(
                     () = &mut gone => return,
                 };
                 if let Some(session) = session {
-                    join(client, session, keys, gone, ended).await;
+                    let (mut from_client, mut to_client) = tokio::io::split(client);
+                    join(&mut from_client, &mut to_client, session, keys, gone, ended).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
@@ -204,21 +207,29 @@ fn reads_ahead(headers: &HeaderMap) -> bool {
     agent.contains("python") || agent.starts_with("docker-compose/")
 }
 
-/// Copies both ways until the process has closed its output, or the client is `gone` or typed the keys.
-async fn join(
-    client: impl AsyncRead + AsyncWrite,
+/// Copies both ways until the process has closed its output, or the client is `gone` or typed the keys. A client that has
+/// no more to say may still listen: `gone` is asked then.
+pub(crate) async fn join(
+    from_client: &mut (impl AsyncRead + Unpin),
+    to_client: &mut (impl AsyncWrite + Unpin),
     session: Session,
     keys: Option<DetachKeys>,
     gone: impl Future<Output = ()>,
     ended: impl Future<Output = ()>,
 ) {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
     if let Some(mut before) = session.before {
         while let Some(bytes) = before.recv().await {
-            if to_client.write_all(&bytes).await.is_err() {
+            let written = match session.framing {
+                // Every chunk of a log is whole frames.
+                Framing::Unframed => copy_unframed(&mut &bytes[..], to_client).await,
+                Framing::AsIs | Framing::Framed => to_client.write_all(&bytes).await,
+            };
+            if written.is_err() {
                 return;
             }
         }
+        // The process may say nothing for long.
+        let _ = to_client.flush().await;
     }
     let Some(process) = session.process else {
         let _ = to_client.shutdown().await;
@@ -227,23 +238,22 @@ async fn join(
     let (mut from_process, mut to_process) = process.into_split();
     let input = async {
         let detached = match keys {
-            Some(keys) => copy_until_keys(&mut from_client, &mut to_process, &keys).await,
+            Some(keys) => copy_until_keys(from_client, &mut to_process, &keys).await,
             None => {
-                let _ = tokio::io::copy(&mut from_client, &mut to_process).await;
+                let _ = tokio::io::copy(from_client, &mut to_process).await;
                 false
             }
         };
         if !detached {
-            // The client has no more to say, but may still listen.
             let _ = to_process.shutdown().await;
             gone.await;
         }
     };
     let output = async {
         let _ = match session.framing {
-            Framing::AsIs => tokio::io::copy(&mut from_process, &mut to_client).await.map(drop),
-            Framing::Framed => copy_framed(&mut from_process, &mut to_client).await,
-            Framing::Unframed => copy_unframed(&mut from_process, &mut to_client).await,
+            Framing::AsIs => tokio::io::copy(&mut from_process, to_client).await.map(drop),
+            Framing::Framed => copy_framed(&mut from_process, to_client).await,
+            Framing::Unframed => copy_unframed(&mut from_process, to_client).await,
         };
         ended.await;
     };

@@ -37,6 +37,7 @@ mod system;
 mod top;
 mod version;
 mod volumes;
+mod websocket;
 mod wire;
 
 pub use server::{Api, serve};

@@ -94,6 +94,9 @@ async fn answer(
         ("POST", ["containers", id, "rename"]) => containers::rename(api, id, query).await,
         ("POST", ["containers", id, "resize"]) => containers::resize(api, id, query).await,
         ("POST", ["containers", id, "attach"]) => containers::attach(api, id, query, request).await,
+        ("GET", ["containers", id, "attach", "ws"]) => {
+            containers::attach_websocket(api, id, query, version, request).await
+        }
         ("POST", ["containers", id, "pause"]) => observe::pause(api, id).await,
         ("POST", ["containers", id, "unpause"]) => observe::unpause(api, id).await,
         ("POST", ["containers", id, "update"]) => create::update(api, id, request.into_body()).await,

@@ -245,6 +245,10 @@ fn says_what_is_wrong_and_leaves_nothing() {
         "FROM box\nADD https://x/y /z\n",
         "ADD failed: a URL is not supported: fetch https://x/y into the build context",
     );
+    errors(
+        "FROM box\nRUN --mount=type=cache,target=/a --mount=type=tmpfs,target=/b x\n",
+        "the --mount option requires BuildKit",
+    );
     errors("FROM box\nCOPY ../there /\n", "forbidden path outside the build context: ../there ()");
     errors("FROM box\nCOPY no* /\n", "no source files were specified");
     errors(

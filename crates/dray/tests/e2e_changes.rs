@@ -362,6 +362,47 @@ fn until_spares_what_is_younger() {
 }
 
 #[test]
+fn copies_find_the_files_that_the_engine_gives() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let host = |name: &str| daemon.path(name).to_str().unwrap().to_owned();
+    let copied = |container: &str, name: &str| {
+        daemon.ok(&["cp", &format!("{container}:/etc/{name}"), &host(name)]);
+        fs::read_to_string(daemon.path(name)).unwrap()
+    };
+    daemon.ok(&[
+        "create",
+        "--name",
+        "one",
+        "--hostname",
+        "first",
+        "--dns",
+        "192.0.2.1",
+        "box",
+        "cat",
+        "/etc/hostname",
+    ]);
+    assert_eq!(copied("one", "hostname"), "first\n", "also before the first start");
+    assert!(copied("one", "hosts").contains("localhost"));
+    copied("one", "resolv.conf");
+    assert_eq!(
+        daemon.ok(&["diff", "one"]),
+        "",
+        "what is mounted on is nothing that the container has changed"
+    );
+    assert_eq!(daemon.ok(&["start", "-a", "one"]), "first");
+    assert!(copied("one", "hosts").contains("\tfirst\n"), "and after the end, as the process saw them");
+    daemon.ok(&["cp", &host("hosts"), "one:/etc/hosts"]);
+    // A mount of one's own goes before, and with another container's network come its files.
+    fs::write(daemon.path("own"), "own\n").unwrap();
+    daemon.ok(&["create", "--name", "two", "-v", &format!("{}:/etc/hosts", host("own")), "box", "true"]);
+    assert_eq!(copied("two", "hosts"), "own\n");
+    daemon.ok(&["create", "--name", "three", "--network", "container:one", "box", "true"]);
+    assert_eq!(copied("three", "hostname"), "first\n");
+    daemon.ok(&["rm", "one", "two", "three"]);
+}
+
+#[test]
 fn cve_2021_25741_a_part_of_a_volume_does_not_lead_out_of_it() {
     let daemon = Daemon::start();
     daemon.load_busybox();

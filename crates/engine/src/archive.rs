@@ -15,8 +15,9 @@ use crate::container::ContainerHandle;
 use crate::error::Trying;
 use crate::late_root::LateRoot;
 use crate::record::{ContainerRecord, Status};
-use crate::spec::MountSource;
+use crate::spec::{MountSource, NetworkMode};
 use crate::{Engine, Error, Result};
+use crate::{files, oci};
 
 /// What stands at a path of a container.
 #[derive(Clone, Debug)]
@@ -42,6 +43,14 @@ struct Found {
     contents: bool,
 }
 
+/// What a root is wanted for. The engine's own files are in it for reading only: an archive replaces files, and one that
+/// is mounted on cannot be replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
 impl Engine {
     /// What stands at a path; a link as its last part is not followed.
     ///
@@ -49,7 +58,7 @@ impl Engine {
     /// [`Error::NoSuchPath`].
     pub async fn stat_path(&self, container: &Arc<ContainerHandle>, path: &str) -> Result<PathEntry> {
         let path = path.to_owned();
-        self.in_root(container, move |record, root| {
+        self.in_root(container, Access::Read, move |record, root| {
             let found = find(record, root, &path)?;
             let modified =
                 Timestamp::new(found.stat.st_mtime, i32::try_from(found.stat.st_mtime_nsec).unwrap_or(0));
@@ -82,7 +91,7 @@ impl Engine {
         writer: impl Write + Send + 'static,
     ) -> Result<()> {
         let path = path.to_owned();
-        self.in_root(container, move |record, root| {
+        self.in_root(container, Access::Read, move |record, root| {
             let found = find(record, root, &path)?;
             let prefix = if found.contents { Path::new(".") } else { Path::new(&found.name) };
             Ok(dray_image::archive_path(found.parent.as_fd(), &found.name, prefix, writer)?)
@@ -102,7 +111,7 @@ impl Engine {
         reader: impl Read + Send + 'static,
     ) -> Result<()> {
         let path = path.to_owned();
-        self.in_root(container, move |record, root| {
+        self.in_root(container, Access::Write, move |record, root| {
             if record.spec.security.read_only_root {
                 return Err(Error::invalid("container rootfs is marked read-only"));
             }
@@ -124,6 +133,7 @@ impl Engine {
     async fn in_root<T: Send + 'static>(
         &self,
         container: &Arc<ContainerHandle>,
+        access: Access,
         work: impl FnOnce(&ContainerRecord, &Root) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let container = Arc::clone(container);
@@ -143,18 +153,46 @@ impl Engine {
                     return work(&record, &root.trying("open the container's root")?);
                 }
                 let lower = engine.inner.images.lower_directories(&record.layers)?;
+                let (mut mounts, _pinned) = engine.volumes_inside(&record, &lower)?;
+                // After the volumes, which may have mounted it to be filled: of two at once, the first cannot be written.
                 let root = engine.root_of(&record, &lower)?;
-                let (mounts, _pinned) = engine.volumes_inside(&record, &lower)?;
+                if access == Access::Read {
+                    mounts.splice(..0, engine.files_inside(&record)?);
+                }
                 if mounts.is_empty() {
                     return work(&record, &root);
                 }
                 let place = engine.scratch()?;
                 with_mounts(root.into_descriptor(), &mounts, place.path(), |root| work(&record, root))
-                    .trying("mount the container's volumes")?
+                    .trying("mount the container's files and volumes")?
             })
             .await;
         drop(guard);
         done
+    }
+
+    /// The engine's own files at their places in a container that does not run; one that never did is given them first.
+    fn files_inside(&self, record: &ContainerRecord) -> Result<Vec<Inside>> {
+        let directory = match &record.spec.network {
+            NetworkMode::Container(name) => match self.container(name) {
+                Ok(other) => self.container_dir(&other.id),
+                // Whose files they were is gone, and they with it.
+                Err(_) => return Ok(Vec::new()),
+            },
+            _ => self.container_dir(&record.id),
+        };
+        if directory == self.container_dir(&record.id) && !directory.join(files::NAMES[0]).exists() {
+            let on_host = record.spec.network == NetworkMode::Host;
+            files::write_all(&directory, record, &oci::hostname(record), &[], &[], on_host)?;
+        }
+        let inside = files::NAMES.map(|name| Inside {
+            source: directory.join(name),
+            target: Path::new("/etc").join(name),
+            read_only: false,
+        });
+        let is_own =
+            |target: &Path| record.spec.mounts.iter().any(|mount| Path::new(&mount.target) == target);
+        Ok(inside.into_iter().filter(|file| file.source.exists() && !is_own(&file.target)).collect())
     }
 
     /// What a container that does not run would have mounted: a copy finds the files where its process would. Volumes

@@ -12,6 +12,9 @@ use crate::{Error, Result};
 /// Where the engine's name server listens inside every container that has an interface.
 pub(crate) const NAME_SERVER: &str = "127.0.0.11";
 
+/// The files, by their names in a container's directory and in its `/etc`.
+pub(crate) const NAMES: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
 /// Writes `hostname`, `hosts` and `resolv.conf` into a container's directory.
 pub(crate) fn write_all(
     directory: &Path,

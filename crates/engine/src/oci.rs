@@ -320,7 +320,7 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
         standard.set_options(Some(options));
         mounts.push(standard);
     }
-    for name in ["resolv.conf", "hostname", "hosts"] {
+    for name in crate::files::NAMES {
         let target = format!("/etc/{name}");
         if !spec.mounts.iter().any(|own| own.target == target) {
             mounts.push(mount(&target, "bind", &resolved.files.join(name), &["rbind", "rprivate"]));

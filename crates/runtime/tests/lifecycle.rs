@@ -91,6 +91,20 @@ fn attached_clients_get_frames_and_give_input_until_they_finish() {
 }
 
 #[test]
+fn a_client_that_left_after_its_input_has_given_all_of_it() {
+    let place = place();
+    let mut plan = place.shell("echo first; wc -c");
+    plan.stdio = Stdio { stdin: true, stdin_once: true, ..Stdio::default() };
+    let running = place.launch(plan).unwrap();
+    let mut stream = running.client.attach(true, true, true).unwrap();
+    // More than the pipe takes: the rest waits in the socket while the first output finds nobody.
+    stream.write_all(&[b'x'; 150_000]).unwrap();
+    drop(stream);
+    assert_eq!(running.start_and_wait().code, 0);
+    assert_eq!(running.log(), "first\n150000\n");
+}
+
+#[test]
 fn a_client_that_reads_nothing_slows_but_loses_nothing() {
     let place = place();
     let running = place.launch(place.shell("seq 1 200000")).unwrap();

@@ -5,7 +5,9 @@
 
 mod compose;
 mod docker_py;
+mod dockerode;
 mod faults;
+mod images;
 mod oci;
 mod oci_engines;
 mod testcontainers;
@@ -26,6 +28,7 @@ type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 const SUITES: &[Suite] = &[
     ("compose", compose::run),
     ("docker-py", docker_py::run_suite),
+    ("dockerode", dockerode::run_suite),
     ("faults", faults::run),
     ("testcontainers", testcontainers::run_suite),
     ("upgrade", upgrade::run),

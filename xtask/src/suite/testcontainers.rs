@@ -5,11 +5,11 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use super::images::{self, Image};
 use crate::{
     Error,
     daemon::{Daemon, Directory},
@@ -30,19 +30,10 @@ const REQUIREMENTS: [&str; 9] = [
 ];
 /// Seconds that one test may take.
 const PATIENCE: &str = "60";
-const BASE: &str = "FROM scratch
-COPY busybox /bin/busybox
-RUN [\"/bin/busybox\", \"--install\", \"/bin\"]
-RUN mkdir -p /tmp /etc /usr/bin /sbin /home && \
-    printf 'root:x:0:0:root:/:/bin/sh\\nnobody:x:65534:65534:nobody:/:/bin/sh\\n' > /etc/passwd && \
-    printf '#!/bin/sh\\nexec sh \"$@\"\\n' > /bin/bash && chmod 755 /bin/bash
-CMD [\"sh\"]
-";
-/// Images, what they are made by, and more names for them.
-const IMAGES: [(&str, &str, &[&str]); 4] = [
+const IMAGES: [Image; 4] = [
     (
         "alpine:latest",
-        BASE,
+        images::BASE,
         &["alpine:3", "bash:latest", "busybox:latest", "busybox:buildroot-2014.02", "ubuntu:latest"],
     ),
     (
@@ -78,8 +69,8 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let directory = Directory::new("tc")?;
     let daemon = Daemon::start(&dray, directory.path())?;
     let host = format!("unix://{}", daemon.socket().display());
-    let result =
-        make_images(directory.path(), &host).and_then(|()| test(root, &checkout, &environment, &host));
+    let result = images::make(directory.path(), &host, &IMAGES)
+        .and_then(|()| test(root, &checkout, &environment, &host));
     daemon.stop(true)?;
     judge(root, &result?)
 }
@@ -102,28 +93,6 @@ fn install(root: &Path) -> Result<(PathBuf, PathBuf), Error> {
     }
     tools::install_docker()?;
     Ok((checkout, environment))
-}
-
-fn make_images(directory: &Path, host: &str) -> Result<(), Error> {
-    let docker = |arguments: &[&str], context: &Path| {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", host).env("DOCKER_BUILDKIT", "0").args(arguments).current_dir(context);
-        run(command.stdout(Stdio::null()).stderr(Stdio::null()))
-    };
-    let context = directory.join("context");
-    let failed = |source| Error::File { path: context.clone(), source };
-    fs::create_dir_all(&context).map_err(failed)?;
-    let busybox = context.join("busybox");
-    fs::copy("/bin/busybox", &busybox).map_err(failed)?;
-    fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).map_err(failed)?;
-    for (image, dockerfile, names) in IMAGES {
-        fs::write(context.join("Dockerfile"), dockerfile).map_err(failed)?;
-        docker(&["build", "-q", "-t", image, "."], &context)?;
-        for name in names {
-            docker(&["tag", image, name], &context)?;
-        }
-    }
-    Ok(())
 }
 
 /// Runs the tests and answers what pytest says.

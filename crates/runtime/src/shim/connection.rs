@@ -31,6 +31,8 @@ pub(super) struct Connection {
     sent: usize,
     /// The client sends nothing more.
     pub(super) finished_sending: bool,
+    /// The client hears nothing more.
+    deaf: bool,
     pub(super) gone: bool,
 }
 
@@ -43,6 +45,7 @@ impl Connection {
             pending: Vec::new(),
             sent: 0,
             finished_sending: false,
+            deaf: false,
             gone: false,
         }
     }
@@ -56,11 +59,12 @@ impl Connection {
     }
 
     pub(super) fn takes(&self, stream: Stream) -> bool {
-        matches!(
+        let asked = matches!(
             (self.stage, stream),
             (Stage::Attached { stdout: true, .. }, Stream::Output)
                 | (Stage::Attached { stderr: true, .. }, Stream::Error)
-        )
+        );
+        asked && !self.deaf
     }
 
     pub(super) fn gives_input(&self) -> bool {
@@ -89,9 +93,11 @@ impl Connection {
                 Ok(count) => return Some(count),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return None,
+                // It went without having read everything.
                 Err(_) => {
+                    self.finished_sending = true;
                     self.gone = true;
-                    return None;
+                    return Some(0);
                 }
             }
         }
@@ -133,7 +139,11 @@ impl Connection {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(_) => {
-                    self.gone = true;
+                    self.pending.clear();
+                    self.sent = 0;
+                    self.deaf = true;
+                    // What it has sent before it left, and the end of that, is still to come.
+                    self.gone = !self.gives_input();
                     return;
                 }
             }
