@@ -122,7 +122,7 @@ fn websockets_are_refused_before_they_begin() {
         let body = String::from_utf8(answer.into_body().unwrap()).unwrap();
         assert!(body.contains(words), "{body}");
     }
-    let answer = daemon.get("/containers/one/attach/ws?stream=1");
+    let answer = daemon.request("GET", "/containers/one/attach/ws?stream=1", "");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not websocket protocol"), "{answer}");
     daemon.ok(&["rm", "one"]);
 }

@@ -128,17 +128,6 @@ impl Daemon {
         answer
     }
 
-    /// What the Docker API answers to a question, with its head.
-    pub fn get(&self, path: &str) -> String {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::os::unix::net::UnixStream::connect(self.path("r/docker.sock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
     /// What a command that succeeds prints.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.docker(arguments);
