@@ -451,14 +451,20 @@ fn times(seconds: u64) -> Timestamps {
 }
 
 fn owner<R: Read>(entry: &Entry<'_, R>, path: &Path) -> Result<(Uid, Gid)> {
-    let id = |value: io::Result<u64>| {
+    let id = |field: &[u8], value: io::Result<u64>| {
+        // Some programs leave the fields blank, which is root.
+        if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+            return Ok(0);
+        }
         let value = value.io("read owner of", path)?;
         match u32::try_from(value) {
             Ok(id) if id != u32::MAX => Ok(id),
             _ => Err(Error::InvalidEntry { path: display(path), why: "its owner is out of range" }),
         }
     };
-    Ok((Uid::from_raw(id(entry.header().uid())?), Gid::from_raw(id(entry.header().gid())?)))
+    let header = entry.header();
+    let fields = header.as_old();
+    Ok((Uid::from_raw(id(&fields.uid, header.uid())?), Gid::from_raw(id(&fields.gid, header.gid())?)))
 }
 
 /// What PAX headers say of an entry beyond what the archive's reader takes from them.

@@ -342,3 +342,16 @@ fn cve_2021_41190_no_document_is_an_index_and_a_manifest() {
         assert!(store.list().unwrap().is_empty());
     }
 }
+
+#[test]
+fn blank_owners_are_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o640);
+    let mut archive = Builder::new(Vec::new());
+    archive.append_data(&mut header, "file", &b""[..]).unwrap();
+    extract(&archive.into_inner().unwrap(), directory.path()).unwrap();
+    let stat = fs::metadata(directory.path().join("file")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid()), (0o640, 0, 0));
+}
