@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::Api;
-use crate::body::{self, Body, BodyWriter};
+use crate::body::{self, Body};
 use crate::duration::rfc3339;
 use crate::error::{ApiError, Result};
 use crate::query::Query;
@@ -56,13 +56,9 @@ pub(crate) async fn read(api: &Api, id: &str, query: &Query) -> Result<Response<
     let container = api.engine.container(id)?;
     let path = path(query)?.to_owned();
     let entry = api.engine.stat_path(&container, &path).await?;
-    let (sender, response) = body::stream("application/x-tar");
     let engine = api.engine.clone();
-    tokio::spawn(async move {
-        // The answer has begun: all that can be done is to end it without the archive's end mark.
-        if let Err(error) = engine.read_archive(&container, &path, BodyWriter { sender }).await {
-            tracing::debug!(error = %error.chain(), "cannot copy from a container");
-        }
+    let response = body::written("application/x-tar", move |writer| async move {
+        engine.read_archive(&container, &path, writer).await
     });
     with_stat(response, &entry)
 }
@@ -92,14 +88,7 @@ pub(crate) async fn changes(api: &Api, id: &str) -> Result<Response<Body>> {
 
 pub(crate) async fn export(api: &Api, id: &str) -> Result<Response<Body>> {
     let root = api.engine.merged_root(&api.engine.container(id)?).await?;
-    let (sender, response) = body::stream("application/octet-stream");
-    tokio::task::spawn_blocking(move || {
-        // The answer has begun: all that can be done is to end it without the archive's end mark.
-        if let Err(error) = dray_image::archive_contents(root, BodyWriter { sender }) {
-            tracing::debug!(%error, "cannot export a container");
-        }
-    });
-    Ok(response)
+    Ok(body::written_by("application/octet-stream", move |writer| dray_image::archive_contents(root, writer)))
 }
 
 #[cfg(test)]

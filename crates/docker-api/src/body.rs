@@ -1,7 +1,7 @@
 //! Bodies of requests and answers.
 
-use std::convert::Infallible;
-use std::io::Read;
+use std::fmt::Display;
+use std::io::{self, Read};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -23,16 +23,20 @@ const DISCARDED: usize = 64 << 20;
 /// Largest JSON document that is read.
 const JSON_LIMIT: usize = 16 << 20;
 
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 pub(crate) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Empty::new().boxed_unsync());
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     response
 }
 
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(text.into()).boxed_unsync());
+    let mut response = Response::new(whole(text.into()));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -42,7 +46,7 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body>
 
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Result<Response<Body>> {
     let bytes = serde_json::to_vec(value).map_err(|error| ApiError::internal(error.to_string()))?;
-    let mut response = Response::new(Full::new(Bytes::from(bytes)).boxed_unsync());
+    let mut response = Response::new(whole(Bytes::from(bytes)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
@@ -50,13 +54,56 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Result<Respons
 
 /// An answer that goes on: whoever holds the sender writes it, and a client that has gone closes it.
 pub(crate) fn stream(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response<Body>) {
-    let (sender, receiver) = mpsc::channel::<Bytes>(AHEAD);
-    let frames = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|bytes| (Ok::<_, Infallible>(Frame::data(bytes)), receiver))
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    (sender, from_channel(content_type, receiver, Ok))
+}
+
+/// An answer that `write` makes. When that fails, the connection breaks: an end like any other would make half an archive
+/// look like a whole one.
+pub(crate) fn written<F, E>(
+    content_type: &'static str,
+    write: impl FnOnce(BodyWriter) -> F + Send + 'static,
+) -> Response<Body>
+where
+    F: Future<Output = Result<(), E>> + Send,
+    E: Display,
+{
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let outcome = write(BodyWriter { sender: sender.clone() }).await.map_err(|error| error.to_string());
+        if let Err(error) = outcome {
+            tracing::debug!(error, "an answer breaks off");
+            let _ = sender.send(Err(io::Error::other(error))).await;
+        }
+    });
+    from_channel(content_type, receiver, |part| part)
+}
+
+/// [`written`] by work that blocks.
+pub(crate) fn written_by<E: Display + Send + 'static>(
+    content_type: &'static str,
+    write: impl FnOnce(BodyWriter) -> Result<(), E> + Send + 'static,
+) -> Response<Body> {
+    written(content_type, |writer| async {
+        match tokio::task::spawn_blocking(|| write(writer)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+fn from_channel<T: Send + 'static>(
+    content_type: &'static str,
+    receiver: mpsc::Receiver<T>,
+    part: fn(T) -> io::Result<Bytes>,
+) -> Response<Body> {
+    let frames = futures_util::stream::unfold(receiver, move |mut receiver| async move {
+        receiver.recv().await.map(|item| (part(item).map(Frame::data), receiver))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    (sender, response)
+    response
 }
 
 /// The whole body, as long as it is not larger than a JSON document may be.
@@ -127,7 +174,7 @@ pub(crate) fn reader(body: Incoming) -> impl Read + Send + 'static {
     tokio::spawn(async move {
         let mut stream = body.into_data_stream();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(std::io::Error::other);
+            let chunk = chunk.map_err(io::Error::other);
             let failed = chunk.is_err();
             if sender.send(chunk).await.is_err() {
                 break;
@@ -148,12 +195,12 @@ pub(crate) fn reader(body: Incoming) -> impl Read + Send + 'static {
 }
 
 struct BodyReader {
-    receiver: mpsc::Receiver<std::io::Result<Bytes>>,
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
     chunk: Bytes,
 }
 
 impl Read for BodyReader {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
             match self.receiver.blocking_recv() {
                 Some(chunk) => self.chunk = chunk?,
@@ -168,18 +215,18 @@ impl Read for BodyReader {
 
 /// A blocking writer into an answer that goes on.
 pub(crate) struct BodyWriter {
-    pub(crate) sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<io::Result<Bytes>>,
 }
 
-impl std::io::Write for BodyWriter {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+impl io::Write for BodyWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.sender
-            .blocking_send(Bytes::copy_from_slice(buffer))
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+            .blocking_send(Ok(Bytes::copy_from_slice(buffer)))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(buffer.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -202,5 +249,45 @@ mod tests {
         ] {
             assert_eq!(words(text), format!("invalid JSON: {expected}"), "{text}");
         }
+    }
+
+    /// What a client reads of an answer, and how it ends.
+    async fn read(answer: impl Fn() -> Response<Body> + Send + Sync + 'static) -> (usize, Option<String>) {
+        let (near, far) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(|_| std::future::ready(Ok::<_, io::Error>(answer())));
+            let http = hyper::server::conn::http1::Builder::new();
+            let _ = http.serve_connection(hyper_util::rt::TokioIo::new(far), service).await;
+        });
+        let io = hyper_util::rt::TokioIo::new(near);
+        let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::builder().uri("/").body(Empty::<Bytes>::new()).unwrap();
+        let mut body = client.send_request(request).await.unwrap().into_body();
+        let mut n = 0;
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => n += frame.into_data().unwrap().len(),
+                Err(error) => return (n, Some(error.to_string())),
+            }
+        }
+        (n, None)
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_cannot_be_finished_breaks_the_connection() {
+        let answer = |outcome: fn() -> io::Result<()>| {
+            move || {
+                written_by("application/x-tar", move |mut writer| {
+                    io::Write::write_all(&mut writer, &[7; 10_000])?;
+                    outcome()
+                })
+            }
+        };
+        assert_eq!(read(answer(|| Ok(()))).await, (10_000, None));
+        let (n, error) = read(answer(|| Err(io::Error::other("the file is gone")))).await;
+        assert!(n <= 10_000 && error.is_some(), "{n} {error:?}");
+        let (_, error) = read(answer(|| panic!("a bug"))).await;
+        assert!(error.is_some());
     }
 }

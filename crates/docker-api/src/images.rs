@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::Api;
-use crate::body::{self, Body, BodyWriter};
+use crate::body::{self, Body};
 use crate::commit;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
@@ -291,14 +291,8 @@ pub(crate) fn save(api: &Api, names: &[&str]) -> Result<Response<Body>> {
     for name in &names {
         api.engine.images().resolve(name)?;
     }
-    let (sender, response) = body::stream("application/x-tar");
     let images = Arc::clone(api.engine.images());
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = images.save(&names, BodyWriter { sender }) {
-            tracing::warn!(%error, "cannot save images");
-        }
-    });
-    Ok(response)
+    Ok(body::written_by("application/x-tar", move |writer| images.save(&names, writer)))
 }
 
 /// `docker import`, and `docker pull`: images do not come from registries, and the answer says so.

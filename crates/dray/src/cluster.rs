@@ -73,6 +73,17 @@ impl Choices {
     fn name_address(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.service_network.network()) + NAME_SERVER)
     }
+
+    /// Takes what Services need on this host away.
+    pub(crate) fn take_away(&self, instance: &str) {
+        if let Err(error) = dray_network::firewall::delete_leftover(&service_table(instance)) {
+            tracing::warn!(%error, "cannot delete the rules of Services");
+        }
+        let network = self.service_network.trunc().into();
+        if let Err(error) = Netlink::open().and_then(|netlink| netlink.remove_route(network)) {
+            tracing::warn!(%error, "cannot delete the route of Services");
+        }
+    }
 }
 
 /// The running cluster half.
@@ -123,7 +134,14 @@ impl Cluster {
             cluster.spawn("API", async move { api.serve(listener, stopped).await });
         }
         cluster.start_parts(&pods, options);
-        let agent = cluster.start_node(engine, &pods, options)?;
+        let agent = match cluster.start_node(engine, &pods, options) {
+            Ok(agent) => agent,
+            Err(error) => {
+                cluster.stop().await;
+                cluster.api.close().await;
+                return Err(error);
+            }
+        };
         // It is empty: nobody else has this cell.
         let _ = local.agent.set(agent);
         Ok(cluster)
@@ -213,17 +231,6 @@ impl Cluster {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the cluster broke");
             }
-        }
-    }
-
-    /// Takes what Services need on this host away.
-    pub(crate) fn take_away(&self) {
-        if let Err(error) = dray_network::firewall::delete_leftover(&service_table(&self.instance)) {
-            tracing::warn!(%error, "cannot delete the rules of Services");
-        }
-        let network = self.choices.service_network.trunc().into();
-        if let Err(error) = Netlink::open().and_then(|netlink| netlink.remove_route(network)) {
-            tracing::warn!(%error, "cannot delete the route of Services");
         }
     }
 }

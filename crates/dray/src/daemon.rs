@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -140,19 +141,56 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
         remap: options.userns_remap.as_deref().map(remap::parse).transpose()?,
         default_pools: options.default_address_pools.clone(),
     };
-    let engine = Engine::open(engine).await.map_err(|source| Error::Engine { source })?;
-    let mut cluster = Cluster::start(&engine, options, tcp, choices).await?;
-    let kubeconfig = options.data_dir.join("kubeconfig");
-    cluster
-        .api
-        .write_kubeconfig(&kubeconfig, &format!("https://{address}"))
-        .map_err(|source| Error::Api { source })?;
     let socket = options.docker_socket.clone().unwrap_or_else(|| options.run_dir.join("docker.sock"));
     let docker = bind(&socket)?;
-    let pid_file = write_pid_file(&options.run_dir)?;
-    let (stop, mut stopped) = watch::channel(false);
+    let engine = Engine::open(engine).await.map_err(|source| Error::Engine { source })?;
+    let take_away = choices.clone();
+    let places = Listeners { tcp, address, docker, socket: socket.clone() };
+    let outcome = live(&engine, options, choices, places, &mut signals).await;
+    // A start that failed takes away what it made, unless containers of an earlier life go on in it.
+    if *outcome.as_ref().unwrap_or(&engine.is_idle()) {
+        engine.stop_everything().await;
+        take_away.take_away(&instance);
+    }
+    let _ = fs::remove_file(&socket);
+    engine.close().await;
+    outcome.map(|_| ())
+}
+
+/// Where clients are listened to.
+struct Listeners {
+    tcp: TcpListener,
+    address: SocketAddr,
+    docker: UnixListener,
+    socket: PathBuf,
+}
+
+/// Serves until a signal; whether the containers are to end too.
+async fn live(
+    engine: &Engine,
+    options: &UpOptions,
+    choices: Choices,
+    listeners: Listeners,
+    signals: &mut Signals,
+) -> Result<bool, Error> {
+    let Listeners { tcp, address, docker, socket } = listeners;
+    let instance = engine.config().instance.clone();
     let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance)
         .map_err(|source| Error::Swarm { source })?;
+    let mut cluster = Cluster::start(engine, options, tcp, choices).await?;
+    let kubeconfig = options.data_dir.join("kubeconfig");
+    let described = cluster.api.write_kubeconfig(&kubeconfig, &format!("https://{address}"));
+    let known =
+        described.map_err(|source| Error::Api { source }).and_then(|()| write_pid_file(&options.run_dir));
+    let pid_file = match known {
+        Ok(pid_file) => pid_file,
+        Err(error) => {
+            cluster.stop().await;
+            cluster.api.close().await;
+            return Err(error);
+        }
+    };
+    let (stop, mut stopped) = watch::channel(false);
     let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
@@ -164,15 +202,9 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
     stop.send_replace(true);
     let _ = docker.await;
     cluster.stop().await;
-    if all {
-        engine.stop_everything().await;
-        cluster.take_away();
-    }
-    let _ = fs::remove_file(&socket);
-    let _ = fs::remove_file(&pid_file);
-    engine.close().await;
     cluster.api.close().await;
-    Ok(())
+    let _ = fs::remove_file(&pid_file);
+    Ok(all)
 }
 
 fn write_pid_file(run_dir: &Path) -> Result<PathBuf, Error> {

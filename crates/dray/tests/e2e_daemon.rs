@@ -107,6 +107,43 @@ fn wrong_places_are_refused_in_one_line() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_nothing_in_the_kernel() {
+    isolate();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let up = || {
+        refused(
+            dray(&[
+                "up",
+                "--api-listen",
+                "127.0.0.1:6553",
+                "--data-dir",
+                &path("d"),
+                "--run-dir",
+                &path("r"),
+            ])
+            .env("DRAY_LOG", "off"),
+        )
+    };
+    // The engine is open by then, and the network of pods is there.
+    for (broken, culprit) in
+        [("d/cluster", "d/cluster"), ("d/node", "d/node"), ("d/kubeconfig/x", "d/kubeconfig")]
+    {
+        let file = directory.path().join(broken);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "in the way").unwrap();
+        let said = up();
+        assert!(said.contains(&path(culprit)), "{said}");
+        assert_eq!(stdout(Command::new("ip").args(["-o", "link"])).lines().count(), 1, "after {broken}");
+        assert_eq!(stdout(Command::new("nft").args(["list", "ruleset"])).trim(), "", "after {broken}");
+        assert_eq!(stdout(Command::new("ip").args(["route"])).trim(), "", "after {broken}");
+        assert!(!directory.path().join("r/docker.sock").exists());
+        fs::remove_file(&file).unwrap();
+        let _ = fs::remove_dir(directory.path().join("d/kubeconfig"));
+    }
+}
+
+#[test]
 fn the_range_of_services_is_never_chosen_twice() {
     let mut daemon = Daemon::start();
     let choices = daemon.path("d/choices.json");

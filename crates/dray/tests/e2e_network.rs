@@ -79,16 +79,17 @@ fn ipv6_networks_have_addresses_names_and_ports() {
 }
 
 #[test]
-fn cve_2020_13401_no_ipv6_where_the_network_has_none() {
+fn cve_2020_13401_and_2024_32473_no_ipv6_where_the_network_has_none() {
     let daemon = Daemon::start();
     daemon.load_busybox();
     daemon.ok(&["network", "create", "-d", "macvlan", "--internal", "vlan"]);
-    for network in ["bridge", "vlan"] {
+    daemon.ok(&["network", "create", "own"]);
+    for network in ["bridge", "own", "vlan"] {
         let script = "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6 /proc/sys/net/ipv6/conf/eth0/accept_ra; ip -6 addr show eth0";
         let said = daemon.ok(&["run", "--rm", "--network", network, "box", "sh", "-c", script]);
-        assert_eq!(said, "1\n0", "{network}: cve_2024_32473");
+        assert_eq!(said, "1\n0", "{network}");
     }
-    daemon.ok(&["network", "rm", "vlan"]);
+    daemon.ok(&["network", "rm", "vlan", "own"]);
 }
 
 #[test]

@@ -8,6 +8,13 @@ use crate::error::Trying;
 use crate::{Engine, Error, Result, Status};
 
 impl Engine {
+    /// Whether nothing runs or waits to run: no container, no sandbox.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let at_rest = |status| matches!(status, Status::Exited | Status::Created);
+        self.containers().iter().all(|record| at_rest(record.state.status)) && self.sandboxes().is_empty()
+    }
+
     /// Stops all containers, each with its own timeout, and takes sandboxes, bridges, packet rules and mounts away. Images,
     /// volumes and the records of containers and networks stay: an engine opened later goes on with them.
     ///
