@@ -15,7 +15,7 @@ use crate::filters::Filters;
 use crate::hijack::{self, DetachKeys, Framing, Session};
 use crate::query::Query;
 use crate::version::Version;
-use crate::websocket;
+use crate::websocket::{self, Kind};
 
 pub(crate) async fn start(api: &Api, id: &str) -> Result<Response<Body>> {
     let container = api.engine.container(id)?;
@@ -159,6 +159,14 @@ async fn attached(
     if matches!(record.state.status, Status::Removing | Status::Dead) {
         return Err(ApiError::new(StatusCode::CONFLICT, format!("container {} is being removed", record.id)));
     }
+    let remedy = match record.state.status {
+        Status::Running if record.state.paused => Some("paused, unpause the container before attach"),
+        Status::Restarting => Some("restarting, wait until the container is running"),
+        _ => None,
+    };
+    if let Some(remedy) = remedy {
+        return Err(ApiError::new(StatusCode::CONFLICT, format!("container {id} is {remedy}")));
+    }
     let tty = record.spec.tty;
     let options = AttachOptions {
         stdin: streams.stdin && record.spec.open_stdin,
@@ -220,6 +228,7 @@ pub(crate) async fn attach_websocket(
     };
     let accepted = websocket::accept(request.headers())?;
     let Attached { keys, connect, .. } = attached(api, id, query, streams, Framing::Unframed).await?;
-    websocket::serve(request, keys, connect);
+    let kind = if version >= Version::new(1, 28) { Kind::Binary } else { Kind::Text };
+    websocket::serve(request, kind, keys, connect);
     Ok(accepted)
 }

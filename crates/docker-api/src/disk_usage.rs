@@ -71,7 +71,7 @@ pub(crate) async fn disk_usage(api: &Api, query: &Query, version: Version) -> Re
         ] {
             let usage = match kind {
                 _ if !wants(kind) => None,
-                "image" => Some(of_images(&engine)?),
+                "image" => Some(of_images(&engine, version)?),
                 "container" => Some(of_containers(&engine, version)),
                 "volume" => Some(of_volumes(&engine)),
                 _ => Some(of_build_cache(&builder.cached())),
@@ -92,14 +92,14 @@ pub(crate) async fn disk_usage(api: &Api, query: &Query, version: Version) -> Re
     body::json(StatusCode::OK, &counted)
 }
 
-fn of_images(engine: &Engine) -> Result<Usage> {
+fn of_images(engine: &Engine, version: Version) -> Result<Usage> {
     let containers = engine.containers();
     let mut usage = Usage { size: engine.images().usage()?.layers, ..Usage::default() };
     // Images share layers: what stays is each layer of an image with a container, once.
     let mut needed = BTreeMap::new();
     for image in engine.images().list()? {
-        usage.items.push(images::summary(&image, &containers));
-        if containers.iter().any(|container| container.image == image.id) {
+        usage.items.push(images::summary(&image, &containers, version));
+        if containers.iter().any(|container| container.uses_image(&image.id)) {
             usage.active += 1;
             needed.extend(image.layers.iter().map(|layer| (layer.chain_id.clone(), layer.size)));
         }

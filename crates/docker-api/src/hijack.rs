@@ -178,9 +178,9 @@ pub(crate) fn answer<B>(
 
 /// A client's connection after its upgrade, and what ends when the client has closed it: one that has only no more to say
 /// still listens, which reading alone does not tell apart.
-fn client(
+pub(crate) fn client(
     upgraded: Upgraded,
-) -> std::io::Result<(impl AsyncRead + AsyncWrite, impl Future<Output = ()> + Send)> {
+) -> std::io::Result<(impl AsyncRead + AsyncWrite + Unpin, impl Future<Output = ()> + Send)> {
     let parts = auto::upgrade::downcast::<TokioIo<UnixStream>>(upgraded)
         .map_err(|_| std::io::Error::other("it is no unix socket"))?;
     let stream = parts.io.into_inner();

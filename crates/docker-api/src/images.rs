@@ -1,10 +1,11 @@
 //! Images.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dray_build::Pattern;
 use dray_engine::{ContainerRecord, Engine};
-use dray_image::{Deletion, Image, Reference, User};
+use dray_image::{Deletion, Digest, Image, Reference, User};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -42,8 +43,8 @@ fn names(image: &Image) -> Vec<String> {
 }
 
 /// An image as lists show it.
-pub(crate) fn summary(image: &Image, containers: &[Arc<ContainerRecord>]) -> Value {
-    json!({
+pub(crate) fn summary(image: &Image, containers: &[Arc<ContainerRecord>], version: Version) -> Value {
+    let mut document = json!({
         "Id": image.id.as_str(),
         "ParentId": "",
         "RepoTags": names(image),
@@ -51,16 +52,27 @@ pub(crate) fn summary(image: &Image, containers: &[Arc<ContainerRecord>]) -> Val
         "Created": seconds(image.config.created.as_deref()),
         "Size": image.size(),
         "SharedSize": -1,
-        "VirtualSize": image.size(),
         "Labels": image.config.config.labels,
         "Containers": containers.iter().filter(|container| container.image == image.id).count(),
-    })
+    });
+    if version < Version::new(1, 44) {
+        document["VirtualSize"] = document["Size"].clone();
+    }
+    document
 }
 
-pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
+/// The layers that several images have.
+fn shared_layers(images: &[Image]) -> BTreeSet<&Digest> {
+    let mut seen = BTreeSet::new();
+    let chains = images.iter().flat_map(|image| image.layers.iter().map(|layer| &layer.chain_id));
+    chains.filter(|chain| !seen.insert(*chain)).collect()
+}
+
+pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<Response<Body>> {
     let filters =
         Filters::parse(query, &["dangling", "label", "label!", "reference", "before", "since", "until"])?;
     let until = filters.until()?;
+    let with_shared = query.flag("shared-size");
     let pattern = |text: &String| {
         let invalid = || ApiError::bad_request(format!("invalid filter 'reference={text}'"));
         Pattern::parse(text).ok_or_else(invalid)
@@ -86,7 +98,15 @@ pub(crate) async fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
                 && since.is_none_or(|time| made(image) > time)
                 && until.is_none_or(|time| made(image) < time)
         };
-        let summaries = images.iter().filter(|image| suits(image)).map(|image| summary(image, &containers));
+        let shared = with_shared.then(|| shared_layers(&images));
+        let summaries = images.iter().filter(|image| suits(image)).map(|image| {
+            let mut summary = summary(image, &containers, version);
+            if let Some(shared) = &shared {
+                let layers = image.layers.iter().filter(|layer| shared.contains(&layer.chain_id));
+                summary["SharedSize"] = json!(layers.map(|layer| layer.size).sum::<u64>());
+            }
+            summary
+        });
         Ok(summaries.collect::<Vec<Value>>())
     })
     .await?;
@@ -230,7 +250,7 @@ pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Respo
     let deleted = blocking(api, move |engine| {
         let containers = engine.containers();
         let deletions = engine.images().remove(&name, force, |id| {
-            let using = containers.iter().filter(|container| container.image == *id);
+            let using = containers.iter().filter(|container| container.uses_image(id));
             using
                 .map(|container| User {
                     id: container.id.short().to_owned(),
@@ -320,7 +340,7 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
     let filters = Filters::parse(query, &["dangling", "label", "label!", "until"])?;
     let until = filters.until()?;
     let (deleted, freed) = blocking(api, move |engine| {
-        let used: Vec<_> = engine.containers().iter().map(|container| container.image.clone()).collect();
+        let containers = engine.containers();
         let only_dangling = filters.flag("dangling").unwrap_or(true);
         let mut deleted = Vec::new();
         let before = engine.images().usage()?;
@@ -328,7 +348,7 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
             let wanted = (!only_dangling || image.references.is_empty())
                 && filters.labels(&image.config.config.labels)
                 && until.is_none_or(|until| made(&image) < until)
-                && !used.contains(&image.id);
+                && !containers.iter().any(|container| container.uses_image(&image.id));
             if !wanted {
                 continue;
             }

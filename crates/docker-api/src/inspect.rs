@@ -235,6 +235,11 @@ pub(crate) fn mounts(engine: &Engine, record: &ContainerRecord) -> Vec<Value> {
                     value["Mode"] = json!(if mount.read_only { "ro" } else { "z" });
                     value["Propagation"] = json!("");
                 }
+                MountSource::Image(mounted) => {
+                    value["Type"] = json!("image");
+                    value["Source"] = json!(mounted.image);
+                    value["Propagation"] = json!("");
+                }
                 MountSource::Tmpfs { .. } => {
                     value["Type"] = json!("tmpfs");
                     value["Propagation"] = json!("");

@@ -134,6 +134,15 @@ pub(crate) fn summary(engine: &Engine, record: &ContainerRecord, size: bool, ver
         "NetworkSettings": { "Networks": networks },
         "Mounts": inspect::mounts(engine, record),
     });
+    let annotations = &record.spec.api["HostConfig"]["Annotations"];
+    if !annotations.is_null() {
+        value["HostConfig"]["Annotations"] = annotations.clone();
+    }
+    if version >= Version::new(1, 52)
+        && let Some(health) = &record.state.health
+    {
+        value["Health"] = json!({ "Status": health.status.as_str(), "FailingStreak": health.failing_streak });
+    }
     if size {
         let written = engine.written_size(record);
         value["SizeRw"] = json!(written);
@@ -159,6 +168,7 @@ fn command(args: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
+/// The published ports, and those that a running container only says that it has.
 fn ports(record: &ContainerRecord) -> Vec<Value> {
     let published = record.ports.iter().map(|port| {
         json!({
@@ -166,7 +176,18 @@ fn ports(record: &ContainerRecord) -> Vec<Value> {
             "PublicPort": port.host_port, "Type": port.protocol.name(),
         })
     });
-    published.collect()
+    let is_published = |name: &str| {
+        record
+            .ports
+            .iter()
+            .any(|port| same_port(&format!("{}/{}", port.container_port, port.protocol.name()), name))
+    };
+    let exposed = record.spec.exposed.iter().filter(|_| record.state.status == Status::Running);
+    let exposed = exposed.filter(|name| !is_published(name)).filter_map(|name| {
+        let (number, protocol) = name.split_once('/').unwrap_or((name, "tcp"));
+        Some(json!({ "PrivatePort": number.parse::<u16>().ok()?, "Type": protocol }))
+    });
+    published.chain(exposed).collect()
 }
 
 /// The state in words, as `docker ps` shows it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dray_engine::{Mount, MountSource, VolumeMount};
+use dray_engine::{ImageMount, Mount, MountSource, VolumeMount};
 
 use crate::error::{ApiError, Result};
 use crate::wire::request;
@@ -16,6 +16,12 @@ request! {
         bind: BindOptions = "BindOptions",
         volume: VolumeOptions = "VolumeOptions",
         tmpfs: TmpfsOptions = "TmpfsOptions",
+        image: ImageOptions = "ImageOptions",
+    }
+}
+request! {
+    pub(crate) ImageOptions {
+        subpath: String = "Subpath",
     }
 }
 request! {
@@ -91,12 +97,12 @@ pub(crate) fn parse_bind(bind: &str) -> Result<Mount> {
     Ok(mount)
 }
 
-/// A path in a volume. Where it leads is decided in the volume; here only its form counts.
-fn subpath(path: String) -> Result<String> {
+/// A path in a volume or an image. Where it leads is decided there; here only its form counts.
+fn subpath(kind: &str, path: String) -> Result<String> {
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return Err(ApiError::bad_request(
-            "invalid mount config for type \"volume\": subpath must be a relative path within the volume",
-        ));
+        return Err(ApiError::bad_request(format!(
+            "invalid mount config for type \"{kind}\": subpath must be a relative path within the {kind}",
+        )));
     }
     Ok(path)
 }
@@ -111,9 +117,18 @@ pub(crate) fn parse_mount(mount: MountRequest) -> Result<Mount> {
         "volume" => {
             let VolumeOptions { no_copy, subpath: path, labels, driver } = mount.volume;
             crate::volumes::check_driver(&driver.name)?;
-            let (subpath, options) = (subpath(path)?, driver.options);
+            let (subpath, options) = (subpath("volume", path)?, driver.options);
             MountSource::Volume(VolumeMount { name: mount.source, no_copy, subpath, labels, options })
         }
+        "image" if mount.source.is_empty() => {
+            return Err(ApiError::bad_request(
+                "invalid mount config for type \"image\": field Source must not be empty",
+            ));
+        }
+        "image" => MountSource::Image(ImageMount {
+            image: mount.source,
+            subpath: subpath("image", mount.image.subpath)?,
+        }),
         "tmpfs" => {
             let options =
                 mount.tmpfs.options.iter().map(|option| option.join("=")).collect::<Vec<_>>().join(",");
@@ -143,7 +158,7 @@ pub(crate) fn parse_mount(mount: MountRequest) -> Result<Mount> {
     Ok(Mount {
         source,
         target: mount.target,
-        read_only: mount.read_only,
+        read_only: mount.read_only || mount.kind == "image",
         only_top_read_only: mount.bind.only_top_read_only,
         propagation: mount.bind.propagation,
     })

@@ -81,9 +81,14 @@ fn pool(pool: &AddressPool) -> Value {
     Value::Object(config)
 }
 
-pub(crate) fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
+pub(crate) fn list(api: &Api, query: &Query, version: Version) -> Result<Response<Body>> {
     let filters =
         Filters::parse(query, &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"])?;
+    let containers = api.engine.containers();
+    let is_dangling = |network: &NetworkRecord| {
+        let mut endpoints = containers.iter().flat_map(|container| &container.endpoints);
+        !network.is_predefined() && !endpoints.any(|endpoint| endpoint.network == network.id)
+    };
     let listed: Vec<Value> = api
         .engine
         .networks()
@@ -95,8 +100,17 @@ pub(crate) fn list(api: &Api, query: &Query) -> Result<Response<Body>> {
                 && filters.any("scope", |wanted| scope(network) == wanted)
                 && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
                 && filters.labels(&network.labels)
+                && filters.flag("dangling").is_none_or(|dangling| dangling == is_dangling(network))
         })
-        .map(|network| document(&api.engine, network, false))
+        .map(|network| {
+            let mut listed = document(&api.engine, network, false);
+            if version >= Version::new(1, 52)
+                && let Some(fields) = listed.as_object_mut()
+            {
+                fields.remove("Containers");
+            }
+            listed
+        })
         .collect();
     body::json(StatusCode::OK, &listed)
 }

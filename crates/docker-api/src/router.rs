@@ -117,7 +117,7 @@ async fn answer(
         ("POST", ["exec", id, "resize"]) => exec::resize(api, id, query).await,
         ("GET", ["exec", id, "json"]) => exec::inspect(api, id, version),
 
-        ("GET", ["images", "json"]) => images::list(api, query).await,
+        ("GET", ["images", "json"]) => images::list(api, query, version).await,
         ("POST", ["images", "load"]) => images::load(api, request.into_body()).await,
         ("GET", ["images", "get"]) => images::save(api, &query.all("names")),
         ("POST", ["images", "create"]) => images::create(api, query, request.into_body()).await,
@@ -137,7 +137,7 @@ async fn answer(
             images::remove(api, &name.join("/"), query).await
         }
 
-        ("GET", ["networks"]) => networks::list(api, query),
+        ("GET", ["networks"]) => networks::list(api, query, version),
         ("POST", ["networks", "prune"]) => networks::prune(api, query).await,
         ("POST", ["networks", "create"]) => networks::create(api, request.into_body()).await,
         ("GET", ["networks", name]) => networks::inspect(api, name, query, version),

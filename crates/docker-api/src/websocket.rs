@@ -1,4 +1,4 @@
-//! The WebSocket form of attach (RFC 6455): what the process writes goes out as binary messages, its streams as one.
+//! The WebSocket form of attach (RFC 6455): what the process writes goes out as messages, its streams as one.
 
 use std::future::Future;
 use std::io;
@@ -9,9 +9,7 @@ use futures_util::{SinkExt, StreamExt, future};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -65,9 +63,27 @@ pub(crate) fn accept(headers: &HeaderMap) -> Result<Response<Body>> {
     Ok(response)
 }
 
+/// What messages are that carry output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Binary,
+    /// What clients before version 1.28 expect. Bytes that are no text are replaced.
+    Text,
+}
+
+impl Kind {
+    fn message(self, bytes: Bytes) -> Message {
+        match self {
+            Self::Binary => Message::Binary(bytes),
+            Self::Text => Message::Text(String::from_utf8_lossy(&bytes).as_ref().into()),
+        }
+    }
+}
+
 /// Joins a client whose handshake was accepted with what `connect` gives, in the background.
 pub(crate) fn serve(
     mut request: Request<Incoming>,
+    kind: Kind,
     keys: Option<DetachKeys>,
     connect: impl Future<Output = Option<Session>> + Send + 'static,
 ) {
@@ -75,8 +91,20 @@ pub(crate) fn serve(
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                if let Some(session) = connect.await {
-                    speak(upgraded, session, keys).await;
+                let (client, gone) = match hijack::client(upgraded) {
+                    Ok(client) => client,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch a client's connection");
+                        return;
+                    }
+                };
+                // A container may be joined long before it is started.
+                let session = tokio::select! {
+                    session = connect => session,
+                    () = gone => return,
+                };
+                if let Some(session) = session {
+                    speak(client, kind, session, keys).await;
                 }
             }
             Err(error) => tracing::debug!(%error, "a client did not go on with its upgrade"),
@@ -84,11 +112,15 @@ pub(crate) fn serve(
     });
 }
 
-async fn speak(upgraded: Upgraded, session: Session, keys: Option<DetachKeys>) {
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    kind: Kind,
+    session: Session,
+    keys: Option<DetachKeys>,
+) {
     let config = WebSocketConfig::default()
         .max_message_size(Some(LONGEST_MESSAGE))
         .max_frame_size(Some(LONGEST_MESSAGE));
-    let stream = TokioIo::new(upgraded);
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let (sink, messages) = socket.split();
     let messages = messages.filter_map(|message| {
@@ -101,7 +133,7 @@ async fn speak(upgraded: Upgraded, session: Session, keys: Option<DetachKeys>) {
         })
     });
     let sink = sink
-        .with(|bytes| future::ready(Ok(Message::Binary(bytes))))
+        .with(|bytes| future::ready(Ok(kind.message(bytes))))
         .sink_map_err(|error: tokio_tungstenite::tungstenite::Error| io::Error::other(error));
     let mut from_client = StreamReader::new(messages);
     let mut to_client = SinkWriter::new(CopyToBytes::new(sink));

@@ -126,3 +126,38 @@ fn websockets_are_refused_before_they_begin() {
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not websocket protocol"), "{answer}");
     daemon.ok(&["rm", "one"]);
 }
+
+#[test]
+fn what_cannot_answer_is_not_joined() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    daemon.ok(&[
+        "run", "-d", "--name", "still", "--expose", "80", "--expose", "53/udp", "box", "sleep", "1000",
+    ]);
+    // What a container says that it listens to is listed while it runs.
+    assert_eq!(daemon.ok(&["ps", "--format", "{{.Ports}}"]), "53/udp, 80/tcp");
+    daemon.ok(&["pause", "still"]);
+    let refused = |name: &str, words: &str| {
+        let answer = daemon.request("POST", &format!("/containers/{name}/attach?stream=1&stdout=1"), "");
+        assert!(answer.starts_with("HTTP/1.1 409") && answer.contains(words), "{answer}");
+    };
+    refused("still", "container still is paused, unpause the container before attach");
+    daemon.ok(&["unpause", "still"]);
+    daemon.ok(&["run", "-d", "--name", "again", "--restart", "always", "box", "false"]);
+    eventually("the pause between restarts", PATIENCE, || {
+        let answer = daemon.request("POST", "/containers/again/attach?stream=1&stdout=1", "");
+        answer.contains("409 Conflict").then_some(())
+    });
+    daemon.ok(&["rm", "-f", "still", "again"]);
+}
+
+#[test]
+fn old_clients_are_sent_text() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    daemon.ok(&["create", "--name", "say", "box", "echo", "words"]);
+    let mut socket = connect(&daemon, "v1.27/containers/say/attach/ws?stream=1&stdout=1").unwrap();
+    daemon.ok(&["start", "say"]);
+    assert_eq!(socket.read().unwrap(), Message::Text("words\n".into()));
+    daemon.ok(&["rm", "-f", "say"]);
+}

@@ -53,6 +53,7 @@ fn request(line: &str, fields: &str, document: &serde_json::Value) -> String {
 }
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn make_exec(daemon: &Daemon, container: &str, words: &[&str]) -> String {
     let document = json!({ "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Cmd": words });
@@ -99,6 +100,7 @@ fn cve_2025_64329_clients_that_vanish_leave_nothing() {
                 request(&attach("terminal"), UPGRADE, &empty),
                 request(&attach("waiting"), UPGRADE, &empty),
                 request(&attach("waiting"), "", &empty),
+                request("GET /containers/waiting/attach/ws?stream=1&stdin=1&stdout=1", WEBSOCKET, &empty),
                 request(&start, UPGRADE, &json!({ "Detach": false, "Tty": false })),
                 request("GET /containers/quiet/logs?follow=1&stdout=1&stderr=1", "", &empty),
                 request("GET /events", "", &empty),

@@ -43,7 +43,7 @@ fn volumes_are_made_with_the_options_of_a_mount() {
         json!([{ "Type": "volume", "Target": "/x", "VolumeOptions": { "DriverConfig": { "Name": "nope" } } }]),
         "error looking up volume plugin nope",
     );
-    refused(json!([{ "Type": "image", "Source": "box", "Target": "/x" }]), "mount type unknown");
+    refused(json!([{ "Type": "cluster", "Source": "box", "Target": "/x" }]), "mount type unknown");
     refused(
         json!([{ "Type": "bind", "Source": "/", "Target": "/x", "BindOptions": { "ReadOnlyForceRecursive": true } }]),
         "mount must be read-only",
@@ -86,4 +86,62 @@ fn what_is_mounted_below_a_path_follows_the_mount() {
         seen.starts_with("7 1700\n") && seen.contains("size=1024k") && !seen.contains("noexec"),
         "{seen}"
     );
+}
+
+#[test]
+fn images_are_mounted_read_only_and_stay_as_long() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    let context = daemon.path("context");
+    fs::create_dir_all(context.join("sub")).unwrap();
+    fs::write(context.join("sub/file"), "of the image\n").unwrap();
+    fs::write(context.join("Dockerfile"), "FROM box\nCOPY sub /data/sub\nRUN ln -s /etc /data/away\n")
+        .unwrap();
+    daemon.ok(&["build", "-q", "-t", "data", context.to_str().unwrap()]);
+    fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY sub /\n").unwrap();
+    daemon.ok(&["build", "-q", "-t", "flat", context.to_str().unwrap()]);
+    let mounts = json!([
+        { "Type": "image", "Source": "data", "Target": "/whole" },
+        { "Type": "image", "Source": "data", "Target": "/part", "ImageOptions": { "Subpath": "data/sub" } },
+        { "Type": "image", "Source": "flat", "Target": "/flat" },
+    ]);
+    let script = "cat /whole/data/sub/file /part/file /flat/file; ls /whole/bin/busybox; touch /whole/x /part/x /flat/x 2>&1";
+    let seen = run(&daemon, &mounts, script);
+    let line = "of the image\n";
+    assert!(seen.starts_with(&format!("{line}{line}{line}/whole/bin/busybox\n")), "{seen}");
+    assert_eq!(seen.matches("Read-only file system").count(), 3, "{seen}");
+
+    let mount = "type=image,source=data,target=/m,image-subpath=data";
+    daemon.ok(&["run", "-d", "--name", "user", "--mount", mount, "box", "sleep", "1000"]);
+    let told = daemon.ok(&["inspect", "-f", "{{json .Mounts}}", "user"]);
+    assert!(told.contains(r#""Type":"image""#) && told.contains(r#""Source":"data""#), "{told}");
+    daemon.refused(&["rmi", "data"], "container");
+    daemon.ok(&["rmi", "-f", "data"]);
+    daemon.ok(&["image", "prune", "-af"]);
+    // It goes on through the daemon's death, and starts again.
+    daemon.kill();
+    daemon.up();
+    assert_eq!(daemon.ok(&["exec", "user", "cat", "/m/sub/file"]), "of the image");
+    daemon.ok(&["restart", "-t", "0", "user"]);
+    assert_eq!(daemon.ok(&["exec", "user", "cat", "/m/sub/file"]), "of the image");
+    daemon.ok(&["rm", "-f", "user"]);
+    let mounted = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounted.contains(daemon.path("d").to_str().unwrap()), "{mounted}");
+
+    daemon.load_busybox();
+    daemon.ok(&["build", "-q", "-t", "flat", context.to_str().unwrap()]);
+    daemon.refused(&["create", "--mount", "type=image,source=absent,target=/m", "box"], "No such image");
+    for (subpath, words) in
+        [("../etc", "relative path within the image"), ("/etc", "relative path within the image")]
+    {
+        let mounts = json!([{ "Type": "image", "Source": "flat", "Target": "/m", "ImageOptions": { "Subpath": subpath } }]);
+        let answer =
+            daemon.post("/containers/create", &json!({ "Image": "box", "HostConfig": { "Mounts": mounts } }));
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(words), "{answer}");
+    }
+    daemon.refused(
+        &["run", "--rm", "--mount", "type=image,source=flat,target=/m,image-subpath=none", "box", "true"],
+        "cannot access path none of the image flat",
+    );
+    daemon.assert_nothing_left();
 }

@@ -84,6 +84,11 @@ fn cve_2020_13401_and_2024_32473_no_ipv6_where_the_network_has_none() {
     daemon.load_busybox();
     daemon.ok(&["network", "create", "-d", "macvlan", "--internal", "vlan"]);
     daemon.ok(&["network", "create", "own"]);
+    daemon.ok(&["run", "-d", "--name", "user", "--network", "own", "box", "sleep", "1000"]);
+    let named = |filter: &str| daemon.ok(&["network", "ls", "--filter", filter, "--format", "{{.Name}}"]);
+    assert_eq!(named("dangling=true"), "vlan");
+    assert_eq!(named("dangling=false"), "bridge\nhost\nnone\nown");
+    daemon.ok(&["rm", "-f", "user"]);
     for network in ["bridge", "own", "vlan"] {
         let script = "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6 /proc/sys/net/ipv6/conf/eth0/accept_ra; ip -6 addr show eth0";
         let said = daemon.ok(&["run", "--rm", "--network", network, "box", "sh", "-c", script]);

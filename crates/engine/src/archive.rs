@@ -205,7 +205,7 @@ impl Engine {
         let (mut mounts, mut all_pinned) = (Vec::new(), Vec::new());
         for mount in &record.spec.mounts {
             let source = match &mount.source {
-                MountSource::Tmpfs { .. } => continue,
+                MountSource::Tmpfs { .. } | MountSource::Image(_) => continue,
                 MountSource::Bind { path, .. } => PathBuf::from(path),
                 MountSource::Volume(_) => {
                     let (source, pinned) = self.volume_source(mount, &LateRoot::new(self, record, lower))?;

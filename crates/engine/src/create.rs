@@ -88,7 +88,7 @@ impl Engine {
             Ok(record) => record,
             Err(error) => {
                 let _ = fs::remove_dir_all(&directory);
-                let _ = self.inner.images.release(id.as_str());
+                let _ = self.release_images(&id);
                 return Err(error);
             }
         };
@@ -124,7 +124,6 @@ impl Engine {
         if let Some(chain) = image.chain_id() {
             self.inner.images.lease(id.as_str(), chain)?;
         }
-        failpoint("create.leased");
         let working_dir = match spec.working_dir.as_deref().filter(|dir| !dir.is_empty()) {
             Some(dir) => dir.to_owned(),
             None if defaults.working_dir.is_empty() => "/".to_owned(),
@@ -151,6 +150,7 @@ impl Engine {
             shell: defaults.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]),
             created: Timestamp::now(),
             volumes: Vec::new(),
+            images: Vec::new(),
             state: State::default(),
             endpoints: Vec::new(),
             ports: Vec::new(),
@@ -159,6 +159,8 @@ impl Engine {
             has_left_first: false,
             spec,
         };
+        self.use_images(&mut record)?;
+        failpoint("create.leased");
         let directory = self.container_dir(id);
         self.make_volumes(&mut record, defaults.volumes.keys(), &directory)?;
         failpoint("create.volumes-made");

@@ -492,6 +492,11 @@ impl Engine {
                     resolved.pinned.extend(pinned);
                     source
                 }
+                MountSource::Image(_) => {
+                    let (source, pinned) = self.image_source(record, mount)?;
+                    resolved.pinned.extend(pinned);
+                    source
+                }
             };
             resolved.sources.push((mount.target.clone(), source));
         }
@@ -554,6 +559,7 @@ impl Engine {
         if record.spec.shareable_ipc {
             self.end_shared_memory(&record.id);
         }
+        self.end_image_mounts(&record);
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
         container.update(|record| {
             record.endpoints.clear();

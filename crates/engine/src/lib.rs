@@ -21,6 +21,7 @@ mod failpoint;
 mod files;
 mod health;
 mod id;
+mod image_mounts;
 mod late_root;
 mod launch;
 mod layers;
@@ -74,8 +75,8 @@ pub use sandbox::{SandboxRecord, SandboxSpec};
 pub use shim_client::AttachOptions;
 pub use signal::parse_signal;
 pub use spec::{
-    BlockLimits, ContainerSpec, DeviceLimit, DeviceSpec, DnsOptions, EndpointSpec, LogForward, LogPolicy,
-    Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, Resources, RestartPolicy,
-    SeccompMode, Security, SyslogFormat, TerminalSize, Ulimit, VolumeMount,
+    BlockLimits, ContainerSpec, DeviceLimit, DeviceSpec, DnsOptions, EndpointSpec, ImageMount, LogForward,
+    LogPolicy, Mount, MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, Resources,
+    RestartPolicy, SeccompMode, Security, SyslogFormat, TerminalSize, Ulimit, VolumeMount,
 };
 pub use volumes::VolumeRecord;

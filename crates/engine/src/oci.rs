@@ -342,7 +342,7 @@ fn mounts(record: &ContainerRecord, resolved: &Resolved, default: Vec<Mount>) ->
                 let all: Vec<&str> = all.iter().map(String::as_str).collect();
                 mount(&wanted.target, "tmpfs", Path::new("tmpfs"), &all)
             }
-            MountSource::Bind { .. } | MountSource::Volume(_) => {
+            MountSource::Bind { .. } | MountSource::Volume(_) | MountSource::Image(_) => {
                 let source = resolved
                     .sources
                     .iter()

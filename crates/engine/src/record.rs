@@ -49,6 +49,9 @@ pub struct ContainerRecord {
     pub created: Timestamp,
     /// The mounts, with volumes by name.
     pub volumes: Vec<VolumeUse>,
+    /// The images that are mounted.
+    #[serde(default)]
+    pub images: Vec<ImageUse>,
     /// The state.
     pub state: State,
     /// Its places in networks while it runs.
@@ -62,6 +65,25 @@ pub struct ContainerRecord {
     /// Whether it has left the network that it was made for.
     #[serde(default)]
     pub has_left_first: bool,
+}
+
+impl ContainerRecord {
+    /// Whether it was made of this image or mounts it.
+    #[must_use]
+    pub fn uses_image(&self, image: &Digest) -> bool {
+        self.image == *image || self.images.iter().any(|used| used.image == *image)
+    }
+}
+
+/// An image that a container mounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageUse {
+    /// Where it is mounted.
+    pub target: String,
+    /// The image's id.
+    pub image: Digest,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
 }
 
 /// A volume that a container uses.

@@ -99,7 +99,7 @@ impl Engine {
             tokio::task::spawn_blocking(move || engine.inner.discarded.delete_all());
         });
         let _ = fs::remove_dir_all(self.shim_dir(&record.id));
-        self.inner.images.release(record.id.as_str())?;
+        self.release_images(&record.id)?;
         failpoint("remove.released");
         {
             let mut containers = self.inner.containers.write();

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 
 use crate::container::ContainerHandle;
 use crate::error::IoContext;
+use crate::image_mounts::lease_owner;
 use crate::name_service::Listener;
 use crate::record::{self, ContainerRecord, Status};
 use crate::spec::RestartPolicy;
-use crate::{Engine, Id, Result, shim_client};
+use crate::{Engine, Result, shim_client};
 
 const SIGKILL: i32 = 9;
 /// How often the removal of a directory is tried that its shim may write to, and the pause in between.
@@ -71,7 +72,7 @@ impl Engine {
         }
         // Leases of containers that a crash kept from being, or took.
         for owner in self.inner.images.lease_owners() {
-            if let Ok(id) = owner.parse::<Id>()
+            if let Some(id) = lease_owner(&owner)
                 && !self.inner.containers.read().by_id.contains_key(&id)
             {
                 self.inner.images.release(&owner)?;
@@ -198,6 +199,7 @@ impl Engine {
         }
         for record in self.containers().iter().filter(|record| record.state.process.is_none()) {
             self.end_shared_memory(&record.id);
+            self.end_image_mounts(record);
             // What was just ended leaves its group empty in a moment; this waits for it.
             if let Ok(group) = self.group_of(record)
                 && group.exists()

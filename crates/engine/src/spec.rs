@@ -143,6 +143,15 @@ pub struct VolumeMount {
     pub options: BTreeMap<String, String>,
 }
 
+/// An image that is mounted, read-only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Its name or id.
+    pub image: String,
+    /// A path in the image that is mounted instead of all of it; empty means all.
+    pub subpath: String,
+}
+
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -159,6 +168,8 @@ pub enum MountSource {
     },
     /// A volume.
     Volume(VolumeMount),
+    /// An image's files.
+    Image(ImageMount),
     /// A file system in memory.
     Tmpfs {
         /// Size in bytes.

@@ -241,18 +241,22 @@ fn unmount(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A path in a volume. It is resolved there, whatever others that use the volume exchange meanwhile (CVE-2021-25741),
-/// and named by its descriptor.
+/// A path in a directory. It is resolved there, whatever others that use it exchange meanwhile (CVE-2021-25741), and named
+/// by its descriptor.
+pub(crate) fn part(root: &Root, subpath: &str) -> Option<(PathBuf, OwnedFd)> {
+    let found = root.open_at(subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), found.as_raw_fd());
+    Some((path.into(), found))
+}
+
 fn inside(volume: &VolumeRecord, subpath: &str) -> Result<(PathBuf, OwnedFd)> {
     let root = Root::open(&volume.mountpoint).trying("open a volume")?;
-    let found = root.open_at(subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|_| {
+    part(&root, subpath).ok_or_else(|| {
+        let name = &volume.name;
         Error::invalid(format!(
-            "cannot access path {subpath} of the volume {}: no such file or directory",
-            volume.name
+            "cannot access path {subpath} of the volume {name}: no such file or directory"
         ))
-    })?;
-    let path = format!("/proc/{}/fd/{}", std::process::id(), found.as_raw_fd());
-    Ok((path.into(), found))
+    })
 }
 
 /// Fills an empty volume with what the image has at the mount point, with its owner and mode.
