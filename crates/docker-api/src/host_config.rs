@@ -132,11 +132,10 @@ fn refuse_what_is_not_here(wire: &Wire) -> Result<()> {
 
 /// The AppArmor profile that is asked for.
 fn apparmor(options: &[String]) -> Option<String> {
-    let asked = options.iter().find_map(|option| {
+    options.iter().find_map(|option| {
         let (name, value) = option.split_once(['=', ':'])?;
         (name == "apparmor").then(|| value.to_owned())
-    });
-    asked.filter(|profile| profile != "unconfined")
+    })
 }
 
 /// Options that every driver of a kind takes, whether or not they change anything here: output is never held back, so

@@ -51,7 +51,7 @@ fn document(engine: &Engine, record: &ContainerRecord, version: Version) -> Valu
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": record.spec.security.apparmor_profile().unwrap_or_default(),
         "ExecIDs": if execs.is_empty() { Value::Null } else { json!(execs) },
         "HostConfig": host_config(record),
         "GraphDriver": {

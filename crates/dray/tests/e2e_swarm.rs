@@ -140,3 +140,25 @@ fn a_swarm_whose_state_cannot_be_written_is_as_before() {
     fs::remove_dir(&staged).unwrap();
     daemon.ok(&["swarm", "leave", "--force"]);
 }
+
+#[test]
+fn swap_of_a_service_comes_on_top_of_its_memory() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    daemon.ok(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
+    let service = serde_json::json!({
+        "Name": "web",
+        "TaskTemplate": {
+            "ContainerSpec": { "Image": "box", "Command": ["sleep", "1000"] },
+            "Resources": { "Limits": { "MemoryBytes": 64 << 20 }, "SwapBytes": 32 << 20, "MemorySwappiness": 7 },
+        },
+    });
+    let made = daemon.post("/services/create", &service);
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    eventually("the container", PATIENCE, || (!containers(&daemon, "web").is_empty()).then_some(()));
+    let limits = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.MemorySwappiness}}";
+    let told = daemon.ok(&["inspect", "-f", limits, &containers(&daemon, "web")[0]]);
+    assert_eq!(told, format!("{} {} 7", 64 << 20, 96 << 20));
+    daemon.ok(&["service", "rm", "web"]);
+    daemon.ok(&["swarm", "leave", "--force"]);
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dray_runtime::{defaults, seccomp, security};
+use dray_runtime::{defaults, seccomp};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids,
@@ -210,8 +210,7 @@ pub(crate) fn process(
         .set_no_new_privileges(Some(spec.security.no_new_privileges))
         .set_capabilities(Some(capability_sets(capabilities, user.uid == 0)))
         .set_rlimits(Some(rlimits(&spec.ulimits)?));
-    // A profile means nothing where the kernel has no AppArmor.
-    process.set_apparmor_profile(spec.security.apparmor.clone().filter(|_| security::has_apparmor()));
+    process.set_apparmor_profile(spec.security.apparmor_profile());
     if let Some(adjust) = spec.oom_score_adj {
         process.set_oom_score_adj(Some(adjust));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use dray_runtime::security;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -341,8 +342,27 @@ pub struct Security {
     pub devices: Vec<DeviceSpec>,
     /// More rules of the devices control group, `c 1:3 rwm`.
     pub device_rules: Vec<String>,
-    /// The AppArmor profile, where the host has AppArmor; none means no confinement.
+    /// The AppArmor profile, where the host has AppArmor, `unconfined` being none; not given, the default one where the
+    /// host has it.
     pub apparmor: Option<String>,
+}
+
+/// The profile that Docker and distributions give containers.
+const DEFAULT_APPARMOR_PROFILE: &str = "docker-default";
+
+impl Security {
+    /// The AppArmor profile that confines the container on this host.
+    #[must_use]
+    pub fn apparmor_profile(&self) -> Option<String> {
+        match self.apparmor.as_deref() {
+            Some("unconfined") => None,
+            // A profile means nothing where the kernel has no AppArmor.
+            Some(profile) => security::has_apparmor().then(|| profile.to_owned()),
+            None if self.privileged => None,
+            None => security::has_apparmor_profile(DEFAULT_APPARMOR_PROFILE)
+                .then(|| DEFAULT_APPARMOR_PROFILE.to_owned()),
+        }
+    }
 }
 
 /// The system call filter.

@@ -120,6 +120,18 @@ impl Swarm {
                 host.insert(to.to_owned(), value.clone());
             }
         }
+        // Docker counts memory and swap together; a service names the swap alone.
+        if let (Some(memory), Some(swap)) =
+            (limits["MemoryBytes"].as_i64().filter(|n| *n > 0), template["Resources"]["SwapBytes"].as_i64())
+        {
+            host.insert(
+                "MemorySwap".to_owned(),
+                json!(if swap < 0 { swap } else { memory.saturating_add(swap) }),
+            );
+        }
+        if let Some(swappiness) = template["Resources"]["MemorySwappiness"].as_i64().filter(|n| *n >= 0) {
+            host.insert("MemorySwappiness".to_owned(), json!(swappiness));
+        }
         if let Some(memory) = template["Resources"]["Reservations"]["MemoryBytes"].as_i64().filter(|n| *n > 0)
         {
             host.insert("MemoryReservation".to_owned(), json!(memory));
