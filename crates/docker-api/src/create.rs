@@ -187,10 +187,15 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         return Err(ApiError::bad_request("no image specified"));
     }
     let resources = resources::created(raw.get("HostConfig").unwrap_or(&Value::Null))?;
-    volumes::check_driver(&host.volume_driver)?;
     let mut mounts = Vec::new();
     for bind in &host.binds {
         mounts.push(parse_bind(bind)?);
+    }
+    // It makes the volumes that are named here; those of `Mounts` name their own.
+    if !request.volumes.is_empty()
+        || mounts.iter().any(|mount| matches!(mount.source, MountSource::Volume(_)))
+    {
+        volumes::check_driver(&host.volume_driver)?;
     }
     for mount in host.mounts {
         mounts.push(parse_mount(mount)?);

@@ -53,6 +53,10 @@ fn volumes_are_made_with_the_options_of_a_mount() {
         "upper",
     );
     daemon.refused(&["create", "--volume-driver", "nope", "-v", "a:/a", "box"], "plugin \"nope\" not found");
+    daemon.refused(&["create", "--volume-driver", "nope", "-v", "/a", "box"], "plugin \"nope\" not found");
+    let unused = daemon.ok(&["create", "--volume-driver", "nope", "-v", "/etc:/a", "box"]);
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{.HostConfig.VolumeDriver}}", &unused]), "nope");
+    daemon.ok(&["rm", &unused]);
     daemon.ok(&["volume", "rm", "small"]);
 }
 
