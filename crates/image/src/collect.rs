@@ -148,11 +148,16 @@ impl ImageStore {
         let mut chains = BTreeSet::new();
         for (id, record) in images {
             blobs.insert(id);
+            blobs.extend(record.manifest);
             for layer in record.layers {
                 blobs.extend(layer.blob);
                 chains.insert(layer.chain_id);
             }
         }
+        let held = self.holds.all();
+        blobs.extend(held.iter().cloned());
+        chains.extend(held);
+        blobs.extend(self.linked_blobs()?);
         // A lease names the top of a chain; the layers below it are found through their records.
         for top in leases {
             let mut next = Some(top);
