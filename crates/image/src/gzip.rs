@@ -31,7 +31,9 @@ fn compress(block: &[u8], flush: FlushCompress) -> io::Result<Vec<u8>> {
         let before = output.len();
         compress.compress_vec(&block[consumed..], &mut output, flush).map_err(io::Error::other)?;
         // All is out once there was room left for more.
-        if compress.total_in() == block.len() as u64 && (output.len() < output.capacity() || output.len() == before) {
+        if compress.total_in() == block.len() as u64
+            && (output.len() < output.capacity() || output.len() == before)
+        {
             return Ok(output);
         }
         output.reserve(block.len() / 2 + 1024);

@@ -118,8 +118,7 @@ impl Unpacking {
         let (to_hash, hashed) = pipe();
         let hash = spawn("hash", move || hash_all(hashed))?;
         let (input, packed) = pipe();
-        let inflate =
-            spawn("inflate", move || inflate_all(compression, packed, &to_hash, &to_unpack))?;
+        let inflate = spawn("inflate", move || inflate_all(compression, packed, &to_hash, &to_unpack))?;
         let (input, inflate, hash) = (Some(input), Some(inflate), Some(hash));
         Ok(Self { staged, input, inflate, hash, unpack: Some(unpack) })
     }
@@ -156,10 +155,7 @@ impl Drop for Unpacking {
     }
 }
 
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>> {
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).io("start a thread to", name)
 }
 

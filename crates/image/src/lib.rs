@@ -39,5 +39,5 @@ pub use reference::Reference;
 pub use registered::{PackedLayer, Packing};
 pub use repository::{BlobDigest, ManifestLink, Repository};
 pub use store::{Image, ImageStore, Layer, NewImage};
-pub use upload::Upload;
 pub use unpack::{decompressed_head, extract_archive};
+pub use upload::Upload;

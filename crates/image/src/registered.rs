@@ -48,7 +48,13 @@ impl ImageStore {
             self.register(config, layers)?
         };
         self.set_manifest(&image.id, manifest)?;
-        Ok(Image { manifest: Some(manifest.clone()), ..image })
+        Ok(image)
+    }
+
+    /// The manifest, a blob of the store, under which a registry gave or took the image last.
+    #[must_use]
+    pub fn manifest_of(&self, id: &Digest) -> Option<Digest> {
+        self.state.read().images.get(id)?.manifest.clone()
     }
 
     /// Notes the manifest, a blob of the store, under which a registry gave or took the image last.
@@ -99,8 +105,9 @@ impl ImageStore {
     pub fn packed_layer(&self, layer: &Layer, hold: &mut Hold) -> Result<PackedLayer> {
         self.hold_more(hold, [layer.chain_id.clone()]);
         // It may have been compressed since the image was looked up.
-        let layer =
-            self.layer(&layer.chain_id)?.ok_or_else(|| Error::NotFound { name: layer.chain_id.to_string() })?;
+        let layer = self
+            .layer(&layer.chain_id)?
+            .ok_or_else(|| Error::NotFound { name: layer.chain_id.to_string() })?;
         if let Some(blob) = &layer.blob {
             self.hold_more(hold, [blob.clone()]);
             if self.has_blob(blob) {

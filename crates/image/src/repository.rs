@@ -40,7 +40,11 @@ impl BlobDigest {
     pub fn parse(text: &str) -> Result<Self> {
         let Some(hex) = text.strip_prefix("sha512:") else { return Ok(Self::Sha256(text.parse()?)) };
         let valid = hex.len() == 128 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if valid { Ok(Self::Sha512(hex.to_owned())) } else { Err(Error::InvalidDigest { digest: text.to_owned() }) }
+        if valid {
+            Ok(Self::Sha512(hex.to_owned()))
+        } else {
+            Err(Error::InvalidDigest { digest: text.to_owned() })
+        }
     }
 
     /// Whether it is the digest of these bytes.
@@ -328,7 +332,8 @@ impl ImageStore {
     /// [`Error::InvalidReference`] when it is no repository's name.
     pub fn repository(&self, name: &str) -> Result<Repository<'_>> {
         if !valid_repository(name) {
-            let why = "a repository's parts are lower-case letters and digits, joined by '.', '_', '__' or '-'";
+            let why =
+                "a repository's parts are lower-case letters and digits, joined by '.', '_', '__' or '-'";
             return Err(Error::InvalidReference { reference: name.to_owned(), why });
         }
         Ok(Repository { store: self, path: self.repositories_root().join(name) })
@@ -347,7 +352,9 @@ impl ImageStore {
                 found.push(name.clone());
             }
             let parts = children.iter().filter(|child| !child.starts_with('_'));
-            open.extend(parts.map(|part| if name.is_empty() { part.clone() } else { format!("{name}/{part}") }));
+            open.extend(
+                parts.map(|part| if name.is_empty() { part.clone() } else { format!("{name}/{part}") }),
+            );
         }
         found.sort_unstable();
         Ok(found)

@@ -78,8 +78,6 @@ pub struct Image {
     pub references: Vec<Reference>,
     /// When it came into this store, RFC 3339.
     pub added: String,
-    /// The manifest, a blob of the store, under which a registry gave or took it last.
-    pub manifest: Option<Digest>,
 }
 
 impl Image {
@@ -222,7 +220,7 @@ impl ImageStore {
         let bytes = self.content.read(id)?;
         let config = serde_json::from_slice(&bytes)
             .map_err(|source| Error::Record { path: self.content.path(id), source })?;
-        Ok(Some(Image { id: id.clone(), config, layers: record.layers, references, added: record.added, manifest: record.manifest }))
+        Ok(Some(Image { id: id.clone(), config, layers: record.layers, references, added: record.added }))
     }
 
     /// The configuration exactly as its digest covers it.

@@ -56,7 +56,11 @@ pub(crate) fn parse(header: &str) -> Vec<Challenge> {
         match scheme {
             "basic" => found.push(Challenge::Basic),
             "bearer" if !get("realm").is_empty() => {
-                found.push(Challenge::Bearer { realm: get("realm"), service: get("service"), scope: get("scope") });
+                found.push(Challenge::Bearer {
+                    realm: get("realm"),
+                    service: get("service"),
+                    scope: get("scope"),
+                });
             }
             _ => {}
         }
@@ -73,7 +77,9 @@ pub(crate) fn parse(header: &str) -> Vec<Challenge> {
             rest = characters.as_str().trim_start();
         } else if let Some(text) = after_spaces.strip_prefix('=') {
             count += 1;
-            let Some((value, after)) = value(text.trim_start()).filter(|_| count <= PARAMETER_LIMIT) else { break };
+            let Some((value, after)) = value(text.trim_start()).filter(|_| count <= PARAMETER_LIMIT) else {
+                break;
+            };
             parameters.push((word.to_ascii_lowercase(), value));
             rest = after.trim_start();
         } else {
@@ -97,7 +103,10 @@ mod tests {
     #[test]
     fn reads_what_registries_send() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
-        assert_eq!(parse(hub), [bearer("https://auth.docker.io/token", "registry.docker.io", "repository:a/b:pull,push")]);
+        assert_eq!(
+            parse(hub),
+            [bearer("https://auth.docker.io/token", "registry.docker.io", "repository:a/b:pull,push")]
+        );
         assert_eq!(parse("Basic realm=\"x, y\""), [Challenge::Basic]);
         assert_eq!(parse("basic"), [Challenge::Basic]);
         let two = r#"Negotiate, Bearer realm="a\"b", Basic realm=x"#;

@@ -148,7 +148,10 @@ impl Client {
     /// [`Error::Unauthorized`] when it does not take them.
     pub async fn login(&self, address: &str, credentials: Credentials) -> Result<Login> {
         let registry = registry_of(address);
-        let wrong = || Error::Setting { setting: "serveraddress".to_owned(), why: format!("{address:?} is no registry") };
+        let wrong = || Error::Setting {
+            setting: "serveraddress".to_owned(),
+            why: format!("{address:?} is no registry"),
+        };
         // The name must be one that a reference could have.
         let reference = Reference::parse(&format!("{registry}/login")).map_err(|_| wrong())?;
         let mut last = Error::Cancelled;
@@ -166,7 +169,11 @@ impl Client {
     ///
     /// # Errors
     /// When the registry has no such thing or cannot be asked.
-    pub async fn inspect(&self, reference: &Reference, credentials: Option<&Credentials>) -> Result<Inspected> {
+    pub async fn inspect(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Inspected> {
         let session = self.session(reference, "pull", credentials).await?;
         let fetched = session.manifest(reference).await?;
         let mut platforms = Vec::new();
@@ -207,14 +214,23 @@ impl Session {
         let none = http::HeaderMap::new();
         let patience = self.shared.patience();
         let http = self.shared.http(&self.endpoint)?;
-        let response = crate::exchange::send(&http, &Method::GET, &url, &none, &Payload::Nothing, patience).await?;
+        let response =
+            crate::exchange::send(&http, &Method::GET, &url, &none, &Payload::Nothing, patience).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             // Anybody may come in.
-            return if response.status().is_success() { Ok(Login::default()) } else { Err(self.failure(response).await) };
+            return if response.status().is_success() {
+                Ok(Login::default())
+            } else {
+                Err(self.failure(response).await)
+            };
         }
         let identity_token = self.authorize(&response.headers().clone(), true).await?;
         let response = self.request(Method::GET, &url, &[], Payload::Nothing).await?;
-        if response.status().is_success() { Ok(Login { identity_token }) } else { Err(self.failure(response).await) }
+        if response.status().is_success() {
+            Ok(Login { identity_token })
+        } else {
+            Err(self.failure(response).await)
+        }
     }
 
     /// The manifest or index of a reference. What was asked for by digest has that digest.
@@ -230,7 +246,8 @@ impl Session {
     /// The digest that the registry says a tag has, without the manifest.
     pub(crate) async fn head_digest(&self, tag: &str) -> Result<Option<Digest>> {
         let url = self.url(&format!("manifests/{tag}"));
-        let response = self.request(Method::HEAD, &url, &[(ACCEPT, ACCEPTED.to_owned())], Payload::Nothing).await?;
+        let response =
+            self.request(Method::HEAD, &url, &[(ACCEPT, ACCEPTED.to_owned())], Payload::Nothing).await?;
         if response.status() != StatusCode::OK {
             return Ok(None);
         }
@@ -246,14 +263,16 @@ impl Session {
         said: &[Option<&str>],
     ) -> Result<Fetched> {
         let url = self.url(&format!("manifests/{what}"));
-        let response = self.request(Method::GET, &url, &[(ACCEPT, ACCEPTED.to_owned())], Payload::Nothing).await?;
+        let response =
+            self.request(Method::GET, &url, &[(ACCEPT, ACCEPTED.to_owned())], Payload::Nothing).await?;
         if response.status() != StatusCode::OK {
             return Err(self.failure(response).await);
         }
         let header = |name: &str| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
         };
-        let content_type = header(CONTENT_TYPE.as_str()).map(|text| essence(&text).to_owned()).unwrap_or_default();
+        let content_type =
+            header(CONTENT_TYPE.as_str()).map(|text| essence(&text).to_owned()).unwrap_or_default();
         let promised = header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let bytes = read_all(response.into_body(), &url, MANIFEST_LIMIT, self.shared.patience()).await?;
         let digest = Digest::of(&bytes);
@@ -271,7 +290,8 @@ impl Session {
         let document = Document::parse(&bytes, &types)?;
         // Some servers give everything as plain JSON.
         let known = crate::media::is_index(&content_type).is_some();
-        let media_type = if known { content_type } else { crate::media::own_type(&bytes).unwrap_or(content_type) };
+        let media_type =
+            if known { content_type } else { crate::media::own_type(&bytes).unwrap_or(content_type) };
         Ok(Fetched { bytes, digest, media_type, document })
     }
 

@@ -59,7 +59,12 @@ pub(crate) fn host_roots() -> RootCertStore {
     roots
 }
 
-fn tls_config(hosts: &Hosts, roots: &Arc<RootCertStore>, authority: &str, trust: Trust) -> Result<ClientConfig> {
+fn tls_config(
+    hosts: &Hosts,
+    roots: &Arc<RootCertStore>,
+    authority: &str,
+    trust: Trust,
+) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let directory = hosts.certificate_directory(authority);
     let setting = |why: String| Error::Setting { setting: format!("certificates of {authority}"), why };
@@ -82,7 +87,8 @@ fn tls_config(hosts: &Hosts, roots: &Arc<RootCertStore>, authority: &str, trust:
         return Ok(builder.with_no_client_auth());
     };
     let key = certificate.with_extension("key");
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| setting(format!("{}: {error}", key.display())))?;
+    let private =
+        PrivateKeyDer::from_pem_file(&key).map_err(|error| setting(format!("{}: {error}", key.display())))?;
     builder
         .with_client_auth_cert(certificates(&certificate)?, private)
         .map_err(|error| setting(format!("{}: {error}", certificate.display())))
@@ -90,7 +96,8 @@ fn tls_config(hosts: &Hosts, roots: &Arc<RootCertStore>, authority: &str, trust:
 
 /// The files of a directory whose names end so, in order.
 fn files(directory: Option<&Path>, extension: &str) -> Vec<std::path::PathBuf> {
-    let entries = directory.and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten().flatten();
+    let entries =
+        directory.and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten().flatten();
     let mut found: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|found| found == extension))
@@ -200,7 +207,11 @@ impl Connection for Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),

@@ -46,7 +46,8 @@ impl Credentials {
     /// # Errors
     /// [`Error::Setting`] when it is no such thing.
     pub fn of_header(header: &str) -> Result<Option<Self>> {
-        let invalid = |why: &str| Error::Setting { setting: "X-Registry-Auth".to_owned(), why: why.to_owned() };
+        let invalid =
+            |why: &str| Error::Setting { setting: "X-Registry-Auth".to_owned(), why: why.to_owned() };
         if header.len() > HEADER_LIMIT {
             return Err(invalid("it is too long"));
         }

@@ -93,7 +93,8 @@ async fn ask(session: &Session, descriptor: &Descriptor, from: u64) -> Result<Re
     let range: Vec<Header> = if from > 0 { vec![(RANGE, format!("bytes={from}-"))] } else { Vec::new() };
     let url = session.url(&format!("blobs/{}", descriptor.digest));
     let mut response = session.request(Method::GET, &url, &range, Payload::Nothing).await?;
-    let elsewhere = descriptor.urls.iter().filter(|url| url.starts_with("https://") || url.starts_with("http://"));
+    let elsewhere =
+        descriptor.urls.iter().filter(|url| url.starts_with("https://") || url.starts_with("http://"));
     for url in elsewhere.take(4) {
         if response.status() != StatusCode::NOT_FOUND {
             break;
@@ -118,7 +119,13 @@ fn surplus(response: &Response<Incoming>, from: u64) -> Option<u64> {
     }
 }
 
-async fn fetch(session: &Session, descriptor: &Descriptor, from: u64, sink: &Sink, events: &Events) -> Result<()> {
+async fn fetch(
+    session: &Session,
+    descriptor: &Descriptor,
+    from: u64,
+    sink: &Sink,
+    events: &Events,
+) -> Result<()> {
     let id = descriptor.digest.short();
     let size = descriptor.size;
     let mut at = from;
@@ -138,7 +145,12 @@ async fn fetch(session: &Session, descriptor: &Descriptor, from: u64, sink: &Sin
             return Err(error);
         }
         let pause = pause(failed);
-        tracing::debug!(layer = id, at, error = error.chain(), "a layer is fetched on from where it broke off");
+        tracing::debug!(
+            layer = id,
+            at,
+            error = error.chain(),
+            "a layer is fetched on from where it broke off"
+        );
         events.layer(id, Step::Retrying(pause.as_secs().max(1))).await;
         tokio::time::sleep(pause).await;
     }

@@ -133,7 +133,8 @@ impl Error {
         match self {
             Self::Connect { .. } | Self::Interrupted { .. } => true,
             Self::Refused { status, .. } => {
-                status.is_server_error() || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+                status.is_server_error()
+                    || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
             _ => false,
         }
@@ -141,6 +142,9 @@ impl Error {
 
     /// Whether another place may have what this one does not.
     pub(crate) fn elsewhere(&self) -> bool {
-        !matches!(self, Self::Store(_) | Self::Cancelled | Self::NoPlatform { .. } | Self::OtherPlatform { .. })
+        !matches!(
+            self,
+            Self::Store(_) | Self::Cancelled | Self::NoPlatform { .. } | Self::OtherPlatform { .. }
+        )
     }
 }

@@ -52,20 +52,21 @@ impl Payload {
             Self::File { file, from, length, sent } => {
                 let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
                 tokio::task::spawn_blocking(move || read_file(&file, from, length, &sender));
-                let frames = futures_util::stream::unfold((receiver, sent), |(mut receiver, sent)| async move {
-                    let piece = receiver.recv().await?;
-                    if let Ok(bytes) = &piece {
-                        sent(bytes.len() as u64);
-                    }
-                    Some((piece.map(Frame::data), (receiver, sent)))
-                });
+                let frames =
+                    futures_util::stream::unfold((receiver, sent), |(mut receiver, sent)| async move {
+                        let piece = receiver.recv().await?;
+                        if let Ok(bytes) = &piece {
+                            sent(bytes.len() as u64);
+                        }
+                        Some((piece.map(Frame::data), (receiver, sent)))
+                    });
                 StreamBody::new(frames).boxed_unsync()
             }
         }
     }
 }
 
-fn read_file(file: &File, from: u64, length: u64, sender: &mpsc::Sender<io::Result<Bytes>>) {
+pub(crate) fn read_file(file: &File, from: u64, length: u64, sender: &mpsc::Sender<io::Result<Bytes>>) {
     let end = from + length;
     let mut at = from;
     while at < end {
@@ -104,7 +105,9 @@ pub(crate) async fn send(
     } else {
         match tokio::time::timeout(patience, sending).await {
             Ok(answered) => answered,
-            Err(_) => return Err(Error::Interrupted { url: url.to_owned(), why: "no answer came".to_owned() }),
+            Err(_) => {
+                return Err(Error::Interrupted { url: url.to_owned(), why: "no answer came".to_owned() });
+            }
         }
     };
     answered.map_err(|error| {
@@ -153,7 +156,12 @@ pub(crate) async fn next_piece(body: &mut Incoming, url: &str, patience: Duratio
 }
 
 /// A whole body of not more than `limit` bytes.
-pub(crate) async fn read_all(mut body: Incoming, url: &str, limit: usize, patience: Duration) -> Result<Bytes> {
+pub(crate) async fn read_all(
+    mut body: Incoming,
+    url: &str,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes> {
     let mut all = BytesMut::new();
     while let Some(piece) = next_piece(&mut body, url, patience).await? {
         if all.len() + piece.len() > limit {

@@ -86,7 +86,12 @@ impl Hosts {
             hosts.insecure.push(match text.parse::<IpNet>() {
                 Ok(network) => Insecure::Network(network),
                 Err(_) if is_authority(text) => Insecure::Host(text.to_ascii_lowercase()),
-                Err(_) => return Err(setting("insecure registry", format!("{text:?} is no HOST[:PORT] and no network"))),
+                Err(_) => {
+                    return Err(setting(
+                        "insecure registry",
+                        format!("{text:?} is no HOST[:PORT] and no network"),
+                    ));
+                }
             });
         }
         for text in mirrors {
@@ -129,8 +134,12 @@ impl Hosts {
             found.extend(self.mirrors.iter().cloned());
         }
         let authority = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { registry };
-        let endpoint =
-            |trust| Endpoint { authority: authority.to_owned(), prefix: String::new(), trust, is_mirror: false };
+        let endpoint = |trust| Endpoint {
+            authority: authority.to_owned(),
+            prefix: String::new(),
+            trust,
+            is_mirror: false,
+        };
         // Who chose a directory of certificates wants them checked.
         let own_certificates = self.certificate_directory(authority).is_some();
         match (self.is_insecure(registry), own_certificates) {
@@ -184,7 +193,10 @@ mod tests {
         let mirrors = ["http://m.example:5000/hub/".to_owned()];
         let insecure = ["old.example:80".to_owned(), "10.0.0.0/8".to_owned()];
         let hosts = Hosts::new(&mirrors, &insecure).unwrap().with_certificates(Vec::new());
-        assert_eq!(asked(&hosts, "docker.io"), ["http://m.example:5000/hub/v2/", "https://registry-1.docker.io/v2/"]);
+        assert_eq!(
+            asked(&hosts, "docker.io"),
+            ["http://m.example:5000/hub/v2/", "https://registry-1.docker.io/v2/"]
+        );
         assert_eq!(asked(&hosts, "quay.example"), ["https://quay.example/v2/"]);
         for registry in ["localhost:5000", "127.0.0.1:1", "[::1]:5", "old.example:80", "10.1.2.3:5000"] {
             let both = [format!("https://{registry}/v2/"), format!("http://{registry}/v2/")];

@@ -73,7 +73,11 @@ impl Platform {
     /// This machine's.
     #[must_use]
     pub fn host() -> Self {
-        Self { architecture: ImageConfig::host_architecture().to_owned(), os: "linux".to_owned(), variant: None }
+        Self {
+            architecture: ImageConfig::host_architecture().to_owned(),
+            os: "linux".to_owned(),
+            variant: None,
+        }
     }
 
     /// Parses `os/architecture[/variant]`, or either of the first two alone.
@@ -82,9 +86,14 @@ impl Platform {
     /// [`Error::Setting`] when it is nothing of the kind.
     pub fn parse(text: &str) -> Result<Self> {
         let host = Self::host();
-        let known = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        let known = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+        };
         let parts: Vec<&str> = text.split('/').collect();
-        let invalid = || Error::Setting { setting: "platform".to_owned(), why: format!("{text:?} is not OS/ARCHITECTURE[/VARIANT]") };
+        let invalid = || Error::Setting {
+            setting: "platform".to_owned(),
+            why: format!("{text:?} is not OS/ARCHITECTURE[/VARIANT]"),
+        };
         if parts.len() > 3 || !parts.iter().all(|part| known(part)) {
             return Err(invalid());
         }
@@ -117,9 +126,17 @@ fn normal(architecture: &str, variant: Option<&str>) -> (String, Option<String>)
         ("amd64", Some(variant)) if variant == "v1" => ("amd64", None),
         ("aarch64", variant) => ("arm64", variant),
         ("i386" | "i686", variant) => ("386", variant),
-        (other, variant) => return (other.to_owned(), variant.filter(|variant| !(other == "arm64" && matches!(variant.as_str(), "8" | "v8")))),
+        (other, variant) => {
+            return (
+                other.to_owned(),
+                variant.filter(|variant| !(other == "arm64" && matches!(variant.as_str(), "8" | "v8"))),
+            );
+        }
     };
-    (architecture.to_owned(), variant.filter(|variant| !(architecture == "arm64" && matches!(variant.as_str(), "8" | "v8"))))
+    (
+        architecture.to_owned(),
+        variant.filter(|variant| !(architecture == "arm64" && matches!(variant.as_str(), "8" | "v8"))),
+    )
 }
 
 impl fmt::Display for Platform {
@@ -177,8 +194,13 @@ impl Document {
     pub(crate) fn parse(bytes: &[u8], said: &[Option<&str>]) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         let of_schema_1 = |media_type: &str| media_type.starts_with(DOCKER_SCHEMA_1);
-        if raw.schema_version == Some(1) || raw.fs_layers.is_some() || said.iter().flatten().any(|said| of_schema_1(said)) {
-            return Err(invalid("it is of Docker's schema 1, which is not supported: push the image again with a newer client"));
+        if raw.schema_version == Some(1)
+            || raw.fs_layers.is_some()
+            || said.iter().flatten().any(|said| of_schema_1(said))
+        {
+            return Err(invalid(
+                "it is of Docker's schema 1, which is not supported: push the image again with a newer client",
+            ));
         }
         if raw.schema_version != Some(2) {
             return Err(invalid("its schemaVersion is not 2"));
@@ -233,7 +255,10 @@ mod tests {
         assert!(matches!(parse(&manifest, Some(DOCKER_MANIFEST)), Ok(Document::Manifest(_))));
         assert!(parse(&index, Some(OCI_MANIFEST)).is_err());
         assert!(parse(&manifest, Some(DOCKER_LIST)).is_err());
-        let lying = manifest.replace("\"schemaVersion\":2", "\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\"");
+        let lying = manifest.replace(
+            "\"schemaVersion\":2",
+            "\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\"",
+        );
         assert!(parse(&lying, Some(OCI_MANIFEST)).is_err());
         assert!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, None).is_err());
     }
@@ -242,7 +267,11 @@ mod tests {
     fn platforms_have_one_name() {
         let arm = Platform::parse("linux/arm64/v8").unwrap();
         assert_eq!(arm.to_string(), "linux/arm64");
-        assert!(arm.suits(&Platform { architecture: "aarch64".into(), os: "linux".into(), variant: Some("v8".into()) }));
+        assert!(arm.suits(&Platform {
+            architecture: "aarch64".into(),
+            os: "linux".into(),
+            variant: Some("v8".into())
+        }));
         assert!(!arm.suits(&Platform::parse("linux/amd64").unwrap()));
         assert!(!Platform::parse("linux/arm/v7").unwrap().suits(&Platform::parse("linux/arm/v6").unwrap()));
         for text in ["", "/", "a/b/c/d", "linux/", "li nux"] {

@@ -84,7 +84,9 @@ impl Client {
     /// What the store has under this name already, if the registry says that this is what it would give.
     async fn present(&self, session: &Session, request: &PullRequest) -> Result<Option<Pulled>> {
         let reference = &request.reference;
-        let (Some(tag), None, None) = (reference.tag(), reference.digest(), &request.platform) else { return Ok(None) };
+        let (Some(tag), None, None) = (reference.tag(), reference.digest(), &request.platform) else {
+            return Ok(None);
+        };
         let Some(id) = self.store().named(reference) else { return Ok(None) };
         let Some(digest) = session.head_digest(tag).await? else { return Ok(None) };
         if self.store().named(&reference.at_digest(digest.clone())).as_ref() != Some(&id) {
@@ -105,11 +107,13 @@ impl Client {
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         let (fetched, manifest) = choose(session, &top, &platform).await?;
         let config = session.small_blob(&manifest.config).await?;
-        let parsed: ImageConfig = serde_json::from_slice(&config)
-            .map_err(|error| Error::Manifest { why: format!("its configuration is none of an image: {error}") })?;
+        let parsed: ImageConfig = serde_json::from_slice(&config).map_err(|error| Error::Manifest {
+            why: format!("its configuration is none of an image: {error}"),
+        })?;
         if let Some(wanted) = &request.platform {
-            let own: Platform = serde_json::from_slice(&config)
-                .map_err(|error| Error::Manifest { why: format!("its configuration names no platform: {error}") })?;
+            let own: Platform = serde_json::from_slice(&config).map_err(|error| Error::Manifest {
+                why: format!("its configuration names no platform: {error}"),
+            })?;
             if !wanted.suits(&own) {
                 let (reference, platform) = (reference.familiar(), wanted.to_string());
                 return Err(Error::OtherPlatform { reference, platform });
@@ -162,7 +166,9 @@ impl Client {
         }
         let turns = Semaphore::new(LAYERS_AT_ONCE);
         let mut running = FuturesUnordered::new();
-        for (index, ((layer, chain), descriptor)) in wanted.iter().zip(chains).zip(&manifest.layers).enumerate() {
+        for (index, ((layer, chain), descriptor)) in
+            wanted.iter().zip(chains).zip(&manifest.layers).enumerate()
+        {
             let turns = &turns;
             running.push(async move {
                 let fetched = self.fetch_layer(session, descriptor, layer, chain, turns, events).await;
@@ -198,7 +204,8 @@ impl Client {
         if self.store().has_blob(&wanted.blob) {
             // It came with another image, above other layers.
             events.layer(id, Step::Extracting(wanted.size, wanted.size)).await;
-            let layer = blocking(move || store.unpack_layer(new.parent.as_ref(), &new.blob, &new.diff_id)).await?;
+            let layer =
+                blocking(move || store.unpack_layer(new.parent.as_ref(), &new.blob, &new.diff_id)).await?;
             events.layer(id, Step::Pulled).await;
             return Ok(layer);
         }
@@ -233,7 +240,8 @@ async fn choose(session: &Session, top: &Fetched, platform: &Platform) -> Result
             };
             descriptors.iter().find(is_open)
         };
-        let chosen = chosen.or_else(nested).ok_or_else(|| Error::NoPlatform { platform: platform.to_string() })?;
+        let chosen =
+            chosen.or_else(nested).ok_or_else(|| Error::NoPlatform { platform: platform.to_string() })?;
         let said = [Some(chosen.media_type.as_str())];
         current = session.manifest_by(chosen.digest.as_str(), Some(&chosen.digest), &said).await?;
     }

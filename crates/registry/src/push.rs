@@ -16,8 +16,8 @@ use crate::client::Client;
 use crate::events::{Events, Step};
 use crate::exchange::Payload;
 use crate::media::{
-    CONFIG_LIMIT, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Document, MANIFEST_LIMIT, OCI_CONFIG, OCI_LAYER,
-    OCI_LAYER_ZSTD, OCI_MANIFEST, own_type,
+    CONFIG_LIMIT, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Document, MANIFEST_LIMIT, OCI_CONFIG,
+    OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST, own_type,
 };
 use crate::pull::blocking;
 use crate::session::Session;
@@ -77,7 +77,7 @@ impl Client {
             let image = store.resolve(id.as_str())?;
             let mut kept: Vec<Digest> = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
             kept.extend(image.layers.iter().filter_map(|layer| layer.blob.clone()));
-            kept.extend(image.manifest.iter().cloned().chain([image.id.clone()]));
+            kept.extend(store.manifest_of(&image.id).into_iter().chain([image.id.clone()]));
             let hold = store.hold(kept);
             Ok((image, hold))
         })
@@ -105,7 +105,8 @@ impl Client {
         session.push_blob(&ready.config, config, &[], Arc::new(|_| ())).await?;
         let pushed = self.push_manifest(&session, reference, &ready).await?;
         let store = Arc::clone(self.store());
-        let (name, digest, id) = (reference.at_digest(pushed.digest.clone()), pushed.digest.clone(), image.id);
+        let (name, digest, id) =
+            (reference.at_digest(pushed.digest.clone()), pushed.digest.clone(), image.id);
         blocking(move || {
             let manifest = store.put_blob(&ready.manifest)?;
             debug_assert_eq!(manifest, digest);
@@ -212,7 +213,7 @@ async fn blob(client: &Client, digest: &Digest) -> Result<(Arc<std::fs::File>, u
 
 /// The manifest under which a registry had the image before, when all of it is still here.
 fn kept_manifest(store: &dray_image::ImageStore, image: &Image) -> Option<Ready> {
-    let bytes = store.document_blob(image.manifest.as_ref()?, MANIFEST_LIMIT as u64).ok()?;
+    let bytes = store.document_blob(&store.manifest_of(&image.id)?, MANIFEST_LIMIT as u64).ok()?;
     let Document::Manifest(manifest) = Document::parse(&bytes, &[]).ok()? else { return None };
     let layers: Vec<Digest> = manifest.layers.into_iter().map(|layer| layer.digest).collect();
     let whole = manifest.config.digest == image.id && layers.iter().all(|layer| store.has_blob(layer));

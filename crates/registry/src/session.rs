@@ -69,7 +69,11 @@ impl Session {
         credentials: Option<Credentials>,
     ) -> Result<Self> {
         let http = shared.http(&endpoint)?;
-        let scopes = if repository.is_empty() { Vec::new() } else { vec![format!("repository:{repository}:{actions}")] };
+        let scopes = if repository.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!("repository:{repository}:{actions}")]
+        };
         let session = Self {
             shared: shared.clone(),
             endpoint,
@@ -79,7 +83,9 @@ impl Session {
             scopes: Mutex::new(scopes),
             authorization: Mutex::new(None),
         };
-        if let Some(token) = session.credentials.as_ref().map(|known| &known.registry_token).filter(|token| !token.is_empty()) {
+        if let Some(token) =
+            session.credentials.as_ref().map(|known| &known.registry_token).filter(|token| !token.is_empty())
+        {
             *session.authorization.lock() = Some(format!("Bearer {token}"));
         }
         Ok(session)
@@ -88,8 +94,15 @@ impl Session {
     /// Asks whether this is a registry, and has it tell how it wants to know who asks.
     pub(crate) async fn ping(&self) -> Result<()> {
         let url = self.endpoint.url("/v2/");
-        let response =
-            send(&self.http, &Method::GET, &url, &HeaderMap::new(), &Payload::Nothing, self.shared.patience()).await?;
+        let response = send(
+            &self.http,
+            &Method::GET,
+            &url,
+            &HeaderMap::new(),
+            &Payload::Nothing,
+            self.shared.patience(),
+        )
+        .await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             // Without a scope of its own nothing is asked for yet.
             if !self.scopes.lock().is_empty() {
@@ -138,7 +151,8 @@ impl Session {
                 }
             }
             let wanted = Wanted { realm, service, scopes: &scopes, offline };
-            let token = token::fetch(&self.shared, &self.endpoint, self.credentials.as_ref(), &wanted).await?;
+            let token =
+                token::fetch(&self.shared, &self.endpoint, self.credentials.as_ref(), &wanted).await?;
             *self.authorization.lock() = Some(token.header());
             return Ok(token.refresh_token);
         }
@@ -166,8 +180,9 @@ impl Session {
             let error = match self.authorized(&method, url, headers, &payload).await {
                 Ok(response) => {
                     let status = response.status();
-                    let later = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-                        || safe && status.is_server_error();
+                    let later =
+                        matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+                            || safe && status.is_server_error();
                     failed += 1;
                     if !later || failed >= ATTEMPTS {
                         return Ok(response);
@@ -225,7 +240,8 @@ impl Session {
         authorization: Option<&str>,
     ) -> Result<Response<Incoming>> {
         let mut url = url.to_owned();
-        let wrong = |why: &str| Error::Protocol { registry: self.endpoint.authority.clone(), why: why.to_owned() };
+        let wrong =
+            |why: &str| Error::Protocol { registry: self.endpoint.authority.clone(), why: why.to_owned() };
         for _ in 0..REDIRECTS {
             let mut map = HeaderMap::new();
             for (name, value) in headers {
@@ -250,7 +266,8 @@ impl Session {
 
     /// A client for an address of somebody else. What came with TLS does not go on without.
     fn stranger(&self, url: &str) -> Result<HttpClient> {
-        let wrong = |why: &str| Error::Protocol { registry: self.endpoint.authority.clone(), why: why.to_owned() };
+        let wrong =
+            |why: &str| Error::Protocol { registry: self.endpoint.authority.clone(), why: why.to_owned() };
         let (scheme, authority) = origin(url).ok_or_else(|| wrong("a redirect leads nowhere"))?;
         let trust = match scheme {
             "https" if self.shared.hosts().is_insecure(authority) => Trust::Unverified,
@@ -259,7 +276,8 @@ impl Session {
             "http" => return Err(wrong("it redirects from https to http")),
             _ => return Err(wrong("a redirect leads nowhere")),
         };
-        let place = Endpoint { authority: authority.to_owned(), prefix: String::new(), trust, is_mirror: false };
+        let place =
+            Endpoint { authority: authority.to_owned(), prefix: String::new(), trust, is_mirror: false };
         self.shared.http(&place)
     }
 
@@ -271,11 +289,13 @@ impl Session {
 
 /// Whether who has the scope `known` has `asked` too: the same name, and all its actions.
 fn covers(known: &str, asked: &str) -> bool {
-    let (Some((name, actions)), Some((asked_name, asked_actions))) = (known.rsplit_once(':'), asked.rsplit_once(':'))
+    let (Some((name, actions)), Some((asked_name, asked_actions))) =
+        (known.rsplit_once(':'), asked.rsplit_once(':'))
     else {
         return known == asked;
     };
-    name == asked_name && asked_actions.split(',').all(|action| actions.split(',').any(|known| known == action))
+    name == asked_name
+        && asked_actions.split(',').all(|action| actions.split(',').any(|known| known == action))
 }
 
 #[cfg(test)]

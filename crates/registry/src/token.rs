@@ -105,7 +105,8 @@ pub(crate) async fn fetch(
         let body = form(&pairs);
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        let response = send(&http, &Method::POST, realm, &headers, &Payload::Bytes(body.into()), patience).await?;
+        let response =
+            send(&http, &Method::POST, realm, &headers, &Payload::Bytes(body.into()), patience).await?;
         if !response.status().is_success() {
             return Err(failure(response, authority, patience).await);
         }

@@ -82,16 +82,18 @@ impl Session {
     }
 
     /// Sends all of a file, and answers where the upload is to be finished.
-    async fn send_pieces(&self, mut place: String, file: &Arc<File>, size: u64, sent: &Sent) -> Result<String> {
+    async fn send_pieces(
+        &self,
+        mut place: String,
+        file: &Arc<File>,
+        size: u64,
+        sent: &Sent,
+    ) -> Result<String> {
         let mut from = 0;
         let mut failed = 0;
         loop {
-            let payload = Payload::File {
-                file: Arc::clone(file),
-                from,
-                length: size - from,
-                sent: Arc::clone(sent),
-            };
+            let payload =
+                Payload::File { file: Arc::clone(file), from, length: size - from, sent: Arc::clone(sent) };
             let mut headers: Vec<Header> = vec![(CONTENT_TYPE, "application/octet-stream".to_owned())];
             if from > 0 {
                 headers.push((CONTENT_RANGE, format!("{from}-{}", size - 1)));
@@ -100,12 +102,15 @@ impl Session {
                 Ok(response) if response.status() == StatusCode::ACCEPTED => {
                     return self.place(response.headers(), &place);
                 }
-                Ok(response) if response.status().is_success() => return self.place(response.headers(), &place),
+                Ok(response) if response.status().is_success() => {
+                    return self.place(response.headers(), &place);
+                }
                 Ok(response) => self.failure(response).await,
                 Err(error) => error,
             };
             let before = from;
-            let resumable = error.may_pass() || matches!(&error, Error::Refused { status, .. } if *status == StatusCode::RANGE_NOT_SATISFIABLE);
+            let resumable = error.may_pass()
+                || matches!(&error, Error::Refused { status, .. } if *status == StatusCode::RANGE_NOT_SATISFIABLE);
             if !resumable || failed + 1 >= ATTEMPTS {
                 return Err(error);
             }
@@ -130,7 +135,11 @@ impl Session {
     }
 
     async fn finish(&self, place: &str, digest: &Digest, payload: Payload) -> Result<()> {
-        let url = format!("{place}{}digest={}", if place.contains('?') { '&' } else { '?' }, encode(digest.as_str()));
+        let url = format!(
+            "{place}{}digest={}",
+            if place.contains('?') { '&' } else { '?' },
+            encode(digest.as_str())
+        );
         let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned())];
         let response = self.request(Method::PUT, &url, &headers, payload).await?;
         if !matches!(response.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK) {
