@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use dray_engine::{Engine, EngineConfig};
 use dray_image::Digest;
-use dray_registry::Hosts;
 use dray_registry::server::Registry;
+use dray_registry::{Client, Hosts};
 use dray_runtime::Process;
 use rustix::fs::FlockOperation;
 use tokio::net::{TcpListener, UnixListener};
@@ -197,8 +197,10 @@ async fn live(
 ) -> Result<bool, Error> {
     let Listeners { tcp, address, docker, socket, registry } = listeners;
     let instance = engine.config().instance.clone();
-    let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance)
-        .map_err(|source| Error::Swarm { source })?;
+    let registries = Client::new(Arc::clone(engine.images()), hosts.clone());
+    let docker_api =
+        dray_docker_api::Api::new(engine.clone(), registries.clone(), env!("CARGO_PKG_VERSION"), instance)
+            .map_err(|source| Error::Swarm { source })?;
     let registry = match registry {
         None => None,
         Some(listener) => {

@@ -187,10 +187,13 @@ impl ImageStore {
         }
         if !name.starts_with("sha256:") {
             let reference = Reference::parse(name);
-            if let Ok(reference) = &reference
-                && let Some(id) = state.references.get(reference)
-            {
-                return Ok(id.clone());
+            if let Ok(reference) = &reference {
+                // What has a digest is that, whatever tag stands before it.
+                let by_digest = reference.digest().map(|digest| reference.at_digest(digest.clone()));
+                let names = [Some(reference), by_digest.as_ref()];
+                if let Some(id) = names.into_iter().flatten().find_map(|name| state.references.get(name)) {
+                    return Ok(id.clone());
+                }
             }
             if !is_hex {
                 reference?;

@@ -165,6 +165,31 @@ impl Client {
         Err(last)
     }
 
+    /// The tags of a repository.
+    ///
+    /// # Errors
+    /// When the registry has no such repository or cannot be asked.
+    pub async fn tags(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Tags {
+            tags: Option<Vec<String>>,
+        }
+        let session = self.session(reference, "pull", credentials).await?;
+        let url = session.url("tags/list");
+        let response = session.request(Method::GET, &url, &[], Payload::Nothing).await?;
+        if response.status() != StatusCode::OK {
+            return Err(session.failure(response).await);
+        }
+        let bytes = read_all(response.into_body(), &url, MANIFEST_LIMIT, self.patience()).await?;
+        let tags: Tags = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Protocol { registry: url, why: error.to_string() })?;
+        Ok(tags.tags.unwrap_or_default())
+    }
+
     /// Asks a registry what a reference leads to, without taking anything in.
     ///
     /// # Errors

@@ -101,6 +101,26 @@ impl Hosts {
         Ok(hosts)
     }
 
+    /// The URLs of the mirrors.
+    #[must_use]
+    pub fn mirrors(&self) -> Vec<String> {
+        self.mirrors.iter().map(|mirror| mirror.url("/")).collect()
+    }
+
+    /// The registries and the networks that need not prove who they are, loopback's among them.
+    #[must_use]
+    pub fn insecure(&self) -> (Vec<String>, Vec<String>) {
+        let hosts = self.insecure.iter().filter_map(|known| match known {
+            Insecure::Host(host) => Some(host.clone()),
+            Insecure::Network(_) => None,
+        });
+        let networks = self.insecure.iter().filter_map(|known| match known {
+            Insecure::Network(network) => Some(network.to_string()),
+            Insecure::Host(_) => None,
+        });
+        (hosts.collect(), ["::1/128", "127.0.0.0/8"].map(str::to_owned).into_iter().chain(networks).collect())
+    }
+
     /// Looks for certificates of registries in these directories, and nowhere else.
     #[must_use]
     pub fn with_certificates(mut self, directories: Vec<PathBuf>) -> Self {

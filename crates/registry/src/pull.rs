@@ -55,11 +55,6 @@ impl Client {
 
     async fn pull_from_any(&self, request: &PullRequest, events: &Events) -> Result<Pulled> {
         let reference = &request.reference;
-        let what = reference.tag().map_or_else(
-            || reference.digest().map(ToString::to_string).unwrap_or_default(),
-            ToOwned::to_owned,
-        );
-        events.tell(Event::Pulling { what, repository: repository_of(reference) }).await;
         let mut last = Error::Cancelled;
         for endpoint in self.hosts().endpoints(reference.registry(), true) {
             let is_mirror = endpoint.is_mirror;
@@ -99,13 +94,20 @@ impl Client {
 
     async fn pull_over(&self, session: &Session, request: &PullRequest, events: &Events) -> Result<Pulled> {
         let reference = &request.reference;
+        let what = reference.tag().map_or_else(
+            || reference.digest().map(ToString::to_string).unwrap_or_default(),
+            ToOwned::to_owned,
+        );
+        let pulling = Event::Pulling { what, repository: repository_of(reference) };
         if let Some(pulled) = self.present(session, request).await? {
+            events.tell(pulling).await;
             events.tell(Event::Digest(pulled.digest.clone())).await;
             return Ok(pulled);
         }
         let top = session.manifest(reference).await?;
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         let (fetched, manifest) = choose(session, &top, &platform).await?;
+        events.tell(pulling).await;
         let config = session.small_blob(&manifest.config).await?;
         let parsed: ImageConfig = serde_json::from_slice(&config).map_err(|error| Error::Manifest {
             why: format!("its configuration is none of an image: {error}"),

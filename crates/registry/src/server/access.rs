@@ -36,7 +36,7 @@ pub struct TokenAuthority {
 pub(crate) enum Access {
     Open,
     Basic { passwords: Arc<Passwords>, anonymous_pull: bool },
-    Token(Tokens),
+    Token(Box<Tokens>),
 }
 
 /// What a request may do.
@@ -118,10 +118,10 @@ impl Access {
             }
             (None, None) => Ok(Self::Open),
             (Some(passwords), None) if options.tokens => {
-                Ok(Self::Token(Tokens::own(passwords, anonymous_pull)))
+                Ok(Self::Token(Box::new(Tokens::own(passwords, anonymous_pull))))
             }
             (Some(passwords), None) => Ok(Self::Basic { passwords, anonymous_pull }),
-            (None, Some(authority)) => Ok(Self::Token(Tokens::of(authority)?)),
+            (None, Some(authority)) => Ok(Self::Token(Box::new(Tokens::of(authority)?))),
         }
     }
 
