@@ -10,23 +10,27 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 18] = [
+const LAYERS: [(&str, May); 19] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
     ("dray-oci", May::Know(&["dray-runtime"])),
     ("dray-image", May::Know(&[])),
+    ("dray-registry", May::Know(&["dray-image"])),
     ("dray-network", May::Know(&[])),
     ("dray-machinery", May::Know(&[])),
     ("dray-store", May::Know(&["dray-machinery"])),
     ("dray-engine", May::Know(&["dray-runtime", "dray-image", "dray-network"])),
-    ("dray-build", May::Know(&["dray-engine", "dray-image"])),
+    ("dray-build", May::Know(&["dray-engine", "dray-image", "dray-registry"])),
     ("dray-swarm", May::Know(&["dray-engine"])),
-    ("dray-docker-api", May::Know(&["dray-engine", "dray-image", "dray-build", "dray-swarm"])),
+    (
+        "dray-docker-api",
+        May::Know(&["dray-engine", "dray-image", "dray-registry", "dray-build", "dray-swarm"]),
+    ),
     ("dray-apiserver", May::Know(&["dray-store", "dray-machinery"])),
     ("dray-proxy", May::Know(&["dray-network"])),
     ("dray-scheduler", May::Know(&[])),
     ("dray-controllers", May::Know(&[])),
-    ("dray-node", May::Know(&["dray-engine", "dray-image"])),
+    ("dray-node", May::Know(&["dray-engine", "dray-image", "dray-registry"])),
     ("dray-cli", May::Know(&[])),
     ("dray", May::KnowAll),
 ];

@@ -1,10 +1,8 @@
-//! What is answered for parts of the API that this daemon does not have: managed plugins, registries.
+//! What is answered for parts of the API that this daemon does not have: managed plugins, the search of Docker Hub.
 
 use http::StatusCode;
 
 use crate::error::ApiError;
-
-const NO_REGISTRY: &str = "registries are not supported: images come from build, load and import";
 
 /// Managed plugins: none is there, and none can be had.
 pub(crate) fn plugins(method: &str, rest: &[&str]) -> ApiError {
@@ -18,14 +16,12 @@ pub(crate) fn plugins(method: &str, rest: &[&str]) -> ApiError {
     ApiError::not_found(format!("plugin \"{}\" not found", name.join("/")))
 }
 
-/// Credentials, which only a registry could check.
-pub(crate) fn login() -> ApiError {
-    ApiError::internal("login to registries is not supported: images come from build, load and import")
-}
-
-/// What only a registry could answer.
-pub(crate) fn registry() -> ApiError {
-    ApiError::internal(NO_REGISTRY)
+/// The search, which is no part of what registries speak.
+pub(crate) fn search() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "search is not supported: registries have no search; look on the web page of yours",
+    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dray_build::Pattern;
 use dray_engine::{ContainerRecord, Engine};
 use dray_image::{Deletion, Digest, Image, Reference, User};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use crate::commit;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
+use crate::transfer;
 use crate::version::Version;
 
 /// Runs work of the image store where it may block.
@@ -42,13 +43,22 @@ fn names(image: &Image) -> Vec<String> {
     image.references.iter().filter(|reference| reference.tag().is_some()).map(Reference::familiar).collect()
 }
 
+/// The names by which registries know an image.
+fn digests(image: &Image) -> Vec<String> {
+    image.references.iter().filter(|reference| reference.tag().is_none()).map(Reference::familiar).collect()
+}
+
+fn is_dangling(image: &Image) -> bool {
+    image.references.iter().all(|reference| reference.tag().is_none())
+}
+
 /// An image as lists show it.
 pub(crate) fn summary(image: &Image, containers: &[Arc<ContainerRecord>], version: Version) -> Value {
     let mut document = json!({
         "Id": image.id.as_str(),
         "ParentId": "",
         "RepoTags": names(image),
-        "RepoDigests": [],
+        "RepoDigests": digests(image),
         "Created": seconds(image.config.created.as_deref()),
         "Size": image.size(),
         "SharedSize": -1,
@@ -92,7 +102,7 @@ pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<R
         };
         let suits = |image: &Image| {
             filters.labels(&image.config.config.labels)
-                && filters.flag("dangling").is_none_or(|dangling| dangling == image.references.is_empty())
+                && filters.flag("dangling").is_none_or(|dangling| dangling == is_dangling(image))
                 && (patterns.is_empty() || image.references.iter().any(named_as))
                 && before.is_none_or(|time| made(image) < time)
                 && since.is_none_or(|time| made(image) > time)
@@ -122,7 +132,7 @@ pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<R
         Ok(json!({
             "Id": image.id.as_str(),
             "RepoTags": names(&image),
-            "RepoDigests": [],
+            "RepoDigests": digests(&image),
             "Parent": image.config.other.get("parent").and_then(Value::as_str).unwrap_or_default(),
             "Comment": comment,
             "Created": image.config.created,
@@ -315,25 +325,12 @@ pub(crate) fn save(api: &Api, names: &[&str]) -> Result<Response<Body>> {
     Ok(body::written_by("application/x-tar", move |writer| images.save(&names, writer)))
 }
 
-/// `docker import`, and `docker pull`: images do not come from registries, and the answer says so.
-pub(crate) async fn create(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
-    let Some(name) = query.non_empty("fromImage") else {
-        return commit::import(api, query, incoming).await;
-    };
-    let name = match query.non_empty("tag") {
-        Some(tag) if tag.starts_with("sha256:") => format!("{name}@{tag}"),
-        Some(tag) => format!("{name}:{tag}"),
-        None => name.to_owned(),
-    };
-    let reference = Reference::parse(&name)?;
-    if api.engine.images().resolve(&name).is_ok() {
-        let line = json!({ "status": format!("Status: Image is up to date for {}", reference.familiar()) });
-        return Ok(body::text(StatusCode::OK, format!("{line}\n")));
+/// `docker import`, and `docker pull`.
+pub(crate) async fn create(api: &Api, query: &Query, request: Request<Incoming>) -> Result<Response<Body>> {
+    match query.non_empty("fromImage") {
+        Some(name) => transfer::pull(api, name, query, request).await,
+        None => commit::import(api, query, request.into_body()).await,
     }
-    Err(ApiError::not_found(format!(
-        "pull access denied for {}, repository does not exist or may require 'docker login': pulling from registries is not supported, use `docker load`",
-        reference.familiar_name()
-    )))
 }
 
 pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
@@ -345,7 +342,7 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
         let mut deleted = Vec::new();
         let before = engine.images().usage()?;
         for image in engine.images().list()? {
-            let wanted = (!only_dangling || image.references.is_empty())
+            let wanted = (!only_dangling || is_dangling(&image))
                 && filters.labels(&image.config.config.labels)
                 && until.is_none_or(|until| made(&image) < until)
                 && !containers.iter().any(|container| container.uses_image(&image.id));

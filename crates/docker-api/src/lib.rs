@@ -35,6 +35,7 @@ mod server;
 mod swarm;
 mod system;
 mod top;
+mod transfer;
 mod version;
 mod volumes;
 mod websocket;

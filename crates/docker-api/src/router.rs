@@ -12,7 +12,7 @@ use crate::query::{Query, decode};
 use crate::version::Version;
 use crate::{
     API_VERSION, Api, absent, archive, build, commit, containers, create, disk_usage, events, exec, images,
-    inspect, list, logs, metrics, networks, observe, swarm, system, top, volumes,
+    inspect, list, logs, metrics, networks, observe, swarm, system, top, transfer, volumes,
 };
 
 /// Answers one request.
@@ -72,7 +72,7 @@ async fn answer(
         ("GET", ["info"]) => system::info(api).await,
         ("GET", ["events"]) => events::stream(api, query, version, request.headers()),
         ("GET", ["system", "df"]) => disk_usage::disk_usage(api, query, version).await,
-        ("POST", ["auth"]) => body::refuse(request.into_body(), absent::login()).await,
+        ("POST", ["auth"]) => transfer::login(api, request.into_body()).await,
 
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
         ("POST", ["build"]) => build::build(api, query, request.into_body()).await,
@@ -120,14 +120,10 @@ async fn answer(
         ("GET", ["images", "json"]) => images::list(api, query, version).await,
         ("POST", ["images", "load"]) => images::load(api, request.into_body()).await,
         ("GET", ["images", "get"]) => images::save(api, &query.all("names")),
-        ("POST", ["images", "create"]) => images::create(api, query, request.into_body()).await,
+        ("POST", ["images", "create"]) => images::create(api, query, request).await,
         ("POST", ["images", "prune"]) => images::prune(api, query).await,
-        ("GET", ["images", "search"]) => Err(absent::registry()),
-        ("POST", ["images", name @ .., "push"]) => {
-            let found = api.engine.images().resolve(&name.join("/"));
-            let error = found.map_or_else(ApiError::from, |_| absent::registry());
-            body::refuse(request.into_body(), error).await
-        }
+        ("GET", ["images", "search"]) => Err(absent::search()),
+        ("POST", ["images", name @ .., "push"]) => transfer::push(api, &name.join("/"), query, request).await,
         // Names of images hold slashes.
         ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/"), version).await,
         ("GET", ["images", name @ .., "history"]) => images::history(api, &name.join("/")).await,
@@ -160,7 +156,9 @@ async fn answer(
         (method, rest @ ["swarm" | "services" | "nodes" | "tasks" | "secrets" | "configs", ..]) => {
             swarm::handle(api, method, rest, query, request).await
         }
-        ("GET", ["distribution", .., "json"]) => Err(absent::registry()),
+        ("GET", ["distribution", name @ .., "json"]) => {
+            transfer::inspect(api, &name.join("/"), request.headers()).await
+        }
         ("GET", ["metrics"]) => Ok(metrics::metrics(api)),
         _ if request.method() == Method::OPTIONS => Ok(body::empty(StatusCode::OK)),
         _ => body::refuse(request.into_body(), ApiError::not_found("page not found")).await,

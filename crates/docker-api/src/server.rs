@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dray_build::Builder;
 use dray_engine::Engine;
+use dray_registry::Client;
 use dray_swarm::Swarm;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,6 +24,7 @@ pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
     pub(crate) swarm: Swarm,
+    pub(crate) registries: Client,
     pub(crate) about: Arc<About>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -35,17 +37,22 @@ pub(crate) struct About {
 }
 
 impl Api {
-    /// The API over an engine, a builder on it, and the swarm that it is in, if any. `id` tells this daemon from others and
+    /// The API over an engine, a builder on it, the swarm that it is in, if any, and a client for registries. `id` tells this daemon from others and
     /// stays the same.
     ///
     /// # Errors
     /// When the swarm's state is damaged.
-    pub fn new(engine: Engine, version: &'static str, id: String) -> dray_swarm::Result<Self> {
+    pub fn new(
+        engine: Engine,
+        registries: Client,
+        version: &'static str,
+        id: String,
+    ) -> dray_swarm::Result<Self> {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let builder = Builder::new(engine.clone());
         let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
         let about = Arc::new(About { version, name, id });
-        Ok(Self { engine, builder, swarm, about, metrics: Arc::default() })
+        Ok(Self { engine, builder, swarm, registries, about, metrics: Arc::default() })
     }
 }
 

@@ -93,8 +93,8 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "OSVersion": "",
             "OSType": "linux",
             "Architecture": std::env::consts::ARCH,
-            "IndexServerAddress": "",
-            "RegistryConfig": { "IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": [] },
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": registry_config(api),
             "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
             "MemTotal": memory.totalram * u64::from(memory.mem_unit),
             "DockerRootDir": api.engine.config().data_dir,
@@ -121,6 +121,20 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
             "Warnings": [],
         }),
     )
+}
+
+/// What is configured about registries.
+fn registry_config(api: &Api) -> Value {
+    let hosts = api.registries.hosts();
+    let mirrors = hosts.mirrors();
+    let index = |name: &str, secure, official| {
+        let mirrors = if official { mirrors.clone() } else { Vec::new() };
+        (name.to_owned(), json!({ "Name": name, "Mirrors": mirrors, "Secure": secure, "Official": official }))
+    };
+    let (insecure, networks) = hosts.insecure();
+    let others = insecure.iter().map(|name| index(name, false, false));
+    let indexes: serde_json::Map<String, Value> = others.chain([index("docker.io", true, true)]).collect();
+    json!({ "IndexConfigs": indexes, "InsecureRegistryCIDRs": networks, "Mirrors": mirrors })
 }
 
 /// What keeps containers apart beyond what is always there, in Docker's words.

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Up(UpOptions),
     /// Stop the daemon; containers go on, unless --all is given.
     Down(DownOptions),
+    /// Run a registry (OCI distribution) over an image store of its own, in the foreground.
+    Registry(RegistryOptions),
     /// Say what the host offers and what it lacks.
     Doctor,
     /// Run containers from OCI bundles, with the command line of runc.
@@ -78,6 +80,71 @@ pub(crate) struct UpOptions {
     /// Cut the subnets of new networks from these addresses, base=SUBNET,size=BITS; can be given more than once.
     #[arg(long = "default-address-pool", value_name = "POOL")]
     pub(crate) default_address_pools: Vec<DefaultPool>,
+    /// Pull images of docker.io from this URL first; can be given more than once.
+    #[arg(long = "registry-mirror", value_name = "URL")]
+    pub(crate) registry_mirrors: Vec<String>,
+    /// Take any certificate, and none, from this registry or network; can be given more than once.
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) insecure_registries: Vec<String>,
+    /// Give out and take in images as a registry at this address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) registry: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) registry_access: RegistryAccess,
+}
+
+/// Whom a registry serves, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RegistryAccess {
+    /// The registry's users, a file as `htpasswd -B` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) htpasswd: Option<PathBuf>,
+    /// Give the registry's users bearer tokens in place of basic authentication.
+    #[arg(long, requires = "htpasswd")]
+    pub(crate) tokens: bool,
+    /// Let anybody pull from the registry.
+    #[arg(long, requires = "htpasswd")]
+    pub(crate) anonymous_pull: bool,
+    /// Take the tokens of another authority, which gives them at this URL.
+    #[arg(long, value_name = "URL", requires_all = ["token_service", "token_issuer", "token_key"], conflicts_with = "htpasswd")]
+    pub(crate) token_realm: Option<String>,
+    /// By which name that authority knows the registry.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) token_service: Option<String>,
+    /// By which name that authority signs.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) token_issuer: Option<String>,
+    /// The public key of that authority, a PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_key: Option<PathBuf>,
+    /// The registry's certificate with those between it and its authority, a PEM file.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of that certificate, a PEM file.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// Options of `dray registry`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RegistryOptions {
+    /// Where it listens.
+    #[arg(long, default_value = "127.0.0.1:5000", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Where its images are kept.
+    #[arg(long, default_value = "/var/lib/dray-registry", value_parser = absolute, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Give out what the registry at this URL has, keep it, and take nothing from clients.
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
+    /// Take any certificate, and none, from the mirrored registry if it is this one.
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) insecure_registries: Vec<String>,
+    /// Do not serve: remove what no manifest is made of, and tell how much that was.
+    #[arg(long)]
+    pub(crate) collect_garbage: bool,
+    #[command(flatten)]
+    pub(crate) access: RegistryAccess,
 }
 
 impl UpOptions {

@@ -108,7 +108,7 @@ impl Cluster {
         choices: Choices,
     ) -> Result<Self, Error> {
         let engine_error = |source| Error::Engine { source };
-        let listens = |source| Error::Listen { address: options.api_listen, source };
+        let listens = |source| Error::Listen { address: options.api_listen, option: "api-listen", source };
         let address = listener.local_addr().map_err(listens)?;
         let pods = engine.ensure_hidden_network(POD_NETWORK).await.map_err(engine_error)?;
         let inside = inside_listener(&pods, address).await?;
@@ -270,5 +270,9 @@ fn host_address() -> Option<IpAddr> {
 async fn inside_listener(pods: &NetworkRecord, outside: SocketAddr) -> Result<Option<TcpListener>, Error> {
     let Some(gateway) = pods.gateway.filter(|_| outside.ip().is_loopback()) else { return Ok(None) };
     let address = SocketAddr::new(IpAddr::V4(gateway), outside.port());
-    TcpListener::bind(address).await.map(Some).map_err(|source| Error::Listen { address, source })
+    TcpListener::bind(address).await.map(Some).map_err(|source| Error::Listen {
+        address,
+        option: "api-listen",
+        source,
+    })
 }

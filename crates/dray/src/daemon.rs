@@ -5,9 +5,12 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dray_engine::{Engine, EngineConfig};
 use dray_image::Digest;
+use dray_registry::server::Registry;
+use dray_registry::{Client, Hosts};
 use dray_runtime::Process;
 use rustix::fs::FlockOperation;
 use tokio::net::{TcpListener, UnixListener};
@@ -18,7 +21,7 @@ use crate::arguments::UpOptions;
 use crate::cluster::{Choices, Cluster};
 use crate::down::{self, PID_FILE};
 use crate::error::{Error, io};
-use crate::{doctor, notify, remap};
+use crate::{doctor, notify, registry, remap};
 
 /// The data directory whose daemon has the plain names.
 const DEFAULT_DATA_DIR: &str = "/var/lib/dray";
@@ -33,13 +36,7 @@ pub(crate) fn run(options: &UpOptions) -> Result<(), Error> {
         return Err(Error::Host { missing });
     }
     check_node_name(&options.node_name())?;
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("DRAY_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .init();
+    begin_log();
     for path in [&options.data_dir, &options.run_dir] {
         fs::create_dir_all(path).map_err(io("create", path))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("change mode of", path))?;
@@ -53,6 +50,17 @@ pub(crate) fn run(options: &UpOptions) -> Result<(), Error> {
         .build()
         .map_err(|source| Error::Runtime { source })?;
     runtime.block_on(serve(options))
+}
+
+/// Log lines go to the error output; `DRAY_LOG` says which.
+pub(crate) fn begin_log() {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("DRAY_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .init();
 }
 
 fn check_node_name(name: &str) -> Result<(), Error> {
@@ -69,7 +77,7 @@ fn check_node_name(name: &str) -> Result<(), Error> {
 }
 
 /// Holds the data directory for as long as the file is open.
-fn lock(data_dir: &Path) -> Result<File, Error> {
+pub(crate) fn lock(data_dir: &Path) -> Result<File, Error> {
     let path = data_dir.join("lock");
     let file = File::create(&path).map_err(io("write", &path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -129,10 +137,16 @@ impl Signals {
 async fn serve(options: &UpOptions) -> Result<(), Error> {
     let mut signals = Signals::listen()?;
     let instance = instance(&options.data_dir)?;
-    let tcp = TcpListener::bind(options.api_listen)
-        .await
-        .map_err(|source| Error::Listen { address: options.api_listen, source })?;
-    let address = tcp.local_addr().map_err(|source| Error::Listen { address: options.api_listen, source })?;
+    let tcp = TcpListener::bind(options.api_listen).await.map_err(|source| Error::Listen {
+        address: options.api_listen,
+        option: "api-listen",
+        source,
+    })?;
+    let address = tcp.local_addr().map_err(|source| Error::Listen {
+        address: options.api_listen,
+        option: "api-listen",
+        source,
+    })?;
     let choices = Choices::open(&options.data_dir)?;
     let engine = EngineConfig {
         data_dir: options.data_dir.clone(),
@@ -141,12 +155,18 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
         remap: options.userns_remap.as_deref().map(remap::parse).transpose()?,
         default_pools: options.default_address_pools.clone(),
     };
+    let hosts = Hosts::new(&options.registry_mirrors, &options.insecure_registries)
+        .map_err(|source| Error::Registry { source })?;
+    let registry = match options.registry {
+        Some(address) => Some(registry::listen(address, "registry").await?),
+        None => None,
+    };
     let socket = options.docker_socket.clone().unwrap_or_else(|| options.run_dir.join("docker.sock"));
     let docker = bind(&socket)?;
     let engine = Engine::open(engine).await.map_err(|source| Error::Engine { source })?;
     let take_away = choices.clone();
-    let places = Listeners { tcp, address, docker, socket: socket.clone() };
-    let outcome = live(&engine, options, choices, places, &mut signals).await;
+    let places = Listeners { tcp, address, docker, socket: socket.clone(), registry };
+    let outcome = live(&engine, options, choices, hosts, places, &mut signals).await;
     // A start that failed takes away what it made, unless containers of an earlier life go on in it.
     if *outcome.as_ref().unwrap_or(&engine.is_idle()) {
         engine.stop_everything().await;
@@ -163,6 +183,7 @@ struct Listeners {
     address: SocketAddr,
     docker: UnixListener,
     socket: PathBuf,
+    registry: Option<TcpListener>,
 }
 
 /// Serves until a signal; whether the containers are to end too.
@@ -170,13 +191,25 @@ async fn live(
     engine: &Engine,
     options: &UpOptions,
     choices: Choices,
+    hosts: Hosts,
     listeners: Listeners,
     signals: &mut Signals,
 ) -> Result<bool, Error> {
-    let Listeners { tcp, address, docker, socket } = listeners;
+    let Listeners { tcp, address, docker, socket, registry } = listeners;
     let instance = engine.config().instance.clone();
-    let docker_api = dray_docker_api::Api::new(engine.clone(), env!("CARGO_PKG_VERSION"), instance)
-        .map_err(|source| Error::Swarm { source })?;
+    let registries = Client::new(Arc::clone(engine.images()), hosts.clone());
+    let docker_api =
+        dray_docker_api::Api::new(engine.clone(), registries.clone(), env!("CARGO_PKG_VERSION"), instance)
+            .map_err(|source| Error::Swarm { source })?;
+    let registry = match registry {
+        None => None,
+        Some(listener) => {
+            let options = options.registry_access.options();
+            let served = Registry::new(Arc::clone(engine.images()), &hosts, &options)
+                .map_err(|source| Error::Registry { source })?;
+            Some((listener, served))
+        }
+    };
     let mut cluster = Cluster::start(engine, options, tcp, choices).await?;
     let kubeconfig = options.data_dir.join("kubeconfig");
     let described = cluster.api.write_kubeconfig(&kubeconfig, &format!("https://{address}"));
@@ -191,6 +224,12 @@ async fn live(
         }
     };
     let (stop, mut stopped) = watch::channel(false);
+    let registry = registry.map(|(listener, registry)| {
+        let mut stopped = stop.subscribe();
+        tokio::spawn(async move {
+            registry.serve(listener, async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+        })
+    });
     let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
@@ -201,6 +240,9 @@ async fn live(
     tracing::info!(containers = if all { "end too" } else { "go on" }, "stopping");
     stop.send_replace(true);
     let _ = docker.await;
+    if let Some(registry) = registry {
+        let _ = registry.await;
+    }
     cluster.stop().await;
     cluster.api.close().await;
     let _ = fs::remove_file(&pid_file);

@@ -20,8 +20,8 @@ pub(crate) enum Error {
     StillRunning { pid: i32, seconds: u64 },
     #[error("cannot stop process {pid}")]
     Signal { pid: i32, source: dray_runtime::Error },
-    #[error("cannot listen on {address}; choose another with --api-listen")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {address}; choose another with --{option}")]
+    Listen { address: SocketAddr, option: &'static str, source: std::io::Error },
     #[error(
         "invalid node name {name:?}: it must be a DNS subdomain of lower-case letters, digits, '-' and '.'; choose one with --node-name"
     )]
@@ -40,6 +40,8 @@ pub(crate) enum Error {
     Api { source: dray_apiserver::Error },
     #[error("cannot start the node agent")]
     Node { source: dray_node::Error },
+    #[error("cannot set up the registry")]
+    Registry { source: dray_registry::Error },
     #[error("the host lacks what dray needs: {missing}; see: dray doctor")]
     Host { missing: String },
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod down;
 mod error;
 mod notify;
+mod registry;
 mod remap;
 
 use clap::Parser;
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
     let result = match arguments.command {
         Command::Up(options) => daemon::run(&options),
         Command::Down(options) => down::run(&options),
+        Command::Registry(options) => registry::run(&options),
         Command::Doctor => return doctor::run(),
         Command::Docker(command) => {
             return dray_cli::docker::main(&Docker { host: arguments.host, command });

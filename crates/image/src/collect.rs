@@ -33,6 +33,18 @@ pub struct User {
     pub running: bool,
 }
 
+/// Whether an image has one name only: one tag at most, and names by digest of one repository at most, which is the tag's.
+fn is_single(references: &[Reference]) -> bool {
+    let (tagged, by_digest): (Vec<&Reference>, Vec<&Reference>) =
+        references.iter().partition(|name| name.digest().is_none());
+    let all_of = |one: &Reference| by_digest.iter().all(|name| name.same_repository(one));
+    match (tagged.as_slice(), by_digest.first()) {
+        ([], Some(first)) => all_of(first),
+        ([one], _) => all_of(one),
+        _ => false,
+    }
+}
+
 impl ImageStore {
     /// Removes the image `name`, by Docker's rules: by reference it takes the name off and, with the last one, the
     /// image; by id it takes the image with its only name, or with `force` with all names.
@@ -48,11 +60,15 @@ impl ImageStore {
     ) -> Result<Vec<Deletion>> {
         let image = self.resolve(name)?;
         let users = users(&image.id);
-        let reference = Reference::parse(name).ok().filter(|reference| image.references.contains(reference));
+        let reference = Reference::parse(name).ok().and_then(|reference| {
+            let by_digest = reference.digest().map(|digest| reference.at_digest(digest.clone()));
+            [Some(reference), by_digest].into_iter().flatten().find(|name| image.references.contains(name))
+        });
         let mut deletions = Vec::new();
         let short = image.id.short().to_owned();
+        let is_single = is_single(&image.references);
         if let Some(reference) = reference {
-            if image.references.len() == 1
+            if is_single
                 && !force
                 && let Some(user) = users.first()
             {
@@ -63,10 +79,24 @@ impl ImageStore {
                     ),
                 });
             }
-            self.untag(&reference)?;
-            deletions.push(Deletion::Untagged(reference.familiar()));
+            let mut left: Vec<&Reference> =
+                image.references.iter().filter(|known| **known != reference).collect();
+            let mut gone = vec![&reference];
+            // With its last tag a repository's names by digest go as well.
+            if reference.tag().is_some()
+                && !left.iter().any(|name| name.tag().is_some() && name.same_repository(&reference))
+            {
+                let (same, others): (Vec<_>, Vec<_>) =
+                    left.into_iter().partition(|name| name.same_repository(&reference));
+                gone.extend(same);
+                left = others;
+            }
+            for reference in gone {
+                self.untag(reference)?;
+                deletions.push(Deletion::Untagged(reference.familiar()));
+            }
             // A forced removal of an image in use only takes the name.
-            if image.references.len() > 1 || users.iter().any(|user| user.running) {
+            if !left.is_empty() || users.iter().any(|user| user.running) {
                 return Ok(deletions);
             }
         } else {
@@ -78,7 +108,7 @@ impl ImageStore {
                     ),
                 });
             }
-            if image.references.len() > 1 && !force {
+            if image.references.len() > 1 && !is_single && !force {
                 return Err(Error::Conflict {
                     message: format!(
                         "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
@@ -148,11 +178,16 @@ impl ImageStore {
         let mut chains = BTreeSet::new();
         for (id, record) in images {
             blobs.insert(id);
+            blobs.extend(record.manifest);
             for layer in record.layers {
                 blobs.extend(layer.blob);
                 chains.insert(layer.chain_id);
             }
         }
+        let held = self.holds.all();
+        blobs.extend(held.iter().cloned());
+        chains.extend(held);
+        blobs.extend(self.linked_blobs()?);
         // A lease names the top of a chain; the layers below it are found through their records.
         for top in leases {
             let mut next = Some(top);

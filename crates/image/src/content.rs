@@ -3,15 +3,20 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::digest::Hashing;
 use crate::error::IoContext;
 use crate::{Digest, Error, Result};
 
-/// The blobs, and the folder in which unfinished ones are written.
+/// How long the beginning of a blob waits for the rest.
+const PARTIAL_AGE: Duration = Duration::from_hours(24);
+
+/// The blobs, and the folders in which unfinished ones are written and in which those wait whose source broke off.
 pub(crate) struct Content {
     blobs: PathBuf,
     ingest: PathBuf,
+    partial: PathBuf,
 }
 
 /// A blob that is being written; dropped without [`Ingest::commit`] it leaves nothing.
@@ -26,13 +31,45 @@ impl Content {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let blobs = root.join("blobs/sha256");
         let ingest = root.join("ingest");
+        let partial = root.join("partial");
         if ingest.exists() {
             fs::remove_dir_all(&ingest).io("clear", &ingest)?;
         }
-        for path in [&blobs, &ingest] {
+        for path in [&blobs, &ingest, &partial] {
             fs::create_dir_all(path).io("create", path)?;
         }
-        Ok(Self { blobs, ingest })
+        let content = Self { blobs, ingest, partial };
+        content.forget_old_partials()?;
+        Ok(content)
+    }
+
+    /// Removes beginnings of blobs that nobody came back for.
+    pub(crate) fn forget_old_partials(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.partial).io("list", &self.partial)? {
+            let entry = entry.io("list", &self.partial)?;
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            let age = modified.ok().and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+            if age > PARTIAL_AGE {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the beginning of a blob waits whose source broke off.
+    pub(crate) fn partial_path(&self, digest: &Digest) -> PathBuf {
+        self.partial.join(digest.hex())
+    }
+
+    /// Bytes of this blob.
+    pub(crate) fn size(&self, digest: &Digest) -> Result<u64> {
+        let path = self.path(digest);
+        fs::metadata(&path).map(|metadata| metadata.len()).io("read", path)
+    }
+
+    /// Puts a file of the ingest folder, whose digest is known to be `digest`, in its place.
+    pub(crate) fn adopt(&self, path: &Path, digest: &Digest) -> Result<()> {
+        fs::rename(path, self.path(digest)).io("rename", path)
     }
 
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {

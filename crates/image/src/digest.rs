@@ -51,6 +51,11 @@ impl Digest {
         Ok(Self(format!("sha256:{hex}")))
     }
 
+    /// The digest that a hasher arrived at.
+    pub(crate) fn of_hasher(hasher: Sha256) -> Self {
+        Self::from_hash(hasher.finalize().as_slice())
+    }
+
     fn from_hash(hash: &[u8]) -> Self {
         use fmt::Write as _;
         let mut text = String::with_capacity(71);
@@ -106,6 +111,28 @@ impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.0
     }
+}
+
+/// The SHA-512 digest of what `reader` gives, as 128 lower-case hexadecimal digits.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn sha512_hex(mut reader: impl Read) -> io::Result<String> {
+    use fmt::Write as _;
+    let mut hasher = sha2::Sha512::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let n = reader.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+    }
+    let mut text = String::with_capacity(128);
+    for byte in hasher.finalize() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }
 
 /// Hashes and counts what passes through, reading or writing.

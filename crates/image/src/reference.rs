@@ -104,6 +104,24 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// The same repository with this digest and no tag, as `RepoDigests` names what came from a registry.
+    #[must_use]
+    pub fn at_digest(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
+    /// The reference without its digest, when it has a tag.
+    #[must_use]
+    pub fn tagged(&self) -> Option<Self> {
+        self.tag.is_some().then(|| Self { digest: None, ..self.clone() })
+    }
+
+    /// Whether both are of one repository.
+    #[must_use]
+    pub fn same_repository(&self, other: &Self) -> bool {
+        self.registry == other.registry && self.repository == other.repository
+    }
+
     /// The repository as users write it: without the default registry and the `library/` of official images.
     #[must_use]
     pub fn familiar_name(&self) -> String {
@@ -132,7 +150,7 @@ impl Reference {
     }
 }
 
-fn valid_tag(tag: &str) -> bool {
+pub(crate) fn valid_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let mut bytes = tag.bytes();
     tag.len() <= 128 && bytes.next().is_some_and(word) && bytes.all(|b| word(b) || b == b'.' || b == b'-')
@@ -156,6 +174,11 @@ fn valid_registry(registry: &str) -> bool {
             })
     };
     port_valid && host_valid
+}
+
+/// Whether this is a repository's name within a registry.
+pub(crate) fn valid_repository(name: &str) -> bool {
+    name.len() <= NAME_LIMIT && name.split('/').all(valid_component)
 }
 
 fn valid_component(component: &str) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::config::ImageConfig;
 use crate::content::Content;
 use crate::digest::Hashing;
 use crate::error::IoContext;
+use crate::hold::Holds;
 use crate::{Digest, Error, Reference, Result, pack, unpack};
 
 /// Images, their layers and their names, below one directory.
@@ -26,6 +28,8 @@ pub struct ImageStore {
     pub(crate) adding: RwLock<()>,
     /// One writer of `references.json` at a time.
     references_file: Mutex<()>,
+    /// What transfers under way keep.
+    pub(crate) holds: Arc<Holds>,
 }
 
 #[derive(Default)]
@@ -41,6 +45,9 @@ pub(crate) struct ImageRecord {
     pub(crate) layers: Vec<Layer>,
     /// When the image came into this store, RFC 3339.
     pub(crate) added: String,
+    /// The manifest under which a registry gave or took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) manifest: Option<Digest>,
 }
 
 /// A layer: what it is called, how large it is, and its archive when the store keeps one.
@@ -148,6 +155,7 @@ impl ImageStore {
             state: RwLock::new(state),
             adding: RwLock::new(()),
             references_file: Mutex::new(()),
+            holds: Arc::default(),
         })
     }
 
@@ -179,10 +187,13 @@ impl ImageStore {
         }
         if !name.starts_with("sha256:") {
             let reference = Reference::parse(name);
-            if let Ok(reference) = &reference
-                && let Some(id) = state.references.get(reference)
-            {
-                return Ok(id.clone());
+            if let Ok(reference) = &reference {
+                // What has a digest is that, whatever tag stands before it.
+                let by_digest = reference.digest().map(|digest| reference.at_digest(digest.clone()));
+                let names = [Some(reference), by_digest.as_ref()];
+                if let Some(id) = names.into_iter().flatten().find_map(|name| state.references.get(name)) {
+                    return Ok(id.clone());
+                }
             }
             if !is_hex {
                 reference?;
@@ -414,7 +425,7 @@ impl ImageStore {
         result
     }
 
-    fn publish(&self, staged: &Path, layer: &Layer) -> Result<()> {
+    pub(crate) fn publish(&self, staged: &Path, layer: &Layer) -> Result<()> {
         write_record(&staged.join("layer.json"), layer)?;
         let target = self.layer_path(&layer.chain_id);
         match fs::rename(staged, &target) {
@@ -440,10 +451,10 @@ impl ImageStore {
 
     pub(crate) fn register(&self, config: &[u8], layers: Vec<Layer>) -> Result<Image> {
         let id = self.content.put(config)?;
-        let record = ImageRecord { layers, added: now() };
+        let record = ImageRecord { layers, added: now(), manifest: None };
         let fresh = !self.state.read().images.contains_key(&id);
         if fresh {
-            write_record(&self.root.join("images").join(format!("{}.json", id.hex())), &record)?;
+            write_record(&self.image_record(&id), &record)?;
             self.state.write().images.insert(id.clone(), record);
         }
         self.image(&id)?.ok_or_else(|| Error::NotFound { name: id.to_string() })
@@ -477,6 +488,15 @@ impl ImageStore {
         self.layers_root().join(chain_id.hex())
     }
 
+    /// Where everything is.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn image_record(&self, id: &Digest) -> PathBuf {
+        self.root.join("images").join(format!("{}.json", id.hex()))
+    }
+
     pub(crate) fn layers_root(&self) -> PathBuf {
         self.root.join("layers")
     }
@@ -489,7 +509,7 @@ impl ImageStore {
 
     pub(crate) fn remove_image_record(&self, id: &Digest) -> Result<()> {
         self.state.write().images.remove(id);
-        let path = self.root.join("images").join(format!("{}.json", id.hex()));
+        let path = self.image_record(id);
         fs::remove_file(&path).io("remove", &path)
     }
 }
@@ -511,18 +531,18 @@ fn list(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
-fn read_record<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+pub(crate) fn read_record<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).io("read", path)?;
     serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: path.to_owned(), source })
 }
 
-fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {
+pub(crate) fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {
     let bytes =
         serde_json::to_vec(record).map_err(|source| Error::Record { path: path.to_owned(), source })?;
     write_atomically(path, &bytes)
 }
 
-fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     fs::write(&name, bytes).io("write", &name)?;

@@ -34,20 +34,54 @@ const BLOCK: u64 = 512;
 /// The kernel's limit of a path; longer names in an archive are refused.
 const PATH_LIMIT: usize = 4096;
 
-/// A stream with its compression taken off; the kind is told by the first bytes (gzip, zstd, or none).
+/// As many bytes tell the compression.
+pub(crate) const MAGIC_LENGTH: usize = 4;
+
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    /// Not at all.
+    None,
+    Gzip,
+    Zstandard,
+}
+
+impl Compression {
+    /// What the first bytes tell.
+    pub(crate) fn of(head: &[u8]) -> Self {
+        if head.starts_with(&[0x1f, 0x8b]) {
+            Self::Gzip
+        } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            Self::Zstandard
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// A stream with its compression taken off.
+pub(crate) fn decoder<'a>(
+    compression: Compression,
+    reader: impl BufRead + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(reader),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+        Compression::Zstandard => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
+    })
+}
+
+/// A stream with its compression taken off; the kind is told by the first bytes.
 pub(crate) fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut reader = BufReader::with_capacity(128 * 1024, reader);
-    let head = reader.fill_buf()?;
-    if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(BufReader::with_capacity(
-            128 * 1024,
-            flate2::bufread::MultiGzDecoder::new(reader),
-        )));
-    }
-    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(reader)?));
-    }
-    Ok(Box::new(reader))
+    let compression = Compression::of(reader.fill_buf()?);
+    let plain = decoder(compression, reader)?;
+    // Headers are read in small pieces.
+    Ok(if compression == Compression::Gzip {
+        Box::new(BufReader::with_capacity(128 * 1024, plain))
+    } else {
+        plain
+    })
 }
 
 /// What names that begin with `.wh.` mean.
@@ -177,13 +211,12 @@ impl Unpacker {
         let made = match kind {
             EntryType::Directory => Some(self.directory(&path, &name)?),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.clear(&name, &path)?;
                 Some(self.file(&mut entry, &name, &path)?)
             }
             EntryType::Symlink => {
-                self.clear(&name, &path)?;
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                symlinkat(OsString::from_vec(target), self.parent_fd(), &name).io("create symlink", &path)?;
+                let target = OsString::from_vec(entry.link_name_bytes().unwrap_or_default().into_owned());
+                self.replacing(&name, &path, || symlinkat(&target, self.parent_fd(), &name))?
+                    .io("create symlink", &path)?;
                 None
             }
             EntryType::Link => {
@@ -272,6 +305,22 @@ impl Unpacker {
         Ok(current)
     }
 
+    /// Makes something; what has its place already, as an archive may hold a path twice, goes first.
+    fn replacing<T>(
+        &self,
+        name: &OsStr,
+        path: &Path,
+        make: impl Fn() -> std::result::Result<T, Errno>,
+    ) -> Result<std::result::Result<T, Errno>> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(name, path)?;
+                Ok(make())
+            }
+            made => Ok(made),
+        }
+    }
+
     /// An archive may hold a path twice: the later one counts.
     fn clear(&self, name: &OsStr, path: &Path) -> Result<()> {
         match unlinkat(self.parent_fd(), name, AtFlags::empty()) {
@@ -304,8 +353,8 @@ impl Unpacker {
 
     fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &OsStr, path: &Path) -> Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file =
-            File::from(openat(self.parent_fd(), name, flags, Mode::from_raw_mode(0o600)).io("create", path)?);
+        let create = || openat(self.parent_fd(), name, flags, Mode::from_raw_mode(0o600));
+        let mut file = File::from(self.replacing(name, path, create)?.io("create", path)?);
         let mut left = entry.size();
         loop {
             let n = entry.read(&mut self.buffer).io("read archive for", path)?;

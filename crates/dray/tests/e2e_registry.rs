@@ -1,0 +1,212 @@
+//! Images between daemons and registries, driven by the `docker` that users have.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on must stop here")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::Daemon;
+
+/// A registry of its own; it ends with the value.
+struct Registry {
+    process: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(data: &Path, listen: &str, options: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_dray"))
+            .args(["registry", "--listen", listen, "--data"])
+            .arg(data)
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
+        Self { process, address }
+    }
+
+    fn name(&self, repository: &str) -> String {
+        format!("{}/{repository}", self.address)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn digest_of(output: &str) -> String {
+    let at = output.find("sha256:").expect(output);
+    output[at..at + 71].to_owned()
+}
+
+#[test]
+fn pushes_and_pulls() {
+    let daemon = Daemon::start();
+    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &[]);
+    daemon.load_busybox();
+    let name = registry.name("team/box:v1");
+    daemon.ok(&["tag", "box", &name]);
+    let pushed = daemon.ok(&["push", &name]);
+    assert!(
+        pushed.contains(&format!("The push refers to repository [{}]", registry.name("team/box"))),
+        "{pushed}"
+    );
+    assert!(pushed.contains(": Pushed") && pushed.contains("v1: digest: sha256:"), "{pushed}");
+    let digest = digest_of(&pushed);
+    let again = daemon.ok(&["push", &name]);
+    assert!(again.contains("Layer already exists") && again.contains(&digest), "{again}");
+    let id = daemon.ok(&["inspect", "-f", "{{.Id}}", &name]);
+    let by_digest = format!("{}@{digest}", registry.name("team/box"));
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{json .RepoDigests}}", &name]), format!("[\"{by_digest}\"]"));
+
+    daemon.ok(&["rmi", "box", &name]);
+    assert_eq!(daemon.ok(&["images", "-q"]), "");
+    let pulled = daemon.ok(&["pull", &name]);
+    for words in [
+        "v1: Pulling from ",
+        "Pull complete",
+        &format!("Digest: {digest}"),
+        "Status: Downloaded newer image for",
+    ] {
+        assert!(pulled.contains(words), "{words}: {pulled}");
+    }
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{.Id}}", &name]), id);
+    assert!(daemon.ok(&["pull", &name]).contains("Status: Image is up to date for"));
+    assert_eq!(daemon.ok(&["run", "--rm", &name, "echo", "hello"]), "hello");
+    // What came compressed goes back as it came.
+    assert_eq!(digest_of(&daemon.ok(&["push", &name])), digest);
+
+    daemon.ok(&["rmi", &name]);
+    assert_eq!(daemon.ok(&["images", "-q", "-a"]), "", "the name by digest goes with the tag");
+    // An image that is not here is pulled by whoever runs it.
+    assert_eq!(daemon.ok(&["run", "--rm", &by_digest, "echo", "by digest"]), "by digest");
+
+    let missing = daemon.refused(&["pull", &registry.name("team/box:v2")], "manifest for");
+    assert!(missing.contains("not found: manifest unknown"), "{missing}");
+    daemon.refused(&["push", &registry.name("team/other")], "An image does not exist locally with the tag");
+    let inspected = daemon.get(&format!("/v1.43/distribution/{name}/json"));
+    assert_eq!(inspected["Descriptor"]["digest"], digest.as_str());
+    assert_eq!(inspected["Platforms"][0]["os"], "linux");
+}
+
+#[test]
+fn a_layer_that_the_registry_has_is_lent() {
+    let daemon = Daemon::start();
+    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &[]);
+    daemon.load_busybox();
+    let (one, two) = (registry.name("one"), registry.name("two"));
+    for name in [&one, &two] {
+        daemon.ok(&["tag", "box", name]);
+    }
+    daemon.ok(&["push", &one]);
+    let lent = daemon.ok(&["push", &two]);
+    assert!(lent.contains("Mounted from one"), "{lent}");
+}
+
+#[test]
+fn two_daemons_share_what_one_has() {
+    let first = Daemon::start();
+    let registry = "127.0.0.1:5005";
+    first.load_busybox();
+    let mut first = first;
+    first.down(&[]);
+    first.up_with(&[], &["--registry", registry]);
+    let name = format!("{registry}/shared");
+    first.ok(&["tag", "box", &name]);
+    let before = blobs(&first.path("d/image/blobs/sha256"));
+    let pushed = first.ok(&["push", &name]);
+    assert!(pushed.contains("latest: digest:"), "{pushed}");
+    let after = blobs(&first.path("d/image/blobs/sha256"));
+    // The packed layer takes the plain one's place at the next sweep; the rest is the manifest.
+    assert!(after <= before + 2, "a push into the own store copies nothing: {before} {after}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let other = |name: &str| directory.path().join(name);
+    let mut second = Command::new(env!("CARGO_BIN_EXE_dray"))
+        .args(["up", "--api-listen", "127.0.0.1:6444", "--node-name", "second", "--data-dir"])
+        .arg(other("d"))
+        .arg("--run-dir")
+        .arg(other("r"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(second.stdout.take().unwrap()).lines();
+    assert_eq!(
+        lines.map(Result::unwrap).take_while(|line| !line.starts_with("export KUBECONFIG")).count(),
+        1
+    );
+    let docker = |arguments: &[&str]| {
+        let host = format!("unix://{}", other("r/docker.sock").display());
+        let output = Command::new("docker").env("DOCKER_HOST", host).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(docker(&["pull", &name]).contains("Downloaded newer image"));
+    assert_eq!(docker(&["run", "--rm", &name, "echo", "second"]), "second\n");
+    let down = Command::new(env!("CARGO_BIN_EXE_dray"))
+        .args(["down", "--all", "--run-dir"])
+        .arg(other("r"))
+        .status()
+        .unwrap();
+    assert!(down.success());
+    second.wait().unwrap();
+}
+
+fn blobs(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+/// `user` with the password `secret`, as `htpasswd -B` writes it.
+const USERS: &str = "user:$2y$05$dEN46vIb.yJvmYpjobM4a.jTwjMkkxEPHz5rV2d7wbi5HPaIENVVC\n";
+
+#[test]
+fn users_log_in() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let users = daemon.path("users");
+    fs::write(&users, USERS).unwrap();
+    for options in [&["--htpasswd"][..], &["--tokens", "--anonymous-pull", "--htpasswd"][..]] {
+        let with_tokens = options.len() > 1;
+        let options: Vec<&str> = options.iter().copied().chain([users.to_str().unwrap()]).collect();
+        let data = daemon.path(if with_tokens { "tokens" } else { "basic" });
+        let registry = Registry::start(&data, "127.0.0.1:0", &options);
+        let name = registry.name("private");
+        daemon.ok(&["tag", "box", &name]);
+        let words = if with_tokens { "unauthorized" } else { "no basic auth credentials" };
+        daemon.refused(&["push", &name], words);
+        let login = |password: &str| {
+            let mut child = daemon
+                .command(&["login", "-u", "user", "--password-stdin", &registry.address])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), password.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (success, words) = login("wrong");
+        assert!(!success && words.contains("unauthorized"), "{words}");
+        assert_eq!(login("secret").0, true);
+        daemon.ok(&["push", &name]);
+        daemon.ok(&["rmi", &name]);
+        daemon.ok(&["pull", &name]);
+        daemon.ok(&["logout", &registry.address]);
+        daemon.ok(&["rmi", &name]);
+        if with_tokens {
+            daemon.ok(&["pull", &name]);
+        } else {
+            daemon.refused(&["pull", &name], "pull access denied");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Manifests and indexes, of the OCI image specification and of Docker, and the words for their types.
+//!
+//! A document is exactly one of the two, whatever it is read as: what is said of it by whoever names it, by the answer it
+//! came in and by itself has to agree (CVE-2021-41190).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use dray_image::{Digest, ImageConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(crate) const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
+/// What is asked for where a manifest is wanted.
+pub(crate) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// Bytes of the largest manifest that is taken.
+pub(crate) const MANIFEST_LIMIT: usize = 8 << 20;
+/// Bytes of the largest image configuration that is taken.
+pub(crate) const CONFIG_LIMIT: u64 = 8 << 20;
+/// Layers of one image; overlayfs takes 500.
+const LAYER_LIMIT: usize = 500;
+
+/// What a manifest says of a blob or of another manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    #[serde(default)]
+    pub media_type: String,
+    /// Bytes of it.
+    pub size: u64,
+    /// Its digest.
+    pub digest: Digest,
+    /// Where else it may be had, without credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// For which platform it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// What is noted about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An operating system and a processor, in Go's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// For example `amd64`.
+    #[serde(default)]
+    pub architecture: String,
+    /// For example `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// For example `v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// This machine's.
+    #[must_use]
+    pub fn host() -> Self {
+        Self {
+            architecture: ImageConfig::host_architecture().to_owned(),
+            os: "linux".to_owned(),
+            variant: None,
+        }
+    }
+
+    /// Parses `os/architecture[/variant]`, or either of the first two alone.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when it is nothing of the kind.
+    pub fn parse(text: &str) -> Result<Self> {
+        let host = Self::host();
+        let known = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+        };
+        let parts: Vec<&str> = text.split('/').collect();
+        let invalid = || Error::Setting {
+            setting: "platform".to_owned(),
+            why: format!("{text:?} is not OS/ARCHITECTURE[/VARIANT]"),
+        };
+        if parts.len() > 3 || !parts.iter().all(|part| known(part)) {
+            return Err(invalid());
+        }
+        let (os, architecture, variant) = match parts.as_slice() {
+            ["linux"] => ("linux", host.architecture.as_str(), None),
+            [architecture] => ("linux", *architecture, None),
+            [os, architecture] => (*os, *architecture, None),
+            [os, architecture, variant] => (*os, *architecture, Some(*variant)),
+            _ => return Err(invalid()),
+        };
+        let (architecture, variant) = normal(architecture, variant);
+        Ok(Self { architecture, os: os.to_ascii_lowercase(), variant })
+    }
+
+    /// Whether an image for `other` is one for this platform.
+    #[must_use]
+    pub fn suits(&self, other: &Self) -> bool {
+        let (architecture, variant) = normal(&other.architecture, other.variant.as_deref());
+        let same = self.os == other.os && self.architecture == architecture;
+        same && (self.variant.is_none() || variant.is_none() || self.variant == variant)
+    }
+}
+
+/// The one name of an architecture that has several.
+fn normal(architecture: &str, variant: Option<&str>) -> (String, Option<String>) {
+    let architecture = architecture.to_ascii_lowercase();
+    let variant = variant.filter(|variant| !variant.is_empty()).map(str::to_ascii_lowercase);
+    let (architecture, variant) = match (architecture.as_str(), variant) {
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("amd64", Some(variant)) if variant == "v1" => ("amd64", None),
+        ("aarch64", variant) => ("arm64", variant),
+        ("i386" | "i686", variant) => ("386", variant),
+        (other, variant) => {
+            return (
+                other.to_owned(),
+                variant.filter(|variant| !(other == "arm64" && matches!(variant.as_str(), "8" | "v8"))),
+            );
+        }
+    };
+    (
+        architecture.to_owned(),
+        variant.filter(|variant| !(architecture == "arm64" && matches!(variant.as_str(), "8" | "v8"))),
+    )
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+/// An image's manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct Manifest {
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
+}
+
+/// A document that a reference leads to.
+#[derive(Clone, Debug)]
+pub(crate) enum Document {
+    Manifest(Manifest),
+    Index(Vec<Descriptor>),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+/// The type without its parameters.
+pub(crate) fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether the type is that of an index; none for a type of neither.
+pub(crate) fn is_index(media_type: &str) -> Option<bool> {
+    match essence(media_type) {
+        OCI_INDEX | DOCKER_LIST => Some(true),
+        OCI_MANIFEST | DOCKER_MANIFEST => Some(false),
+        _ => None,
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::Manifest { why: why.into() }
+}
+
+impl Document {
+    /// Reads a document that is said to be of the types `said`, as far as anybody said anything.
+    pub(crate) fn parse(bytes: &[u8], said: &[Option<&str>]) -> Result<Self> {
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+        let of_schema_1 = |media_type: &str| media_type.starts_with(DOCKER_SCHEMA_1);
+        if raw.schema_version == Some(1)
+            || raw.fs_layers.is_some()
+            || said.iter().flatten().any(|said| of_schema_1(said))
+        {
+            return Err(invalid(
+                "it is of Docker's schema 1, which is not supported: push the image again with a newer client",
+            ));
+        }
+        if raw.schema_version != Some(2) {
+            return Err(invalid("its schemaVersion is not 2"));
+        }
+        let index = match (&raw.manifests, &raw.config, &raw.layers) {
+            (Some(_), None, None) => true,
+            (None, Some(_), Some(_)) => false,
+            (None, ..) => return Err(invalid("it has neither config and layers nor manifests")),
+            (Some(_), ..) => return Err(invalid("it cannot be an index and a manifest at once")),
+        };
+        let said = said.iter().copied().chain([raw.media_type.as_deref()]).flatten();
+        for media_type in said.filter(|media_type| !media_type.is_empty()) {
+            if is_index(media_type).is_some_and(|said| said != index) {
+                let (is, other) = if index { ("an index", "a manifest") } else { ("a manifest", "an index") };
+                return Err(invalid(format!("it is {is} and is said to be {other} ({media_type})")));
+            }
+        }
+        match (raw.manifests, raw.config, raw.layers) {
+            (Some(manifests), ..) => Ok(Self::Index(manifests)),
+            (None, Some(_), Some(layers)) if layers.len() > LAYER_LIMIT => {
+                Err(invalid(format!("an image has at most {LAYER_LIMIT} layers")))
+            }
+            (None, Some(config), Some(layers)) => Ok(Self::Manifest(Manifest { config, layers })),
+            _ => Err(invalid("it has neither config and layers nor manifests")),
+        }
+    }
+}
+
+/// The type that a document says it is of.
+pub(crate) fn own_type(bytes: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    value.get("mediaType").and_then(Value::as_str).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, said: Option<&str>) -> Result<Document> {
+        Document::parse(text.as_bytes(), &[said])
+    }
+
+    #[test]
+    fn cve_2021_41190() {
+        let both = r#"{"schemaVersion":2,"config":{"size":1,"digest":"D"},"layers":[],"manifests":[]}"#;
+        let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+        let manifest = r#"{"schemaVersion":2,"config":{"size":1,"digest":"D"},"layers":[]}"#;
+        let digest = Digest::of(b"").to_string();
+        let [both, index, manifest] = [both, index, manifest].map(|text| text.replace('D', &digest));
+        assert!(parse(&both, None).is_err());
+        assert!(matches!(parse(&index, Some(OCI_INDEX)), Ok(Document::Index(_))));
+        assert!(matches!(parse(&manifest, Some(DOCKER_MANIFEST)), Ok(Document::Manifest(_))));
+        assert!(parse(&index, Some(OCI_MANIFEST)).is_err());
+        assert!(parse(&manifest, Some(DOCKER_LIST)).is_err());
+        let lying = manifest.replace(
+            "\"schemaVersion\":2",
+            "\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\"",
+        );
+        assert!(parse(&lying, Some(OCI_MANIFEST)).is_err());
+        assert!(parse(r#"{"schemaVersion":1,"fsLayers":[]}"#, None).is_err());
+    }
+
+    #[test]
+    fn platforms_have_one_name() {
+        let arm = Platform::parse("linux/arm64/v8").unwrap();
+        assert_eq!(arm.to_string(), "linux/arm64");
+        assert!(arm.suits(&Platform {
+            architecture: "aarch64".into(),
+            os: "linux".into(),
+            variant: Some("v8".into())
+        }));
+        assert!(!arm.suits(&Platform::parse("linux/amd64").unwrap()));
+        assert!(!Platform::parse("linux/arm/v7").unwrap().suits(&Platform::parse("linux/arm/v6").unwrap()));
+        for text in ["", "/", "a/b/c/d", "linux/", "li nux"] {
+            assert!(Platform::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_document_is_two_things(text in r#"\{"schemaVersion":2(,"(manifests|layers|config|mediaType)":(\[\]|\{\}|"x")){0,4}\}"#) {
+            let _ = Document::parse(text.as_bytes(), &[None]);
+        }
+    }
+}
