@@ -52,8 +52,16 @@ fn volumes_are_made_with_the_options_of_a_mount() {
         json!([{ "Type": "tmpfs", "Target": "/x", "TmpfsOptions": { "Options": [["upper", "/"]] } }]),
         "upper",
     );
-    daemon.refused(&["create", "--volume-driver", "nope", "-v", "a:/a", "box"], "plugin \"nope\" not found");
-    daemon.refused(&["create", "--volume-driver", "nope", "-v", "/a", "box"], "plugin \"nope\" not found");
+    // By the API itself: the client asks registries for the image when it hears of something that is not there.
+    let absent = |document: Value, words: &str| {
+        let answer = daemon.post("/containers/create", &document);
+        assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(words), "{answer}");
+    };
+    let plugin = "plugin \\\"nope\\\" not found";
+    let host = json!({ "VolumeDriver": "nope", "Binds": ["a:/a"] });
+    absent(json!({ "Image": "box", "HostConfig": host }), plugin);
+    let host = json!({ "VolumeDriver": "nope" });
+    absent(json!({ "Image": "box", "Volumes": { "/a": {} }, "HostConfig": host }), plugin);
     let unused = daemon.ok(&["create", "--volume-driver", "nope", "-v", "/etc:/a", "box"]);
     assert_eq!(daemon.ok(&["inspect", "-f", "{{.HostConfig.VolumeDriver}}", &unused]), "nope");
     daemon.ok(&["rm", &unused]);
@@ -134,7 +142,10 @@ fn images_are_mounted_read_only_and_stay_as_long() {
 
     daemon.load_busybox();
     daemon.ok(&["build", "-q", "-t", "flat", context.to_str().unwrap()]);
-    daemon.refused(&["create", "--mount", "type=image,source=absent,target=/m", "box"], "No such image");
+    let mounts = json!([{ "Type": "image", "Source": "absent", "Target": "/m" }]);
+    let answer =
+        daemon.post("/containers/create", &json!({ "Image": "box", "HostConfig": { "Mounts": mounts } }));
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("No such image: absent"), "{answer}");
     for (subpath, words) in
         [("../etc", "relative path within the image"), ("/etc", "relative path within the image")]
     {
