@@ -29,6 +29,8 @@ Tasks:
         installed for it.
   bench engine
         The same for each step of a container's life, beside dockerd.
+  bench images
+        Load, push and pull of an image of 300 MB, beside dockerd, and beside gunzip, sha256sum and tar.
   bench runtime
         The same for the runtime's command line, beside runc and crun.
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
@@ -37,7 +39,10 @@ Tasks:
   suite NAME
         Run a test suite that is too long or too large for every change, on a release build unless
         DRAY_XTASK_DEBUG is set:
+        clients    skopeo, podman and docker against the registry, and the daemon against Debian's docker-registry
         compose    Compose's first version, as Debian has it, on a project of five services
+        distribution  the OCI distribution specification's conformance tests; DISTRIBUTION_SPEC=DIR and IMAGE_SPEC=DIR
+                   use those checkouts, DRAY=PATH a binary that is built already
         docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,
                    DRAY=PATH a binary that is built already
         dockerode  the tests of the Docker client for Node; DOCKERODE=DIR uses that checkout,

@@ -33,6 +33,20 @@ pub(crate) fn install_peers() -> Result<(), Error> {
     install(&PEERS)
 }
 
+/// Installs other clients of registries, and Debian's registry.
+pub(crate) fn install_registry_clients() -> Result<(), Error> {
+    install(&["skopeo", "podman", "docker-registry", "busybox-static"])
+}
+
+/// Installs the modules that the tests of the distribution specification are built with.
+pub(crate) fn install_go_modules() -> Result<(), Error> {
+    install(&[
+        "golang-github-goccy-go-yaml-dev",
+        "golang-github-opencontainers-go-digest-dev",
+        "python3-venv",
+    ])
+}
+
 /// Installs Compose's first version, which brings Docker's command line unless there is one.
 pub(crate) fn install_compose() -> Result<(), Error> {
     install_docker()?;

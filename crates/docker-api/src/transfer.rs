@@ -82,7 +82,11 @@ fn other_error(error: &RegistryError) -> ApiError {
         RegistryError::Setting { .. } => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    ApiError::new(status, error.chain())
+    let message = match error {
+        RegistryError::Connect { url, source } => format!("Get {url:?}: {source}"),
+        error => error.chain(),
+    };
+    ApiError::new(status, message)
 }
 
 /// A step of a layer, as a line.
@@ -303,7 +307,7 @@ async fn push_one(
         Ok(Err(RegistryError::Store(ImageError::NotFound { .. }))) => {
             failure(&format!("An image does not exist locally with the tag: {}", reference.familiar_name()))
         }
-        Ok(Err(error)) => failure(&error.chain()),
+        Ok(Err(error)) => failure(&other_error(&error).message),
         Err(_) => failure("the push ended unexpectedly"),
     };
     let _ = sender.send(lines).await;

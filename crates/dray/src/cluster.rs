@@ -103,6 +103,7 @@ impl Cluster {
     /// Opens the store, listens, and starts all parts.
     pub(crate) async fn start(
         engine: &Engine,
+        registries: &dray_registry::Client,
         options: &UpOptions,
         listener: TcpListener,
         choices: Choices,
@@ -134,7 +135,7 @@ impl Cluster {
             cluster.spawn("API", async move { api.serve(listener, stopped).await });
         }
         cluster.start_parts(&pods, options);
-        let agent = match cluster.start_node(engine, &pods, options) {
+        let agent = match cluster.start_node(engine, registries, &pods, options) {
             Ok(agent) => agent,
             Err(error) => {
                 cluster.stop().await;
@@ -173,6 +174,7 @@ impl Cluster {
     fn start_node(
         &mut self,
         engine: &Engine,
+        registries: &dray_registry::Client,
         pods: &NetworkRecord,
         options: &UpOptions,
     ) -> Result<Arc<Agent>, Error> {
@@ -190,7 +192,8 @@ impl Cluster {
             labels: BTreeMap::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let agent = Agent::new(engine.clone(), client, config).map_err(|source| Error::Node { source })?;
+        let agent = Agent::new(engine.clone(), registries.clone(), client, config)
+            .map_err(|source| Error::Node { source })?;
         let (running, stopped) = (agent.clone(), self.stopped());
         self.tasks.push(tokio::spawn(async move { running.run(stopped).await }));
         Ok(agent)

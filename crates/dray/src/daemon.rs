@@ -210,7 +210,7 @@ async fn live(
             Some((listener, served))
         }
     };
-    let mut cluster = Cluster::start(engine, options, tcp, choices).await?;
+    let mut cluster = Cluster::start(engine, &registries, options, tcp, choices).await?;
     let kubeconfig = options.data_dir.join("kubeconfig");
     let described = cluster.api.write_kubeconfig(&kubeconfig, &format!("https://{address}"));
     let known =

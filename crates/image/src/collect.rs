@@ -204,6 +204,7 @@ impl ImageStore {
 
     /// Removes the blobs among `candidates` that nothing needs: what an archive held besides its images.
     pub(crate) fn forget_unused<'a>(&self, candidates: impl Iterator<Item = &'a Digest>) {
+        let _exclusive = self.adding.write();
         let Ok((blobs, _)) = self.needed() else { return };
         for digest in candidates.filter(|digest| !blobs.contains(digest)) {
             if let Err(error) = self.content.remove(digest) {

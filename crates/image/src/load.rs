@@ -1,7 +1,7 @@
 //! Taking images in from an archive: Docker's `save` format and the OCI image layout.
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,9 +10,13 @@ use tar::{Archive, EntryType};
 
 use crate::config::ImageConfig;
 use crate::error::IoContext;
+use crate::hold::Hold;
+use crate::ingest::{NewLayer, Unpacked, Unpacking};
 use crate::pack::read_bounded;
+use crate::pipe::read_chunk;
 use crate::store::{ImageStore, Layer};
-use crate::{Digest, Error, Reference, Result, unpack};
+use crate::unpack::{self, Compression};
+use crate::{Digest, Error, Reference, Result};
 
 /// Manifests and configurations larger than this are refused.
 const DOCUMENT_LIMIT: u64 = 8 * 1024 * 1024;
@@ -95,31 +99,49 @@ struct Found {
     references: Vec<Reference>,
 }
 
+/// What of an archive is in the store: which path has which content, and the layers that were unpacked as they came.
+struct Taken {
+    files: HashMap<PathBuf, Digest>,
+    layers: HashMap<Digest, Result<Unpacked>>,
+    hold: Hold,
+}
+
+/// Layers that are still being unpacked while the archive is read on.
+const UNPACKED_AT_ONCE: usize = 3;
+
 impl ImageStore {
     /// Takes in every image of the archive `reader` (compressed or not).
     ///
     /// # Errors
     /// [`Error::InvalidArchive`] or a digest that does not match; then no image of the archive has been added.
     pub fn load(&self, reader: impl Read + Send) -> Result<Vec<Loaded>> {
-        let _adding = self.adding.read();
-        let files = self.take_in(reader)?;
-        let result = self.load_files(&files);
-        if result.is_err() {
-            self.forget_unused(files.values());
-        }
+        let mut taken =
+            Taken { files: HashMap::new(), layers: HashMap::new(), hold: self.hold(std::iter::empty()) };
+        let result = self.take_in(reader, &mut taken).and_then(|()| self.load_files(&mut taken));
+        let Taken { files, layers, hold } = taken;
+        drop((layers, hold));
+        self.forget_unused(files.values());
         result
     }
 
-    /// Stores every file of the archive by content and answers which path has which.
-    fn take_in(&self, reader: impl Read + Send) -> Result<HashMap<PathBuf, Digest>> {
+    /// Whether a layer was unpacked of this blob before.
+    fn is_unpacked(&self, blob: &Digest) -> bool {
+        let state = self.state.read();
+        let mut layers = state.images.values().flat_map(|image| &image.layers);
+        layers.any(|layer| layer.blob.as_ref() == Some(blob))
+    }
+
+    /// Stores every file of the archive by content. What looks like a layer is unpacked at the same time: which image it
+    /// belongs to is only told at the archive's end.
+    fn take_in(&self, reader: impl Read + Send, taken: &mut Taken) -> Result<()> {
         let plain = unpack::decompress(reader).io("read", "image archive")?;
         let mut archive = Archive::new(plain);
-        let mut files: HashMap<PathBuf, Digest> = HashMap::new();
         let mut symlinks: Vec<(PathBuf, PathBuf)> = Vec::new();
+        let mut unpacking: VecDeque<(Digest, Unpacking)> = VecDeque::new();
         let damaged = |error: std::io::Error| Error::InvalidArchive { why: error.to_string() };
         for entry in archive.entries().map_err(damaged)? {
             let mut entry = entry.map_err(damaged)?;
-            if files.len() + symlinks.len() >= ENTRY_LIMIT {
+            if taken.files.len() + symlinks.len() >= ENTRY_LIMIT {
                 return Err(Error::InvalidArchive { why: format!("it has more than {ENTRY_LIMIT} entries") });
             }
             let path = normalise(&entry.path().map_err(damaged)?);
@@ -129,8 +151,11 @@ impl ImageStore {
                         .strip_prefix("blobs/sha256")
                         .ok()
                         .and_then(|name| name.to_str().and_then(|hex| Digest::from_hex(hex).ok()));
-                    let (digest, _) = self.content.put_from(&mut entry, expected.as_ref())?;
-                    files.insert(path, digest);
+                    let is_known = expected.as_ref().is_some_and(|blob| self.is_unpacked(blob));
+                    let (digest, layer) =
+                        self.take_file(&mut entry, expected.as_ref(), is_known, &mut taken.hold)?;
+                    unpacking.extend(layer.map(|layer| (digest.clone(), layer)));
+                    taken.files.insert(path, digest);
                 }
                 EntryType::Symlink | EntryType::Link => {
                     let target = entry.link_name().map_err(damaged)?.unwrap_or_default();
@@ -142,17 +167,55 @@ impl ImageStore {
                 }
                 _ => {}
             }
-        }
-        // Older archives name a layer that occurs twice by a link.
-        for (path, target) in symlinks {
-            if let Some(digest) = files.get(&target).cloned() {
-                files.insert(path, digest);
+            if unpacking.len() > UNPACKED_AT_ONCE
+                && let Some((digest, layer)) = unpacking.pop_front()
+            {
+                taken.layers.insert(digest, layer.finish());
             }
         }
-        Ok(files)
+        taken.layers.extend(unpacking.into_iter().map(|(digest, layer)| (digest, layer.finish())));
+        // Older archives name a layer that occurs twice by a link.
+        for (path, target) in symlinks {
+            if let Some(digest) = taken.files.get(&target).cloned() {
+                taken.files.insert(path, digest);
+            }
+        }
+        Ok(())
     }
 
-    fn load_files(&self, files: &HashMap<PathBuf, Digest>) -> Result<Vec<Loaded>> {
+    /// Stores a file of an archive; with it comes what unpacks it, when it looks like a layer that is not `known` yet.
+    fn take_file(
+        &self,
+        reader: &mut impl Read,
+        expected: Option<&Digest>,
+        is_known: bool,
+        hold: &mut Hold,
+    ) -> Result<(Digest, Option<Unpacking>)> {
+        let mut ingest = self.content.begin()?;
+        let mut layer: Option<Unpacking> = None;
+        let mut is_first = true;
+        loop {
+            let chunk = read_chunk(reader).io("read", "image archive")?;
+            if chunk.is_empty() {
+                break;
+            }
+            ingest.write_all(&chunk).io("write", "a blob")?;
+            if is_first && !is_known && looks_like_layer(&chunk) {
+                layer = Some(Unpacking::begin(self.content.scratch_path(), Compression::of(&chunk))?);
+            }
+            is_first = false;
+            if let Some(layer) = &layer {
+                layer.give(chunk);
+            }
+        }
+        let _adding = self.adding.read();
+        let (digest, _) = ingest.commit(expected)?;
+        hold.add([digest.clone()]);
+        Ok((digest, layer))
+    }
+
+    fn load_files(&self, taken: &mut Taken) -> Result<Vec<Loaded>> {
+        let files = &taken.files;
         let found = if files.contains_key(Path::new("manifest.json")) {
             self.docker_images(files)?
         } else if files.contains_key(Path::new("index.json")) {
@@ -167,7 +230,7 @@ impl ImageStore {
         };
         let mut ready = Vec::with_capacity(found.len());
         for image in found {
-            ready.push((self.unpack_image(&image)?, image));
+            ready.push((self.unpack_image(&image, &mut taken.layers, &mut taken.hold)?, image));
         }
         let mut loaded = Vec::new();
         for ((config, layers), image) in ready {
@@ -177,7 +240,6 @@ impl ImageStore {
             }
             loaded.push(Loaded { id: registered.id, references: image.references });
         }
-        self.forget_unused(files.values());
         Ok(loaded)
     }
 
@@ -236,7 +298,12 @@ impl ImageStore {
         Ok(())
     }
 
-    fn unpack_image(&self, image: &Found) -> Result<(Vec<u8>, Vec<Layer>)> {
+    fn unpack_image(
+        &self,
+        image: &Found,
+        unpacked: &mut HashMap<Digest, Result<Unpacked>>,
+        hold: &mut Hold,
+    ) -> Result<(Vec<u8>, Vec<Layer>)> {
         if !self.content.contains(&image.config) {
             return Err(Error::InvalidArchive { why: format!("configuration {} is missing", image.config) });
         }
@@ -261,6 +328,11 @@ impl ImageStore {
         for diff_id in diff_ids {
             parents.push(Some(Digest::chain(parents.last().and_then(Option::as_ref), diff_id)));
         }
+        self.hold_more(hold, parents.iter().flatten().cloned());
+        for ((parent, blob), diff_id) in parents.iter().zip(&image.layers).zip(diff_ids) {
+            self.publish_taken(parent.as_ref(), blob, diff_id, unpacked)?;
+        }
+        // What is left: a layer that an image has twice, and what came with an earlier archive.
         let work: Vec<_> = parents.iter().zip(&image.layers).zip(diff_ids).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let mut layers = Vec::with_capacity(work.len());
@@ -288,11 +360,42 @@ impl ImageStore {
         Ok((bytes, layers))
     }
 
+    /// Puts a layer in its place that was unpacked as it came, unless it is there already.
+    fn publish_taken(
+        &self,
+        parent: Option<&Digest>,
+        blob: &Digest,
+        diff_id: &Digest,
+        unpacked: &mut HashMap<Digest, Result<Unpacked>>,
+    ) -> Result<()> {
+        if self.layer(&Digest::chain(parent, diff_id))?.is_some() {
+            return Ok(());
+        }
+        let Some(taken) = unpacked.remove(blob) else { return Ok(()) };
+        let taken = taken?;
+        let actual = taken.diff_id.clone().unwrap_or_else(|| blob.clone());
+        if actual != *diff_id {
+            let (what, expected) = (format!("layer {blob}"), diff_id.clone());
+            return Err(Error::DigestMismatch { what, expected, actual });
+        }
+        let size = self.content.size(blob)?;
+        let (blob, diff_id, parent) = (blob.clone(), diff_id.clone(), parent.cloned());
+        self.publish_unpacked(taken, &NewLayer { blob, size, diff_id, parent }).map(drop)
+    }
+
     fn document<T: for<'de> Deserialize<'de>>(&self, digest: &Digest, what: &str) -> Result<T> {
         let bytes = read_bounded(&mut self.content.open_blob(digest)?, DOCUMENT_LIMIT, what)?;
         serde_json::from_slice(&bytes)
             .map_err(|error| Error::InvalidArchive { why: format!("{what}: {error}") })
     }
+}
+
+/// Whether a file of an archive may be a layer: compressed, or an archive itself.
+fn looks_like_layer(head: &[u8]) -> bool {
+    const MAGIC: std::ops::Range<usize> = 257..262;
+    const BLOCK: usize = 512;
+    let is_empty_archive = head.len() >= BLOCK && head[..BLOCK].iter().all(|byte| *byte == 0);
+    Compression::of(head) != Compression::None || head.get(MAGIC) == Some(b"ustar") || is_empty_archive
 }
 
 fn file<'a>(files: &'a HashMap<PathBuf, Digest>, path: &str) -> Result<&'a Digest> {

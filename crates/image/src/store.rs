@@ -349,9 +349,12 @@ impl ImageStore {
     /// # Errors
     /// When the archive is damaged.
     pub fn import_layer(&self, reader: impl Read + Send, owner: &str) -> Result<Layer> {
-        let _adding = self.adding.read();
         let mut plain = unpack::decompress(reader).io("read", "archive")?;
-        let (blob, _) = self.content.put_from(&mut plain, None)?;
+        let mut ingest = self.content.begin()?;
+        // A sweep is not kept waiting for whoever sends this.
+        std::io::copy(&mut plain, &mut ingest).io("write", "archive")?;
+        let _adding = self.adding.read();
+        let (blob, _) = ingest.commit(None)?;
         let layer = self.unpack_blob(None, &blob, &blob)?;
         self.lease(owner, &layer.chain_id)?;
         Ok(layer)

@@ -62,7 +62,12 @@ impl Agent {
     ///
     /// # Errors
     /// When its directory cannot be made, or the machine cannot be looked at.
-    pub fn new(engine: Engine, client: Client, config: NodeConfig) -> Result<Arc<Self>> {
+    pub fn new(
+        engine: Engine,
+        registries: dray_registry::Client,
+        client: Client,
+        config: NodeConfig,
+    ) -> Result<Arc<Self>> {
         use std::os::unix::fs::PermissionsExt as _;
         let pods = config.state_dir.join("pods");
         std::fs::create_dir_all(&pods).io("create", &pods)?;
@@ -72,6 +77,7 @@ impl Agent {
         let (recorder, writer) = recorder::recorder(client.clone(), &config.name);
         let context = Context {
             engine,
+            registries,
             client,
             recorder,
             services: Services::new(),

@@ -12,6 +12,8 @@ use crate::services::Services;
 /// Engine, client, configuration, and what is known of the cluster.
 pub(crate) struct Context {
     pub(crate) engine: Engine,
+    /// Brings images that are not here.
+    pub(crate) registries: dray_registry::Client,
     pub(crate) client: Client,
     pub(crate) config: NodeConfig,
     pub(crate) recorder: Recorder,

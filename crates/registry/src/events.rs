@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A pull has begun: the tag or digest, and the repository as users write it.
+    /// A pull has begun: the tag or digest, and the repository within its registry.
     Pulling {
         /// The tag or digest.
         what: String,

@@ -98,7 +98,7 @@ impl Client {
             || reference.digest().map(ToString::to_string).unwrap_or_default(),
             ToOwned::to_owned,
         );
-        let pulling = Event::Pulling { what, repository: repository_of(reference) };
+        let pulling = Event::Pulling { what, repository: reference.repository().to_owned() };
         if let Some(pulled) = self.present(session, request).await? {
             events.tell(pulling).await;
             events.tell(Event::Digest(pulled.digest.clone())).await;
@@ -280,12 +280,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(done) => Ok(done?),
         Err(_) => Err(Error::Cancelled),
     }
-}
-
-/// The repository as Docker writes it at the beginning of a pull: with the `library/` of official images.
-fn repository_of(reference: &Reference) -> String {
-    if reference.registry() == "docker.io" {
-        return reference.repository().to_owned();
-    }
-    format!("{}/{}", reference.registry(), reference.repository())
 }

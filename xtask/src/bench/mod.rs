@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what docs/SPECIFICATION.md promises, measured beside the peers, in turns, in one run.
 
 mod engine;
+mod images;
 mod runtime;
 
 use std::{
@@ -164,10 +165,11 @@ pub(crate) fn run(root: &Path, part: &str) -> Result<(), Error> {
     match part {
         "" => whole(root),
         "engine" => engine::run(root),
+        "images" => images::run(root),
         "runtime" => runtime::run(root),
-        other => {
-            Err(Error::Unexpected { what: format!("there is no benchmark {other:?}: try engine or runtime") })
-        }
+        other => Err(Error::Unexpected {
+            what: format!("there is no benchmark {other:?}: try engine, images or runtime"),
+        }),
     }
 }
 

@@ -3,13 +3,16 @@
 //! Each suite is a row of [`SUITES`] and a module beside this one. What cannot pass is in `xtask/suites/NAME.txt`, a line
 //! each, with its reason; a suite fails when anything else does.
 
+mod clients;
 mod compose;
+mod distribution;
 mod docker_py;
 mod dockerode;
 mod faults;
 mod images;
 mod oci;
 mod oci_engines;
+mod registry;
 mod testcontainers;
 mod upgrade;
 
@@ -26,7 +29,9 @@ use crate::{Error, daemon, program, tools};
 type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 
 const SUITES: &[Suite] = &[
+    ("clients", clients::run_suite),
     ("compose", compose::run),
+    ("distribution", distribution::run_suite),
     ("docker-py", docker_py::run_suite),
     ("dockerode", dockerode::run_suite),
     ("faults", faults::run),

@@ -106,6 +106,17 @@ impl Client {
         if !content_type.is_empty() {
             headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
         }
+        self.send_with(method, path, headers, body).await
+    }
+
+    /// Sends a request with headers of its own; an answer that is no success becomes an error with what the daemon said.
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response<Incoming>> {
         let response = self.exchange(method, path, headers, body).await?;
         success(response).await
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::build::{self, BuildOptions};
 use super::client::{Client, encode, full, query};
 use super::containers::{filters, text};
+use super::registry::{self, LoginOptions};
 use super::transfer::{Lines, print_progress, streamed};
 use super::{each, say};
 use crate::format::Format;
@@ -44,6 +45,33 @@ pub enum ImageVerb {
         /// The images.
         #[arg(required = true)]
         images: Vec<String>,
+    },
+    /// Bring an image from a registry.
+    Pull {
+        /// Print the image's name only.
+        #[arg(short, long)]
+        quiet: bool,
+        /// For which platform, OS/ARCHITECTURE[/VARIANT].
+        #[arg(long, default_value = "")]
+        platform: String,
+        /// The image.
+        image: String,
+    },
+    /// Give an image to a registry.
+    Push {
+        /// Print the image's name only.
+        #[arg(short, long)]
+        quiet: bool,
+        /// The image.
+        image: String,
+    },
+    /// Keep a name and a password for a registry.
+    Login(LoginOptions),
+    /// Forget what is kept for a registry.
+    Logout {
+        /// The registry; Docker Hub by default.
+        #[arg(default_value = "")]
+        registry: String,
     },
     /// Give an image one more name.
     Tag {
@@ -92,6 +120,10 @@ impl ImageVerb {
             Self::Build(options) => build::run(client, options).await,
             Self::Load { input, quiet } => load(client, input.clone(), *quiet).await,
             Self::Save { output, images } => save(client, output.as_ref(), images).await,
+            Self::Pull { quiet, platform, image } => registry::pull(client, image, platform, *quiet).await,
+            Self::Push { quiet, image } => registry::push(client, image, *quiet).await,
+            Self::Login(options) => registry::login(client, options).await,
+            Self::Logout { registry } => registry::logout(registry),
             Self::Tag { source, target } => {
                 let (name, tag) = split(target);
                 let query = query(&[("repo", name), ("tag", tag)]);

@@ -3,8 +3,10 @@
 mod build;
 mod client;
 mod containers;
+mod credentials;
 mod images;
 mod options;
+mod registry;
 mod resources;
 mod run;
 mod stream;
@@ -19,6 +21,7 @@ pub use build::BuildOptions;
 pub use containers::ContainerVerb;
 pub use images::ImageVerb;
 pub use options::ContainerOptions;
+pub use registry::LoginOptions;
 pub use resources::{NetworkVerb, SystemVerb, VolumeVerb};
 pub use run::{ExecOptions, RunOptions};
 

@@ -66,7 +66,16 @@ pub struct ExecOptions {
 /// Creates a container and answers its id.
 async fn create_container(client: &Client, options: &ContainerOptions, attach: bool) -> Result<String> {
     let path = format!("/containers/create{}", query(&[("name", &options.name)]));
-    let answer = client.json(Method::POST, &path, Some(&options.body(attach)?)).await?;
+    let body = options.body(attach)?;
+    let answer = match client.json(Method::POST, &path, Some(&body)).await {
+        Err(Error::Daemon { status: 404, message }) if message.starts_with("No such image") => {
+            let image = body["Image"].as_str().unwrap_or_default();
+            complain(&format!("Unable to find image '{image}' locally"));
+            super::registry::bring(client, image, "", true).await?;
+            client.json(Method::POST, &path, Some(&body)).await?
+        }
+        answer => answer?,
+    };
     for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         complain(&format!("WARNING: {warning}"));
     }

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod message;
+mod pull;
 mod setup;
 pub(crate) mod slot;
 mod start;
@@ -580,6 +581,14 @@ fn back_off_image(slot: &mut Slot, image: &str, next: &mut Next) {
 /// The revision of an object. Versions of this cluster's objects are numbers, and larger ones are newer.
 fn revision(pod: &Pod) -> u64 {
     pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+/// A duration to the millisecond, as Go prints it: "317ms", "1.204s".
+fn go_milliseconds(duration: Duration) -> String {
+    match duration.as_millis() {
+        short @ 0..1000 => format!("{short}ms"),
+        _ => format!("{:.3}s", duration.as_secs_f64()),
+    }
 }
 
 /// A duration as Go prints it: "10s", "2m40s".

@@ -124,18 +124,20 @@ impl Worker {
             self.context.recorder.pod(&self.identity, place, severity, reason, message);
         };
         let attempt = Self::attempt(slot);
-        let image = self.image(container).await.inspect_err(|failure| {
+        let (image, was_here) = self.image(container, slot.role.list()).await.inspect_err(|failure| {
             tell(Severity::Warning, "Failed", failure.waiting.message.clone());
             if failure.waiting.reason == "ErrImagePull" {
                 tell(Severity::Warning, "Failed", "Error: ErrImagePull".to_owned());
             }
         })?;
         let name = container.image.as_deref().unwrap_or_default();
-        tell(
-            Severity::Normal,
-            "Pulled",
-            format!("Container image {name:?} already present on machine and can be accessed by the pod"),
-        );
+        if was_here {
+            tell(
+                Severity::Normal,
+                "Pulled",
+                format!("Container image {name:?} already present on machine and can be accessed by the pod"),
+            );
+        }
         let turn = self.context.turn().await;
         let created = self.create(slot, container, &image, attempt).await;
         let handle = created.inspect_err(|failure| {
@@ -190,7 +192,8 @@ impl Worker {
         Target::new(self.context.engine.clone(), handle, address, container)
     }
 
-    async fn image(&self, container: &Container) -> Result<Arc<Image>, Failure> {
+    /// The image of a container, and whether it was here already.
+    async fn image(&self, container: &Container, list: &'static str) -> Result<(Arc<Image>, bool), Failure> {
         let name = container.image.clone().unwrap_or_default();
         let images = Arc::clone(self.context.engine.images());
         let wanted = name.clone();
@@ -203,34 +206,36 @@ impl Worker {
             matches!(error, Error::Engine { source, .. }
                 if matches!(**source, dray_engine::Error::Image(dray_image::Error::NotFound { .. })))
         };
-        match (found, policy) {
-            (Ok(image), "IfNotPresent" | "Never") => Ok(Arc::new(image)),
-            (Ok(_), _) => Err(Failure {
-                image: Missing::Registry,
-                ..Failure::new(
-                    "ErrImagePull",
-                    format!(
-                        "failed to pull image {name:?}: no registry can be asked for it, and imagePullPolicy Always \
-                         does not use the image in the local store; set imagePullPolicy to IfNotPresent or Never"
-                    ),
-                )
-            }),
-            (Err(error), "Never") if is_missing(&error) => Err(Failure::image(
-                "ErrImageNeverPull",
-                format!("Container image {name:?} is not present with pull policy of Never"),
-            )),
-            (Err(error), _) if is_missing(&error) => Err(Failure::image(
-                "ErrImagePull",
-                format!(
-                    "failed to pull image {name:?}: it is not in the local store and no registry can be asked for it; \
-                     build or load it on this node"
-                ),
-            )),
-            (Err(error), _) => Err(Failure::image(
-                "InvalidImageName",
-                format!("Failed to apply default image {name:?}: {}", error.chain()),
-            )),
-        }
+        // Without its image a container waits for it; with one that may not be used it waits for the registry.
+        let missing = match (found, policy) {
+            (Ok(image), "IfNotPresent" | "Never") => return Ok((Arc::new(image), true)),
+            (Ok(_), _) => Missing::Registry,
+            (Err(error), "Never") if is_missing(&error) => {
+                return Err(Failure::image(
+                    "ErrImageNeverPull",
+                    format!("Container image {name:?} is not present with pull policy of Never"),
+                ));
+            }
+            (Err(error), _) if is_missing(&error) => Missing::Image,
+            (Err(error), _) => {
+                return Err(Failure::image(
+                    "InvalidImageName",
+                    format!("Failed to apply default image {name:?}: {}", error.chain()),
+                ));
+            }
+        };
+        let mut desired = self.desired.clone();
+        let deleted = async move {
+            let _ = desired.wait_for(super::Desired::is_ending).await;
+        };
+        let pulled = tokio::select! {
+            pulled = self.pull(container, list) => pulled,
+            () = deleted => Err("the pod is being deleted".to_owned()),
+        };
+        pulled.map(|image| (Arc::new(image), false)).map_err(|said| Failure {
+            image: missing,
+            ..Failure::new("ErrImagePull", format!("failed to pull image {name:?}: {said}"))
+        })
     }
 
     async fn create(

@@ -186,7 +186,7 @@ async fn missing_images(world: World) -> World {
     assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Pending"));
     let spec = json!({ "containers": [{ "name": "c", "image": "box:1", "imagePullPolicy": "Always" }] });
     world.pod("always", spec).await;
-    world.wait_event("always", "Failed failed to pull image \"box:1\": no registry").await;
+    world.wait_event("always", "Failed failed to pull image \"box:1\": cannot reach").await;
 
     // The image comes, and the pods do not wait out their pauses.
     let images = std::sync::Arc::clone(world.engine().images());

@@ -192,7 +192,9 @@ impl World {
         let started = runtime.spawn(async move {
             let engine = open_engine(&path).await;
             let client = Client::new(service, "default");
-            let agent = Agent::new(engine.clone(), client, node_config(&path)).unwrap();
+            let images = Arc::clone(engine.images());
+            let registries = dray_registry::Client::new(images, dray_registry::Hosts::default());
+            let agent = Agent::new(engine.clone(), registries, client, node_config(&path)).unwrap();
             tokio::spawn(Arc::clone(&agent).run(std::future::pending()));
             (engine, agent)
         });

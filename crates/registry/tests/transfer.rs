@@ -1,0 +1,164 @@
+//! Stores, clients and registries of ours among each other.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on must stop here")]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{Liar, Sample, client, pull, registry, request, store};
+use dray_image::{ImageStore, Reference};
+use dray_registry::server::Options;
+use dray_registry::{Credentials, Error, Event, Events, PullRequest, PushRequest, Step};
+
+/// `user` with the password `secret`, as `htpasswd -B` writes it.
+const USERS: &str = "user:$2y$05$dEN46vIb.yJvmYpjobM4a.jTwjMkkxEPHz5rV2d7wbi5HPaIENVVC\n";
+
+fn named(address: SocketAddr, name: &str) -> Reference {
+    Reference::parse(&format!("{address}/{name}")).unwrap()
+}
+
+fn user(password: &str) -> Option<Credentials> {
+    let (username, password) = ("user".to_owned(), password.to_owned());
+    Some(Credentials { username, password, ..Credentials::default() })
+}
+
+/// A store with an image that came from a registry, and its id.
+async fn with_image() -> (tempfile::TempDir, std::sync::Arc<ImageStore>, dray_image::Digest) {
+    let sample = Sample::new(100_000);
+    let liar = Liar::start(move |asked| sample.answer(asked));
+    let (directory, store) = store();
+    let id = pull(&store, &liar).await.unwrap().image.id;
+    (directory, store, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pushed_comes_back_under_the_same_digest() {
+    let (_first, source, id) = with_image().await;
+    let (_second, shelf) = store();
+    let address = registry(&shelf, &Options::default()).await;
+    let name = named(address, "a/b:1");
+    source.tag(&id, &name).unwrap();
+    let push = PushRequest { reference: name.clone(), credentials: None };
+    let pushed = client(&source).push(&push, &Events::ignored()).await.unwrap();
+
+    let (_third, target) = store();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
+    let pulled = client(&target).pull(&request(name.clone()), &Events::to(sender)).await.unwrap();
+    assert_eq!((pulled.image.id.clone(), pulled.digest.clone()), (id.clone(), pushed.digest.clone()));
+    assert!(pulled.is_new);
+    let mut steps = Vec::new();
+    while let Some(event) = receiver.recv().await {
+        if let Event::Layer { step, .. } = event {
+            steps.push(step);
+        }
+    }
+    assert_eq!((steps.first(), steps.last()), (Some(&Step::Needed), Some(&Step::Pulled)), "{steps:?}");
+    // Asked for again it is there already, and nothing but the digest is asked.
+    assert!(!client(&target).pull(&request(name.clone()), &Events::ignored()).await.unwrap().is_new);
+
+    let again = PushRequest { reference: name, credentials: None };
+    target.tag(&id, &again.reference).unwrap();
+    assert_eq!(client(&target).push(&again, &Events::ignored()).await.unwrap(), pushed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_and_tokens_are_asked_for() {
+    let (directory, source, id) = with_image().await;
+    let users = directory.path().join("users");
+    std::fs::write(&users, USERS).unwrap();
+    for tokens in [false, true] {
+        let (_shelf, shelf) = store();
+        let options =
+            Options { htpasswd: Some(users.clone()), tokens, anonymous_pull: true, ..Options::default() };
+        let address = registry(&shelf, &options).await;
+        let name = named(address, "locked:1");
+        source.tag(&id, &name).unwrap();
+        let push = |credentials| PushRequest { reference: name.clone(), credentials };
+        for nobody in [None, user("wrong")] {
+            let refused = client(&source).push(&push(nobody), &Events::ignored()).await;
+            assert!(matches!(refused, Err(Error::Unauthorized { .. })), "{tokens} {refused:?}");
+        }
+        client(&source).push(&push(user("secret")), &Events::ignored()).await.unwrap();
+        let (_target, target) = store();
+        client(&target).pull(&request(name.clone()), &Events::ignored()).await.unwrap();
+        let login = |password: &str| {
+            let credentials = user(password).unwrap();
+            let client = client(&target);
+            async move { client.login(&address.to_string(), credentials).await }
+        };
+        login("secret").await.unwrap();
+        assert!(matches!(login("wrong").await, Err(Error::Unauthorized { .. })));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_gives_what_the_other_has_and_what_it_kept() {
+    let sample = Sample::new(100_000);
+    let liar = Liar::start({
+        let gone = std::sync::atomic::AtomicBool::new(false);
+        move |asked| {
+            if asked.path == "/gone" {
+                gone.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+            match gone.load(std::sync::atomic::Ordering::SeqCst) {
+                true => common::Reply::status(500),
+                false => sample.answer(asked),
+            }
+        }
+    });
+    let (_shelf, shelf) = store();
+    let options = Options { mirror: Some(format!("http://{}", liar.address)), ..Options::default() };
+    let address = registry(&shelf, &options).await;
+    let pull = || async {
+        let (_directory, store) = store();
+        client(&store).pull(&request(named(address, "sample:1")), &Events::ignored()).await
+    };
+    pull().await.unwrap();
+    // From now on the other registry is of no use.
+    let mut stream = std::net::TcpStream::connect(liar.address).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /gone HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+    pull().await.unwrap();
+    let (_source, source, id) = with_image().await;
+    source.tag(&id, &named(address, "new:1")).unwrap();
+    let push = PushRequest { reference: named(address, "new:1"), credentials: None };
+    assert!(client(&source).push(&push, &Events::ignored()).await.is_err(), "a mirror takes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_names_is_swept_and_what_is_linked_stays() {
+    let (_first, source, id) = with_image().await;
+    let (_second, shelf) = store();
+    let address = registry(&shelf, &Options::default()).await;
+    let name = named(address, "kept:1");
+    source.tag(&id, &name).unwrap();
+    let push = PushRequest { reference: name.clone(), credentials: None };
+    let pushed = client(&source).push(&push, &Events::ignored()).await.unwrap();
+    shelf.sweep().unwrap();
+    let (_third, target) = store();
+    client(&target).pull(&request(name), &Events::ignored()).await.unwrap();
+    let digest = dray_image::BlobDigest::Sha256(pushed.digest);
+    assert!(shelf.repository("kept").unwrap().remove_manifest(&digest).unwrap());
+    let (links, freed) = shelf.collect_repositories(std::time::Duration::ZERO).unwrap();
+    assert!(links == 2 && freed > 100_000, "{links} {freed}");
+    assert_eq!(shelf.usage().unwrap().blobs, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_platform_is_told() {
+    let (_first, source, id) = with_image().await;
+    let (_second, shelf) = store();
+    let address = registry(&shelf, &Options::default()).await;
+    let name = named(address, "here:1");
+    source.tag(&id, &name).unwrap();
+    client(&source)
+        .push(&PushRequest { reference: name.clone(), credentials: None }, &Events::ignored())
+        .await
+        .unwrap();
+    let (_third, target) = store();
+    let platform = Some(dray_registry::Platform::parse("linux/s390x").unwrap());
+    let request = PullRequest { platform, ..request(name) };
+    let refused = client(&target).pull(&request, &Events::ignored()).await;
+    assert!(matches!(refused, Err(Error::OtherPlatform { .. })), "{refused:?}");
+}
