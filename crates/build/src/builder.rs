@@ -1,75 +1,33 @@
 //! A whole build: context, plan, stages, result.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 
-use dray_engine::{Engine, NetworkMode, Resources, Ulimit};
-use dray_image::{Digest, Image, Reference};
+use dray_engine::Engine;
+use dray_image::Image;
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, CachedStep, Pins};
+use crate::client::Client;
 use crate::configure::Scope;
 use crate::context::Context;
 use crate::expand::Expander;
+use crate::images::ImageSource;
 use crate::instruction::{Dockerfile, Instruction, Kind, Stage};
+use crate::platform::Platform;
+use crate::progress::{Event, Output};
+use crate::request::{BuildRequest, ContextSource, DockerfileSource};
+use crate::result::{Built, BuiltImage};
 use crate::state::{Arguments, State};
 use crate::{Error, Result, parser};
-
-/// What is to be built, and how.
-#[derive(Clone, Debug, Default)]
-pub struct BuildRequest {
-    /// The Dockerfile's path in the context; empty means `Dockerfile`.
-    pub dockerfile: String,
-    /// The names of the result.
-    pub tags: Vec<Reference>,
-    /// Arguments; those without a value are as if they were not given.
-    pub build_args: BTreeMap<String, Option<String>>,
-    /// Labels of the result.
-    pub labels: BTreeMap<String, String>,
-    /// The stage to stop at; empty means the last.
-    pub target: String,
-    /// Whether what earlier builds made is left aside.
-    pub no_cache: bool,
-    /// Images whose steps alone may be taken from what earlier builds made; none means all.
-    pub cache_from: Vec<String>,
-    /// Whether images are to be pulled anew.
-    pub pull: bool,
-    /// The network of RUN.
-    pub network: NetworkMode,
-    /// Limits of RUN.
-    pub resources: Resources,
-    /// Limits of RUN's processes.
-    pub ulimits: Vec<Ulimit>,
-    /// `name:address` lines for RUN's `/etc/hosts`.
-    pub extra_hosts: Vec<String>,
-    /// Size of RUN's `/dev/shm` in bytes.
-    pub shm_size: Option<u64>,
-}
-
-/// What a build tells while it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Text for the user, with its line ends.
-    Text(String),
-    /// The image that a stage has become.
-    Image(Digest),
-}
-
-/// Where a build tells what it does. A listener that goes away cancels the build.
-pub(crate) struct Output(mpsc::Sender<Progress>);
-
-impl Output {
-    pub(crate) async fn text(&self, text: String) -> Result<()> {
-        self.0.send(Progress::Text(text)).await.map_err(|_| Error::Cancelled)
-    }
-}
 
 /// Builds images from Dockerfiles. Clones share one cache.
 #[derive(Clone)]
 pub struct Builder {
     pub(crate) engine: Engine,
     pub(crate) cache: Arc<Cache>,
+    #[expect(dead_code, reason = "asked for images in the next change")]
+    pub(crate) source: Option<Arc<dyn ImageSource>>,
 }
 
 /// What a pruning of the cache did.
@@ -87,12 +45,18 @@ impl Builder {
     pub fn new(engine: Engine) -> Self {
         let directory = engine.config().data_dir.join("build-cache");
         let cache = Cache::open(directory, Arc::clone(engine.images()));
-        Self { engine, cache: Arc::new(cache) }
+        Self { engine, cache: Arc::new(cache), source: None }
     }
 
-    /// Builds an image from a context, which is an archive (plain, or compressed with gzip or zstd).
+    /// The same builder, which has images that are not here brought by `source`.
+    #[must_use]
+    pub fn with_images(self, source: Arc<dyn ImageSource>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Builds an image. Nothing is named or recorded: see [`Built::record`].
     ///
-    /// When the future is dropped, or the receiver of `progress`, the build ends and leaves nothing but what the
+    /// When the future is dropped, or the receiver of `events`, the build ends and leaves nothing but what the
     /// cache has of it.
     ///
     /// # Errors
@@ -100,29 +64,32 @@ impl Builder {
     pub async fn build(
         &self,
         request: BuildRequest,
-        context: impl Read + Send + 'static,
-        progress: mpsc::Sender<Progress>,
-    ) -> Result<Digest> {
-        let gone = progress.clone();
+        client: Arc<dyn Client>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Built> {
+        let gone = events.clone();
         tokio::select! {
             () = gone.closed() => Err(Error::Cancelled),
-            result = self.build_whole(request, context, progress) => result,
+            result = self.build_whole(request, client, events) => result,
         }
     }
 
     async fn build_whole(
         &self,
-        request: BuildRequest,
-        context: impl Read + Send + 'static,
-        progress: mpsc::Sender<Progress>,
-    ) -> Result<Digest> {
-        let path = match request.dockerfile.as_str() {
-            "" => "Dockerfile".to_owned(),
-            path => path.to_owned(),
+        mut request: BuildRequest,
+        _client: Arc<dyn Client>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Built> {
+        let path = match &request.dockerfile {
+            DockerfileSource::Context(path) if !path.is_empty() => path.clone(),
+            _ => "Dockerfile".to_owned(),
         };
         let engine = self.engine.clone();
+        let ContextSource::Archive(context) = std::mem::take(&mut request.context) else {
+            return Err(Error::invalid("only archives are built"));
+        };
         let (context, mut file) = blocking(move || {
-            let (context, dockerfile) = Context::unpack(&engine, context, &path)?;
+            let (context, dockerfile) = Context::unpack(&engine, context.into_inner(), &path)?;
             let file = parser::parse(&dockerfile)?;
             Ok((Arc::new(context), file))
         })
@@ -145,8 +112,8 @@ impl Builder {
             builder: self,
             request: &request,
             context,
-            output: Output(progress),
-            pins: Pins::new(&self.cache),
+            output: Output::new(events),
+            pins: Arc::new(Pins::new(&self.cache)),
             scope: Scope {
                 escape: file.escape,
                 arguments: Arguments::new(request.build_args.clone()),
@@ -256,7 +223,7 @@ pub(crate) struct Session<'a> {
     pub(crate) request: &'a BuildRequest,
     pub(crate) context: Arc<Context>,
     pub(crate) output: Output,
-    pub(crate) pins: Pins,
+    pub(crate) pins: Arc<Pins>,
     /// What words mean in the current stage.
     pub(crate) scope: Scope,
     /// What each stage has become; those that nobody needs are not built.
@@ -326,7 +293,7 @@ impl Session<'_> {
             self.output.text(format!(" ---> {}\n", state.short_id())).await?;
         }
         if let Some(id) = &state.id {
-            self.output.0.send(Progress::Image(id.clone())).await.map_err(|_| Error::Cancelled)?;
+            self.output.send(Event::Image(id.clone())).await?;
         }
         Ok(state)
     }
@@ -398,8 +365,7 @@ impl Session<'_> {
         Ok(layers)
     }
 
-    /// Records the image and gives it its names.
-    async fn finish(&mut self, state: State) -> Result<Digest> {
+    async fn finish(&mut self, state: State) -> Result<Built> {
         let Some(id) = state.id.clone() else { return Err(Error::NoResult) };
         let unused: Vec<&str> = self
             .scope
@@ -411,22 +377,14 @@ impl Session<'_> {
             let text = format!("[Warning] One or more build-args {unused:?} were not consumed\n");
             self.output.text(text.replace('"', "").replace(", ", " ")).await?;
         }
+        let image = BuiltImage {
+            platform: Platform::host(),
+            config: state.config,
+            layers: state.layers,
+            id,
+            attestations: Vec::new(),
+        };
         let engine = self.builder.engine.clone();
-        let tags = self.request.tags.clone();
-        let recorded = blocking(move || {
-            let image = engine.images().create(state.new_image())?;
-            for tag in &tags {
-                engine.images().tag(&image.id, tag)?;
-                engine.image_event("tag", &image.id, &tag.familiar());
-            }
-            Ok(image.id)
-        })
-        .await?;
-        debug_assert_eq!(recorded, id);
-        self.output.text(format!("Successfully built {}\n", recorded.short())).await?;
-        for tag in &self.request.tags {
-            self.output.text(format!("Successfully tagged {}\n", tag.familiar())).await?;
-        }
-        Ok(recorded)
+        Ok(Built { images: vec![image], engine, _pins: Arc::clone(&self.pins) })
     }
 }

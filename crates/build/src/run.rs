@@ -8,7 +8,8 @@ use dray_engine::{
 use dray_image::{Image, Layer};
 use tokio::io::AsyncReadExt;
 
-use crate::builder::{BuildRequest, Output};
+use crate::progress::Output;
+use crate::request::BuildRequest;
 use crate::state::State;
 use crate::{Error, Result};
 

@@ -71,7 +71,7 @@ impl Session<'_> {
     /// Takes the result of a step from the cache, if it is there.
     async fn cached(&self, state: &mut State, key: &str) -> Result<bool> {
         self.pins.add(key);
-        if self.request.no_cache {
+        if self.request.no_cache != crate::NoCache::Never {
             return Ok(false);
         }
         let cache = Arc::clone(&self.builder.cache);
@@ -79,7 +79,7 @@ impl Session<'_> {
         let Some(Entry { config, layers }) = blocking(move || Ok(cache.find(&wanted))).await? else {
             return Ok(false);
         };
-        if !self.request.cache_from.is_empty() && !self.is_part_of_sources(&config, &layers) {
+        if !self.request.only_cache_of.is_empty() && !self.is_part_of_sources(&config, &layers) {
             return Ok(false);
         }
         state.config = config;
@@ -91,7 +91,7 @@ impl Session<'_> {
 
     /// Whether a step is one of those that led to an image the caller trusts.
     fn is_part_of_sources(&self, config: &ImageConfig, layers: &[Layer]) -> bool {
-        let sources = self.request.cache_from.iter();
+        let sources = self.request.only_cache_of.iter();
         let mut images = sources.filter_map(|name| self.builder.engine.images().resolve(name).ok());
         images.any(|image| {
             image.layers.starts_with(layers) && image.config.history.starts_with(&config.history)
