@@ -127,3 +127,53 @@ impl Output {
         self.send(Event::Text(text)).await
     }
 }
+
+/// A vertex under way.
+pub(crate) struct Running {
+    output: Output,
+    vertex: Vertex,
+}
+
+impl Running {
+    pub(crate) async fn start(output: &Output, key: &str, name: String, inputs: Vec<Digest>) -> Result<Self> {
+        let vertex = Vertex {
+            digest: Digest::of(format!("{key}\0{name}").as_bytes()),
+            name,
+            inputs,
+            started: Some(Timestamp::now()),
+            completed: None,
+            cached: false,
+            error: String::new(),
+        };
+        output.send(Event::Vertex(vertex.clone())).await?;
+        Ok(Self { output: output.clone(), vertex })
+    }
+
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.vertex.digest
+    }
+
+    /// Output of its process.
+    pub(crate) async fn log(&self, stream: u8, bytes: &[u8]) -> Result<()> {
+        let (vertex, timestamp) = (self.vertex.digest.clone(), Timestamp::now());
+        self.output.send(Event::Log(VertexLog { vertex, stream, timestamp, bytes: bytes.to_vec() })).await
+    }
+
+    /// Tells its end and gives the result on: what was made, and whether that was in the cache.
+    pub(crate) async fn end<T>(mut self, result: Result<(T, bool)>) -> Result<T> {
+        self.vertex.completed = Some(Timestamp::now());
+        match result {
+            Ok((made, cached)) => {
+                self.vertex.cached = cached;
+                self.output.send(Event::Vertex(self.vertex)).await?;
+                Ok(made)
+            }
+            Err(error) => {
+                self.vertex.error = error.chain();
+                // Whoever no longer listens is told by the error itself.
+                let _ = self.output.send(Event::Vertex(self.vertex)).await;
+                Err(error)
+            }
+        }
+    }
+}

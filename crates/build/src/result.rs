@@ -1,14 +1,15 @@
 //! What a build has become, before anybody has named or exported it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use dray_engine::{Engine, Root};
 use dray_image::{Digest, ImageConfig, Layer, NewImage, Reference};
+use serde::{Deserialize, Serialize};
 
 use crate::builder::blocking;
 use crate::cache::Pins;
 use crate::platform::Platform;
+use crate::state::State;
 use crate::{Error, Result};
 
 /// What a build has become: an image a platform. Its layers stay as long as this does.
@@ -17,7 +18,9 @@ pub struct Built {
     /// One a platform that was asked for, in that order.
     pub images: Vec<BuiltImage>,
     pub(crate) engine: Engine,
-    pub(crate) _pins: Arc<Pins>,
+    /// What the stages have become that the result was made with, for who keeps those as well.
+    pub(crate) stages: Vec<BuiltImage>,
+    pub(crate) pins: Arc<Pins>,
 }
 
 /// The image for one platform.
@@ -33,8 +36,42 @@ pub struct BuiltImage {
     pub id: Digest,
     /// Statements about it.
     pub attestations: Vec<Statement>,
+    /// The steps that led to it, by their keys.
+    pub(crate) trail: Vec<Trail>,
 }
 
+/// A step that led to an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trail {
+    /// Its key in the cache.
+    pub(crate) key: String,
+    /// Its place in the history.
+    pub(crate) history: usize,
+    /// The place of its layer; none when it wrote nothing.
+    pub(crate) layer: Option<usize>,
+}
+
+impl BuiltImage {
+    pub(crate) fn of(platform: Platform, state: &State, inline_cache: bool) -> Result<Self> {
+        let mut config = state.config.clone();
+        if state.id.is_none() {
+            return Err(Error::NoResult);
+        }
+        config.rootfs.diff_ids = state.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let mut image = Self {
+            platform,
+            id: NewImage { config: config.clone(), layers: state.layers.clone() }.id()?,
+            config,
+            layers: state.layers.clone(),
+            attestations: Vec::new(),
+            trail: state.trail.clone(),
+        };
+        if inline_cache {
+            crate::cache_transfer::inscribe(&mut image)?;
+        }
+        Ok(image)
+    }
+}
 /// An in-toto statement about an image, without its subject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
@@ -88,13 +125,5 @@ impl Built {
             return Ok(None);
         }
         Ok(Some(self.engine.open_layers(&image.layers)?))
-    }
-
-    /// Writes what other builds need to take steps from this one: an OCI layout in the directory.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub async fn export_cache(&self, _mode: crate::CacheMode, _directory: &Path) -> Result<()> {
-        Err(Error::invalid("this cache cannot be exported yet"))
     }
 }

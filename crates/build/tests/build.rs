@@ -159,7 +159,10 @@ fn links_of_an_image_lead_nowhere_else() {
         std::os::unix::fs::symlink("usr/lib", context.join("lib")).unwrap();
         // The context's own links do not lead out of it either.
         let (result, _) = world.build(&context, "FROM scratch\nCOPY escape /x\n").await;
-        assert!(matches!(result, Err(Error::NoSource { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(ref error) if matches!(error.inner(), Error::NoSource { .. })),
+            "{result:?}"
+        );
         fs::create_dir(context.join("links")).unwrap();
         fs::rename(context.join("escape"), context.join("links/escape")).unwrap();
         fs::rename(context.join("lib"), context.join("links/lib")).unwrap();
@@ -180,7 +183,10 @@ fn links_of_an_image_lead_nowhere_else() {
             .await;
         assert!(result.is_ok(), "{result:?}");
         let (result, _) = world.build(&context, "FROM scratch\nCOPY a.txt /f\nCOPY sub /f\n").await;
-        assert!(matches!(result, Err(Error::Copy { .. })), "{result:?}");
+        assert!(
+            matches!(result, Err(ref error) if matches!(error.inner(), Error::Copy { .. })),
+            "{result:?}"
+        );
         assert!(world.scratch_is_empty());
         world.engine.close().await;
     });
@@ -237,8 +243,8 @@ fn a_cached_layer_that_is_gone_is_made_again() {
         }
         let layers = || fs::read_dir(world.directory.path().join("d/image/layers")).unwrap().count();
         assert_eq!(layers(), 2);
-        let pruned = world.builder.prune().await.unwrap();
-        assert!(pruned.entries >= 2 && pruned.bytes >= 2, "{pruned:?}");
+        let pruned = world.builder.prune(|_| true).await.unwrap();
+        assert!(pruned.entries.len() >= 2 && pruned.bytes >= 2, "{pruned:?}");
         assert_eq!(layers(), 0);
         world.engine.close().await;
     });

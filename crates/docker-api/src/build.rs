@@ -20,6 +20,7 @@ use crate::body::{self, Body};
 use crate::create::UlimitRequest;
 use crate::endpoints;
 use crate::error::{ApiError, Result};
+use crate::filters::Filters;
 use crate::query::Query;
 
 /// What clients of BuildKit are told.
@@ -39,12 +40,7 @@ fn parameter<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result
 }
 
 fn build_request(query: &Query) -> Result<(BuildRequest, Vec<Reference>)> {
-    if let Some(remote) = query.non_empty("remote").filter(|remote| *remote != "client-session") {
-        return Err(ApiError::bad_request(format!(
-            "building from {remote} is not supported: send the build context"
-        )));
-    }
-    if query.get("version") == Some("2") || query.get("remote").is_some_and(|remote| !remote.is_empty()) {
+    if query.get("version") == Some("2") || query.get("remote") == Some("client-session") {
         return Err(ApiError::bad_request(NO_BUILDKIT));
     }
     if query.flag("squash") {
@@ -111,7 +107,8 @@ fn text(text: &str) -> Bytes {
 /// How a failure looks once the answer has begun.
 fn failure(error: &BuildError) -> Bytes {
     let message = error.chain();
-    let detail = match error {
+    let detail = match error.inner() {
+        // The code is the client's own, if it takes it.
         BuildError::Run { code, .. } => json!({ "code": code, "message": message }),
         _ => json!({ "message": message }),
     };
@@ -120,8 +117,13 @@ fn failure(error: &BuildError) -> Bytes {
 
 impl From<BuildError> for ApiError {
     fn from(error: BuildError) -> Self {
-        let status = match error {
-            BuildError::Engine(error) => return error.into(),
+        let status = match error.inner() {
+            BuildError::Engine(_) => {
+                let BuildError::Engine(error) = error.into_inner() else {
+                    return Self::internal("the build failed");
+                };
+                return error.into();
+            }
             BuildError::NoImage { .. } => StatusCode::NOT_FOUND,
             BuildError::Io { .. } | BuildError::Run { .. } | BuildError::Cancelled => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -137,7 +139,10 @@ impl From<BuildError> for ApiError {
 pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
     let context = body::reader(incoming);
     let (mut request, tags) = build_request(query)?;
-    request.context = ContextSource::archive(context);
+    request.context = match query.non_empty("remote") {
+        Some(address) => ContextSource::Remote(address.to_owned()),
+        None => ContextSource::archive(context),
+    };
     let quiet = query.flag("q");
     let (progress, mut events) = mpsc::channel(AHEAD);
     let builder = api.builder.clone();
@@ -222,9 +227,17 @@ async fn finish(
     let _ = sender.send(last).await;
 }
 
-pub(crate) async fn prune(api: &Api) -> Result<Response<Body>> {
-    let pruned = api.builder.prune().await?;
-    let gone: Vec<String> = Vec::new();
-    tracing::debug!(entries = pruned.entries, "pruned the build cache");
+pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let known = ["until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"];
+    let filters = Filters::parse(query, &known)?;
+    let until = filters.until()?;
+    let chosen = move |step: &dray_build::CachedStep| {
+        until.is_none_or(|until| step.used < until)
+            && filters.any("id", |id| step.key.starts_with(id))
+            && filters.any("type", |kind| step.kind == kind)
+            && filters.any("description", |text| step.description.contains(text))
+    };
+    let pruned = api.builder.prune(chosen).await?;
+    let gone: Vec<String> = pruned.entries.into_iter().map(|step| step.key).collect();
     body::json(StatusCode::OK, &json!({ "CachesDeleted": gone, "SpaceReclaimed": pruned.bytes }))
 }

@@ -76,7 +76,7 @@ async fn answer(
 
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
         ("POST", ["build"]) => build::build(api, query, request.into_body()).await,
-        ("POST", ["build", "prune"]) => build::prune(api).await,
+        ("POST", ["build", "prune"]) => build::prune(api, query).await,
         ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),
 
         ("GET", ["containers", "json"]) => list::containers(api, query, version),
