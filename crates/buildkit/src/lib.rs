@@ -5,6 +5,31 @@
 //! becomes an image is the builder's; this crate knows no HTTP but the connections that it is given.
 #![forbid(unsafe_code)]
 
+mod bridge;
+mod client;
+mod control;
+mod definition;
+mod error;
+mod export;
+mod failure;
+mod frontend;
 mod grpc;
+mod history;
+mod jobs;
+mod kit;
+mod layout;
+mod pipe;
 mod proto;
+mod record;
 mod session;
+mod subrequest;
+mod sync;
+mod usage;
+
+pub use error::Error;
+pub use kit::BuildKit;
+
+/// A name that nothing else has, and nobody guesses.
+fn random_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}

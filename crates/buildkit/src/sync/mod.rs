@@ -13,3 +13,4 @@ mod tree;
 pub(crate) use keep::{Keep, Lease};
 pub(crate) use receive::{Wanted, receive};
 pub(crate) use send::send;
+pub(crate) use stat::stat_of;

@@ -1,11 +1,12 @@
 //! One exchange: what is wanted goes to the client as metadata, what comes goes to the tree.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::keep::Lease;
 use super::tree::Tree;
 use crate::grpc::{Code, Metadata, Status};
 use crate::proto::fsutil::{Kind, Packet};
@@ -76,14 +77,16 @@ fn escaped(text: &str) -> String {
 pub(crate) async fn receive(
     session: &Session,
     wanted: &Wanted,
-    top: PathBuf,
+    place: &Arc<Lease>,
     mut progress: impl FnMut(u64),
 ) -> Result<u64, Status> {
     let mut stream = session.call(FILE_SYNC, &wanted.metadata())?;
     let Some(to_client) = stream.sender() else { return Err(Status::cancelled()) };
     let (to_tree, packets) = mpsc::channel::<Packet>(AHEAD);
     let (requests, mut to_ask) = mpsc::channel::<Packet>(AHEAD);
-    let work = tokio::task::spawn_blocking(move || keep_up(&top, packets, &requests));
+    // The place stays ours until the thread has left it, also when the build is gone by then.
+    let place = Arc::clone(place);
+    let work = tokio::task::spawn_blocking(move || keep_up(place.path(), packets, &requests));
     // What the tree asks for is sent beside what is received: the client may wait for the one before it goes on with the
     // other.
     let asking = tokio::spawn(async move {

@@ -74,6 +74,20 @@ pub(super) fn go_mode(raw: u32) -> u32 {
     }
 }
 
+/// An entry of a file system, by the name that it is to have.
+pub(crate) fn stat_of(path: &str, found: &rustix::fs::Stat, link: String) -> Stat {
+    Stat {
+        path: path.to_owned(),
+        mode: go_mode(found.st_mode),
+        uid: found.st_uid,
+        gid: found.st_gid,
+        size: found.st_size,
+        modified: found.st_mtime * SECOND + i64::try_from(found.st_mtime_nsec).unwrap_or_default(),
+        link,
+        ..Stat::default()
+    }
+}
+
 pub(super) fn modified(stat: &Stat) -> Timespec {
     Timespec { tv_sec: stat.modified.div_euclid(SECOND), tv_nsec: stat.modified.rem_euclid(SECOND) }
 }

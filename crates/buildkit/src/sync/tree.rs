@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -56,6 +56,8 @@ pub(super) struct Tree {
     open: usize,
     /// Directories get their times in the end, when nothing changes in them any more.
     directories: Vec<(String, Timespec)>,
+    /// Further names of files, made in the end: the files they name may be on their way. Path and target.
+    links: Vec<(String, String)>,
     is_told: bool,
     /// Bytes that the contents asked for add up to.
     pub(super) wanted: u64,
@@ -83,6 +85,7 @@ impl Tree {
             awaited: HashMap::new(),
             open: 0,
             directories: Vec::new(),
+            links: Vec::new(),
             is_told: false,
             wanted: 0,
         };
@@ -177,7 +180,7 @@ impl Tree {
             Kind::Special => {}
             Kind::Directory => self.take_directory(&stat, name, is_there)?,
             Kind::Symlink => take_symlink(parent, &stat, name, is_there)?,
-            Kind::File if !stat.link.is_empty() => self.take_link(&stat, name)?,
+            Kind::File if !stat.link.is_empty() => self.take_link(stat)?,
             Kind::File => {
                 let same = there.filter(|_| is_there).is_some_and(|there| {
                     there.st_size == stat.size
@@ -218,8 +221,7 @@ impl Tree {
         }
         let directory = self.directory(&stat.path)?;
         own(&directory, stat)?;
-        // It is ours to write in whatever the client's may.
-        fchmod(&directory, stat::permissions(stat) | Mode::RWXU).map_err(failed("change", &stat.path))?;
+        fchmod(&directory, stat::permissions(stat)).map_err(failed("change", &stat.path))?;
         let before = if is_there { self.listing(&stat.path)? } else { VecDeque::new() };
         self.levels.push(Level { path: stat.path.clone(), before });
         self.directories.push((stat.path.clone(), stat::modified(stat)));
@@ -227,23 +229,28 @@ impl Tree {
     }
 
     /// One more name of a file that was told of before.
-    fn take_link(&self, stat: &Stat, name: &str) -> Result<(), Status> {
-        let Some((_, parent)) = &self.parent else { return Ok(()) };
-        let (directory, target) = stat::split(&stat.link)?;
+    fn take_link(&mut self, stat: Stat) -> Result<(), Status> {
+        stat::split(&stat.link)?;
         if stat::order(&stat.link, &stat.path) != Ordering::Less {
             let message = format!("the client sent {:?} as a link to {:?}, which comes later", stat.path, stat.link);
             return Err(Status::invalid(message));
         }
-        let from = self.directory(directory)?;
-        match unlinkat(parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed("replace", &stat.path)(error)),
+        self.links.push((stat.path, stat.link));
+        Ok(())
+    }
+
+    /// Makes a further name of a file, unless it is there.
+    fn link(&self, path: &str, target: &str) -> Result<(), Status> {
+        let ((directory, name), (from, target)) = (stat::split(path)?, stat::split(target)?);
+        let (parent, from) = (self.directory(directory)?, self.directory(from)?);
+        let found = statat(&from, target, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("link", path))?;
+        match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if there.st_ino == found.st_ino => return Ok(()),
+            Ok(_) => remove(&parent, OsStr::new(name), directory)?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed("look at", path)(error)),
         }
-        // A content that is still on its way will be another file: the link is made of that in the end.
-        linkat(&from, target, parent, name, AtFlags::empty()).or_else(|error| match error {
-            Errno::NOENT => Ok(()),
-            error => Err(failed("link", &stat.path)(error)),
-        })
+        linkat(&from, target, &parent, name, AtFlags::empty()).map_err(failed("link", path))
     }
 
     /// Takes a piece of a content; an empty one ends it.
@@ -305,6 +312,9 @@ impl Tree {
 
     /// The last touches, when all has come.
     pub(super) fn finish(self) -> Result<(), Status> {
+        for (path, target) in &self.links {
+            self.link(path, target)?;
+        }
         for (path, modified) in self.directories.iter().rev() {
             let directory = self.directory(path)?;
             futimens(&directory, &times(*modified)).map_err(failed("change", path))?;
@@ -317,7 +327,7 @@ fn times(modified: Timespec) -> Timestamps {
     Timestamps { last_access: modified, last_modification: modified }
 }
 
-fn own(file: &impl std::os::fd::AsFd, stat: &Stat) -> Result<(), Status> {
+fn own(file: &impl AsFd, stat: &Stat) -> Result<(), Status> {
     let (uid, gid) = owners(stat)?;
     fchown(file, Some(uid), Some(gid)).map_err(failed("change the owner of", &stat.path))
 }
@@ -360,7 +370,7 @@ fn remove(parent: &OwnedFd, name: &OsStr, path: &str) -> Result<(), Status> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(failed("remove", &told())(error)),
     }
-    let within = std::path::PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&parent.as_fd())));
+    let within = std::path::PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd()));
     // The standard library's way down does not follow links either.
     std::fs::remove_dir_all(within.join(name))
         .map_err(|error| Status::new(Code::Internal, format!("cannot remove {}: {error}", told())))
