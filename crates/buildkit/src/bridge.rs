@@ -8,6 +8,7 @@ use dray_engine::Root;
 
 use crate::control;
 use crate::definition;
+use crate::failure;
 use crate::grpc::{Call, Code, Status};
 use crate::jobs::Job;
 use crate::kit::Connection;
@@ -89,7 +90,7 @@ pub(crate) async fn answer(connection: &Arc<Connection>, method: &str, mut call:
         }
         "Solve" => {
             let request: SolveRequest = call.request().await?;
-            let result = solve(connection, &job, request).await?;
+            let result = solve(connection, &job, request).await.map_err(failure::plain)?;
             call.answer(&result).await
         }
         "Return" => {
@@ -100,7 +101,7 @@ pub(crate) async fn answer(connection: &Arc<Connection>, method: &str, mut call:
         "Evaluate" => {
             let request: EvaluateRequest = call.request().await?;
             let reference = connection.reference(&request.reference)?;
-            connection.evaluate(&reference).await?;
+            connection.evaluate(&reference).await.map_err(failure::plain)?;
             call.answer(&()).await
         }
         "Inputs" => call.answer(&InputsResponse::default()).await,

@@ -16,7 +16,7 @@ use crate::proto::control::{
 };
 use crate::proto::gateway::{References, ReturnRequest};
 use crate::proto::ops;
-use crate::{bridge, usage};
+use crate::{bridge, failure, usage};
 
 /// The answer of `grpc.health.v1`.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -139,7 +139,8 @@ async fn solve(connection: &Arc<Connection>, request: SolveRequest) -> Result<Re
         }
         run(connection, &history.running, &request, &exporters, returned).await
     }
-    .await;
+    .await
+    .map_err(failure::plain);
     history.outcome = outcome.clone();
     drop(history);
     outcome

@@ -13,11 +13,12 @@ pub(crate) fn status(error: &Error) -> Status {
         Error::Parse(error) => error.to_string(),
         other => other.chain(),
     };
-    let code = match error {
-        Error::Cancelled => Code::Cancelled,
-        Error::Parse(_) | Error::Invalid { .. } => Code::InvalidArgument,
-        Error::NoImage { .. } | Error::NoDockerfile { .. } => Code::NotFound,
-        _ => Code::Unknown,
-    };
+    let code = if matches!(error, Error::Cancelled) { Code::Cancelled } else { Code::Unknown };
     Status::new(code, message)
+}
+
+/// A failure as users are to read it: clients put the names of all other codes before the words.
+pub(crate) fn plain(status: Status) -> Status {
+    let code = if status.code == Code::Cancelled { Code::Cancelled } else { Code::Unknown };
+    Status { code, ..status }
 }

@@ -180,7 +180,9 @@ fn prepare<'a>(
     compression: Compression,
     scratch: &Path,
 ) -> Result<Prepared<'a>, Status> {
-    let config = serde_json::to_vec(&image.config).map_err(|error| failed("encode")(error.into()))?;
+    let mut config = image.config.clone();
+    config.rootfs.diff_ids = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let config = serde_json::to_vec(&config).map_err(|error| failed("encode")(error.into()))?;
     if Digest::of(&config) != image.id {
         return Err(Status::new(Code::Internal, format!("image {} is not what it was named for", image.id)));
     }

@@ -192,3 +192,7 @@ impl Drop for Closed {
         self.gone.cancel();
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

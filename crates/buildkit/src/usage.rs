@@ -166,7 +166,11 @@ pub(crate) async fn prune(kit: &Inner, request: &PruneRequest) -> Result<Vec<Usa
         kit.builder.prune().await.map_err(|error| Status::new(Code::Internal, error.chain()))?;
     }
     let keep = std::sync::Arc::clone(&kit.keep);
-    let removing = tokio::task::spawn_blocking(move || local.iter().for_each(|name| drop(keep.remove(name))));
+    let removing = tokio::task::spawn_blocking(move || {
+        for name in &local {
+            keep.remove(name);
+        }
+    });
     removing.await.map_err(blocked)?;
     let left: BTreeSet<String> = records(kit).await?.into_iter().map(|record| record.id).collect();
     Ok(before.into_iter().filter(|record| names.contains(&record.id) && !left.contains(&record.id)).collect())

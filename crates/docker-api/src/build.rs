@@ -23,9 +23,9 @@ use crate::error::{ApiError, Result};
 use crate::filters::Filters;
 use crate::query::Query;
 
-/// What clients of BuildKit are told.
+/// What clients are told that speak BuildKit as it was before buildx.
 pub(crate) const NO_BUILDKIT: &str =
-    "BuildKit is not supported by this daemon: set DOCKER_BUILDKIT=0 to use the classic builder";
+    "this endpoint is the classic builder's: use the buildx plugin for BuildKit, or set DOCKER_BUILDKIT=0";
 /// Messages that a slow client may be behind.
 const AHEAD: usize = 64;
 /// Output that a quiet build keeps in case it fails, in bytes.

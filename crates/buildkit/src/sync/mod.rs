@@ -10,7 +10,7 @@ mod send;
 mod stat;
 mod tree;
 
-pub(crate) use keep::{Keep, Lease};
+pub(crate) use keep::Keep;
 pub(crate) use receive::{Wanted, receive};
 pub(crate) use send::send;
 pub(crate) use stat::stat_of;

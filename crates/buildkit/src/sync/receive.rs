@@ -99,27 +99,39 @@ pub(crate) async fn receive(
     let mut size = 0;
     let mut told = Instant::now();
     let received = async {
-        while let Some(packet) = stream.next::<Packet>().await? {
+        loop {
+            let packet = tokio::select! {
+                packet = stream.next::<Packet>() => packet?,
+                // The tree has failed, and says why below.
+                () = to_tree.closed() => return Ok(()),
+            };
+            let Some(packet) = packet else { return Ok(()) };
             size += u64::try_from(prost::Message::encoded_len(&packet)).unwrap_or_default();
             if told.elapsed() > INTERVAL {
                 told = Instant::now();
                 progress(size);
             }
-            // The tree has failed, and says why below.
             if to_tree.send(packet).await.is_err() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     };
     let received: Result<(), Status> = received.await;
     drop(to_tree);
     let kept = work.await.map_err(|_| Status::new(Code::Internal, "the transfer ended unexpectedly"))?;
     // Let what is still to be said to the client go out: it shows the reason to its user.
     let _ = tokio::time::timeout(Duration::from_secs(1), asking).await;
-    kept?;
-    received?;
+    match (received, kept) {
+        // The client has ended the call, and its status says why.
+        (Err(status), Err(kept)) if kept.code == Code::Unavailable => return Err(status),
+        (received, kept) => kept.and(received)?,
+    }
     progress(size);
+    // The client's side of the call ends by itself now, and is not cut off.
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        while let Ok(Some(_)) = stream.next::<Packet>().await {}
+    })
+    .await;
     Ok(size)
 }
 

@@ -37,6 +37,8 @@ pub(crate) async fn send(
     let metadata = Metadata::from([("buildkit-attachable-exporter-id".to_owned(), exporter.to_string())]);
     let mut stream = session.call(FILE_SEND, &metadata)?;
     let Some(to_client) = stream.sender() else { return Err(Status::cancelled()) };
+    // The only one that sends from here on: with it the client sees the end.
+    stream.close();
     let (packets, mut to_send) = mpsc::channel::<Packet>(AHEAD);
     let (requests, asked) = mpsc::channel::<u32>(AHEAD);
     let work = tokio::task::spawn_blocking(move || {
@@ -47,8 +49,8 @@ pub(crate) async fn send(
         }
         result
     });
-    let mut size = 0;
-    let sending = async {
+    let sending = async move {
+        let mut size = 0;
         while let Some(packet) = to_send.recv().await {
             size += packet.data.len() as u64;
             progress(size);
