@@ -268,7 +268,9 @@ async fn solve(connection: &Arc<Connection>, job: &Job, request: SolveRequest) -
     } else {
         check_frontend(&request.frontend, &request.frontend_opt)?;
         if let Some(what) = request.frontend_opt.get("requestid").filter(|what| !what.is_empty()) {
-            metadata = crate::subrequest::answer(connection, job, what, &request.frontend_opt).await?;
+            let what = what.clone();
+            let (attributes, inputs) = (request.frontend_opt, request.frontend_inputs);
+            metadata = crate::subrequest::answer(connection, job, &what, attributes, inputs).await?;
             None
         } else {
             let reference = connection.refer(job, request.frontend_opt, request.frontend_inputs)?;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dray_build::{BoxFuture, Client, ClientError, Credentials, Duplex, LocalDirectory, LocalFilter};
 use dray_image::Digest;
+use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::grpc::{Code, Metadata, Status};
 use crate::pipe::{self, PipeReader};
 use crate::proto::session::BytesMessage;
+use crate::record::Record;
 use crate::session::{Session, Sessions, UPLOAD};
 use crate::sync::{Keep, Wanted, receive};
 
@@ -18,6 +21,10 @@ use crate::sync::{Keep, Wanted, receive};
 const PIECE: usize = 32 * 1024;
 /// The largest secret, in bytes: BuildKit's own limit.
 const LARGEST_SECRET: usize = 500 * 1024;
+/// What the names of steps that bring directories begin with.
+const TRANSFERS: &str = "[internal] load";
+/// The longest Dockerfile whose lines are shown, in bytes.
+const LONGEST_DOCKERFILE: u64 = 1 << 20;
 
 /// The one who started a build.
 pub(crate) struct SessionClient {
@@ -26,8 +33,12 @@ pub(crate) struct SessionClient {
     pub(crate) keep: Arc<Keep>,
     /// Directories that another session of the client's has, which several builds share.
     pub(crate) local_sessions: BTreeMap<String, String>,
-    /// Names of directories that mean others: `contextkey` and `dockerfilekey`.
+    /// Keys of directories where clients name them.
     pub(crate) shared_keys: HashMap<String, String>,
+    /// Where transfers are told of.
+    pub(crate) record: Arc<Record>,
+    /// The Dockerfile that was brought, by its path, for who wants to show its lines.
+    pub(crate) dockerfile: Mutex<Option<(String, Vec<u8>)>>,
 }
 
 /// What a status of the client's means to the builder.
@@ -43,7 +54,7 @@ impl SessionClient {
     fn key(&self, session: &Session, name: &str, filter: &LocalFilter) -> String {
         let shared = self.shared_keys.get(name).map_or(session.shared_key.as_str(), String::as_str);
         // A Dockerfile alone has a place apart from all that stands beside it.
-        let part = if filter.exclude.is_empty() { filter.follow.join("\n") } else { String::new() };
+        let part = filter.include.join("\n");
         format!("{shared}\n{name}\n{}", Digest::of(part.as_bytes()))
     }
 
@@ -64,7 +75,19 @@ impl SessionClient {
             exclude: filter.exclude.clone(),
             follow: filter.follow.clone(),
         };
-        receive(session, &wanted, &place, |_| {}).await?;
+        // The builder has begun a step for this; which one, only its name tells.
+        let what = if filter.include.is_empty() { name } else { "dockerfile" };
+        let (part, begun) = (format!("transferring {what}:"), Timestamp::now());
+        let told = |size| self.record.part_of_running(TRANSFERS, &part, size, begun, false);
+        let size = receive(session, &wanted, &place, told).await?;
+        self.record.part_of_running(TRANSFERS, &part, size, begun, true);
+        if let Some(path) = filter.include.first() {
+            let file = place.path().join(path);
+            let read = tokio::task::spawn_blocking(move || read_dockerfile(&file)).await.ok().flatten();
+            if let Some(bytes) = read {
+                *self.dockerfile.lock() = Some((path.clone(), bytes));
+            }
+        }
         let path = place.path().to_owned();
         Ok(LocalDirectory::new(path, place))
     }
@@ -89,6 +112,15 @@ impl SessionClient {
         });
         Ok(reader)
     }
+}
+
+/// A Dockerfile that can be shown: a plain file that is not too long.
+fn read_dockerfile(path: &std::path::Path) -> Option<Vec<u8>> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    if !metadata.is_file() || metadata.len() > LONGEST_DOCKERFILE {
+        return None;
+    }
+    std::fs::read(path).ok()
 }
 
 impl Client for SessionClient {

@@ -191,7 +191,6 @@ async fn run(
     let mut response = Response::new();
     for (number, exporter) in exporters.iter().enumerate() {
         let export = Export {
-            engine: &connection.kit.engine,
             session: &session,
             record: &job.record,
             build: &job.reference,

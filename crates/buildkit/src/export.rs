@@ -7,15 +7,14 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dray_build::Built;
-use dray_engine::{Engine, Root};
+use dray_build::{ArchiveOptions, Built, Compression};
+use dray_engine::Root;
 use dray_image::Reference;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::grpc::{Code, Metadata, Status};
-use crate::layout::{Archive, Compression};
-use crate::pipe::{self, PipeWriter};
+use crate::pipe;
 use crate::proto::control::Exporter;
 use crate::proto::session::BytesMessage;
 use crate::record::{Record, Work};
@@ -32,7 +31,6 @@ const NAME: &str = "image.name";
 
 /// All that an export needs to know.
 pub(crate) struct Export<'a> {
-    pub(crate) engine: &'a Engine,
     pub(crate) session: &'a Session,
     pub(crate) record: &'a Record,
     /// The build's name.
@@ -92,7 +90,14 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
 }
 
 fn compression(exporter: &Exporter) -> Result<Compression, Status> {
-    Compression::parse(exporter.attrs.get("compression").map(String::as_str).unwrap_or_default())
+    match exporter.attrs.get("compression").map(String::as_str).unwrap_or_default() {
+        "" | "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        "uncompressed" => Ok(Compression::None),
+        other => Err(Status::invalid(format!(
+            "unsupported layer compression type {other:?}: use gzip, zstd or uncompressed"
+        ))),
+    }
 }
 
 impl Export<'_> {
@@ -190,90 +195,62 @@ impl Export<'_> {
     }
 
     async fn tarball(&self, work: &Work<'_>, number: usize) -> Result<(), Status> {
-        let mut trees = Vec::new();
-        for (directory, root) in self.trees()? {
-            if let Some(root) = root {
-                trees.push((directory, readable(root)?));
-            }
+        let (pipe, pieces) = pipe::writer();
+        let (written, sent) =
+            tokio::join!(self.built.write_files(pipe), self.send_pieces(work, number, pieces));
+        match sent {
+            Err(status) if status.code == Code::AlreadyExists => Ok(()),
+            Err(status) => Err(status),
+            Ok(()) => written.map_err(|error| internal(error.chain())),
         }
-        self.stream(work, number, &Response::new(), move |writer| {
-            if let [(directory, root)] = &mut trees[..]
-                && directory.is_empty()
-            {
-                let root = root.try_clone().map_err(internal)?;
-                return dray_image::archive_contents(root, writer).map_err(internal);
-            }
-            write_trees(trees, writer)
-        })
-        .await
     }
 
     async fn archive(&self, work: &Work<'_>, number: usize, exporter: &Exporter) -> Result<Response, Status> {
-        let with_docker = exporter.kind == "docker";
-        if with_docker && self.built.images.len() > 1 {
+        let docker = exporter.kind == "docker";
+        if docker && self.built.images.len() > 1 {
             return Err(Status::invalid("docker exporter does not currently support exporting manifest lists: use type=oci"));
         }
-        let (names, compression) = (names(exporter)?, compression(exporter)?);
+        let options = ArchiveOptions { names: names(exporter)?, compression: compression(exporter)?, docker };
+        let shown: Vec<String> = options.names.iter().map(Reference::to_string).collect();
         let begun = Timestamp::now();
-        let scratch = self.engine.scratch().map_err(|error| internal(error.chain()))?;
-        let (store, built) = (Arc::clone(self.engine.images()), Arc::clone(self.built));
-        let shown: Vec<String> = names.iter().map(Reference::to_string).collect();
-        let first = built.images.first().map(|image| image.id.to_string()).unwrap_or_default();
-        // Prepared and written by one thread, which owns the files; the digest comes out between the two.
-        let (ready, descriptor) = tokio::sync::oneshot::channel();
-        let (mut pipe, pieces) = pipe::writer();
-        let writing = tokio::task::spawn_blocking(move || {
-            let mut archive = Archive::prepare(&store, &built.images, names, compression, scratch.path())?;
-            let _ = ready.send(archive.descriptor());
-            archive.write(&mut pipe, with_docker)?;
-            std::io::Write::flush(&mut pipe).map_err(internal)
-        });
-        let mut response = Response::new();
-        if let Ok(descriptor) = descriptor.await {
+        let (pipe, pieces) = pipe::writer();
+        let writing = async {
+            let exported = self.built.write_archive(options, pipe).await;
+            let exported = exported.map_err(|error| internal(error.chain()))?;
             work.part("exporting layers", 0, 0, begun, true);
-            let digest = descriptor["digest"].as_str().unwrap_or_default().to_owned();
-            work.part(&format!("exporting manifest {digest}"), 0, 0, begun, true);
-            response.insert(DIGEST.to_owned(), digest);
-            response.insert(CONFIG_DIGEST.to_owned(), first);
-            response.insert(DESCRIPTOR.to_owned(), STANDARD.encode(descriptor.to_string()));
-            if !shown.is_empty() {
-                response.insert(NAME.to_owned(), shown.join(","));
-            }
+            work.part(&format!("exporting manifest {}", exported.digest), 0, 0, begun, true);
+            Ok::<_, Status>(exported)
+        };
+        let (exported, sent) = tokio::join!(writing, self.send_pieces(work, number, pieces));
+        let mut response = Response::new();
+        if !shown.is_empty() {
+            response.insert(NAME.to_owned(), shown.join(","));
         }
-        let sent = self.send_pieces(work, number, &response, pieces).await;
-        let written = writing.await.map_err(|_| internal("the export ended unexpectedly"))?;
-        finish(sent, written)?;
-        Ok(response)
-    }
-
-    /// Sends what a thread writes.
-    async fn stream(
-        &self,
-        work: &Work<'_>,
-        number: usize,
-        metadata: &Response,
-        write: impl FnOnce(&mut PipeWriter) -> Result<(), Status> + Send + 'static,
-    ) -> Result<(), Status> {
-        let (mut pipe, pieces) = pipe::writer();
-        let writing = tokio::task::spawn_blocking(move || {
-            write(&mut pipe)?;
-            std::io::Write::flush(&mut pipe).map_err(internal)
-        });
-        let sent = self.send_pieces(work, number, metadata, pieces).await;
-        let written = writing.await.map_err(|_| internal("the export ended unexpectedly"))?;
-        finish(sent, written)
+        match (exported, sent) {
+            (Ok(exported), Ok(())) => {
+                let descriptor = serde_json::json!({
+                    "mediaType": exported.media_type,
+                    "digest": exported.digest.as_str(),
+                    "size": exported.size,
+                });
+                response.insert(DIGEST.to_owned(), exported.digest.to_string());
+                response.insert(CONFIG_DIGEST.to_owned(), exported.config.to_string());
+                response.insert(DESCRIPTOR.to_owned(), STANDARD.encode(descriptor.to_string()));
+                Ok(response)
+            }
+            // The client has such a file, and does not want another.
+            (_, Err(status)) if status.code == Code::AlreadyExists => Ok(response),
+            (_, Err(status)) | (Err(status), Ok(())) => Err(status),
+        }
     }
 
     async fn send_pieces(
         &self,
         work: &Work<'_>,
         number: usize,
-        response: &Response,
         mut pieces: mpsc::Receiver<Bytes>,
     ) -> Result<(), Status> {
-        let mut metadata =
-            Metadata::from([("buildkit-attachable-exporter-id".to_owned(), number.to_string())]);
-        metadata.extend(response.iter().map(|(name, value)| (format!("exporter-md-{name}"), value.clone())));
+        let metadata = Metadata::from([("buildkit-attachable-exporter-id".to_owned(), number.to_string())]);
         let begun = Timestamp::now();
         let mut told = std::time::Instant::now();
         let mut size = 0;
@@ -293,45 +270,9 @@ impl Export<'_> {
     }
 }
 
-/// The outcome of a thread that wrote and a task that sent: who sent knows what the client says.
-fn finish(sent: Result<(), Status>, written: Result<(), Status>) -> Result<(), Status> {
-    match sent {
-        // The client has such a file, and does not want another.
-        Err(status) if status.code == Code::AlreadyExists => Ok(()),
-        Err(status) => Err(status),
-        Ok(()) => written,
-    }
-}
-
 /// A root that can be read from, for its own descriptor only names it.
 fn readable(root: Root) -> Result<OwnedFd, Status> {
     use rustix::fs::{Mode, OFlags, openat};
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     openat(root.into_descriptor(), ".", flags, Mode::empty()).map_err(internal)
-}
-
-/// Several trees in one archive, each in its directory.
-fn write_trees(trees: Vec<(String, OwnedFd)>, writer: &mut PipeWriter) -> Result<(), Status> {
-    let mut joined = tar::Builder::new(writer);
-    for (directory, root) in trees {
-        // Written and read again, for the path of every entry gets the directory before it.
-        let mut file = tempfile::tempfile().map_err(internal)?;
-        dray_image::archive_contents(root, &mut file).map_err(internal)?;
-        std::io::Seek::rewind(&mut file).map_err(internal)?;
-        let mut archive = tar::Archive::new(file);
-        for entry in archive.entries().map_err(internal)? {
-            let entry = entry.map_err(internal)?;
-            let mut header = entry.header().clone();
-            let path = std::path::Path::new(&directory).join(entry.path().map_err(internal)?);
-            match entry.link_name().map_err(internal)? {
-                Some(target) => {
-                    let is_hard = header.entry_type().is_hard_link();
-                    let target = if is_hard { std::path::Path::new(&directory).join(target) } else { target.into_owned() };
-                    joined.append_link(&mut header, path, target).map_err(internal)?;
-                }
-                None => joined.append_data(&mut header, path, entry).map_err(internal)?,
-            }
-        }
-    }
-    joined.finish().map_err(internal)
 }

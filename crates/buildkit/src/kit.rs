@@ -1,11 +1,11 @@
 //! The whole: what connections share, and what becomes of a connection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dray_build::{Builder, Built, ContextSource, NamedContext};
+use dray_build::{BuildRequest, Builder, Built, Client, ContextSource, Event, NamedContext};
 use dray_engine::Engine;
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -112,11 +112,22 @@ pub(crate) struct Connection {
     references: Mutex<HashMap<String, Arc<Reference>>>,
 }
 
+/// Graphs by name that are given to a frontend.
+pub(crate) type Inputs = BTreeMap<String, Definition>;
+
+/// What the builder is given.
+pub(crate) struct Asking {
+    pub(crate) builder: Builder,
+    pub(crate) request: BuildRequest,
+    pub(crate) client: Arc<dyn Client>,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
 /// A result that is built when somebody needs it.
 pub(crate) struct Reference {
     pub(crate) id: String,
     attributes: Attributes,
-    inputs: std::collections::BTreeMap<String, Definition>,
+    inputs: Inputs,
     session: String,
     entitlements: Vec<String>,
     inline_cache: bool,
@@ -125,6 +136,19 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
+    fn new(job: &Job, attributes: Attributes, inputs: Inputs) -> Self {
+        Self {
+            id: crate::random_id(),
+            attributes,
+            inputs,
+            session: job.session.clone(),
+            entitlements: job.entitlements.clone(),
+            inline_cache: job.inline_cache,
+            record: Arc::clone(&job.record),
+            built: OnceCell::new(),
+        }
+    }
+
     /// Whether the client wants several platforms, if only one of them.
     pub(crate) fn is_multi_platform(&self) -> bool {
         let is_so = |name: &str| self.attributes.get(name).is_some_and(|text| matches!(text.as_str(), "1" | "true"));
@@ -153,18 +177,9 @@ impl Connection {
         &self,
         job: &Job,
         attributes: Attributes,
-        inputs: std::collections::BTreeMap<String, Definition>,
+        inputs: Inputs,
     ) -> Result<Arc<Reference>, Status> {
-        let reference = Arc::new(Reference {
-            id: crate::random_id(),
-            attributes,
-            inputs,
-            session: job.session.clone(),
-            entitlements: job.entitlements.clone(),
-            inline_cache: job.inline_cache,
-            record: Arc::clone(&job.record),
-            built: OnceCell::new(),
-        });
+        let reference = Arc::new(Reference::new(job, attributes, inputs));
         let mut references = self.references.lock();
         if references.len() >= MOST_REFERENCES {
             return Err(Status::new(Code::ResourceExhausted, "the connection has too many results"));
@@ -188,6 +203,31 @@ impl Connection {
     }
 
     async fn build(&self, reference: &Reference) -> Result<Arc<Built>, Status> {
+        let work = |asking: Asking| async move {
+            asking.builder.build(asking.request, asking.client, asking.events).await
+        };
+        self.work(reference, work).await.map(Arc::new)
+    }
+
+    /// Asks the builder something about a Dockerfile, instead of building it.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        job: &Job,
+        attributes: Attributes,
+        inputs: Inputs,
+        work: impl FnOnce(Asking) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = dray_build::Result<T>>,
+    {
+        self.work(&Reference::new(job, attributes, inputs), work).await
+    }
+
+    /// Has the builder work for a client, and tells what it says meanwhile.
+    async fn work<T, F>(&self, reference: &Reference, work: impl FnOnce(Asking) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = dray_build::Result<T>>,
+    {
         let session = self.kit.sessions.find(&reference.session).await?;
         let mut wanted = frontend::read(&reference.attributes, &reference.entitlements)?;
         wanted.request.inline_cache = reference.inline_cache;
@@ -197,12 +237,14 @@ impl Connection {
             keep: Arc::clone(&self.kit.keep),
             local_sessions: std::mem::take(&mut wanted.local_sessions),
             shared_keys: std::mem::take(&mut wanted.shared_keys),
+            record: Arc::clone(&reference.record),
+            dockerfile: Mutex::new(None),
         });
         wanted.request.context = match &wanted.context {
             MainContext::Upload(path) => ContextSource::archive(client.upload(path)?),
-            MainContext::Input => self.main_input(reference)?,
+            MainContext::Input => Self::main_input(reference)?,
             plain => match reference.inputs.contains_key("context") {
-                true => self.main_input(reference)?,
+                true => Self::main_input(reference)?,
                 false => plain.plain().unwrap_or_default(),
             },
         };
@@ -214,21 +256,26 @@ impl Connection {
             wanted.request.named_contexts.extend(context.map(|context| (name, context)));
         }
         let (sender, mut events) = mpsc::channel(AHEAD);
-        let building = self.kit.builder.build(wanted.request, client, sender);
+        let working = work(Asking {
+            builder: self.kit.builder.clone(),
+            request: wanted.request,
+            client: Arc::<SessionClient>::clone(&client),
+            events: sender,
+        });
         let telling = async {
             let mut some = Vec::with_capacity(AHEAD);
             while events.recv_many(&mut some, AHEAD).await > 0 {
                 reference.record.tell_events(some.drain(..));
             }
         };
-        let built = async { tokio::join!(building, telling).0 };
+        let done = async { tokio::join!(working, telling).0 };
         tokio::select! {
-            built = built => built.map(Arc::new).map_err(|error| failure::status(&error)),
+            done = done => done.map_err(|error| failure::status(&error, client.dockerfile.lock().take())),
             () = session.gone() => Err(Status::new(Code::Cancelled, "the client has gone")),
         }
     }
 
-    fn main_input(&self, reference: &Reference) -> Result<ContextSource, Status> {
+    fn main_input(reference: &Reference) -> Result<ContextSource, Status> {
         let definition = reference.inputs.get("context");
         match definition::source(definition.ok_or_else(|| Status::invalid("the input \"context\" is missing"))?)? {
             Source::Local(name) => Ok(ContextSource::Local(name)),

@@ -17,7 +17,6 @@ mod grpc;
 mod history;
 mod jobs;
 mod kit;
-mod layout;
 mod pipe;
 mod proto;
 mod record;

@@ -35,8 +35,11 @@ struct Told {
 }
 
 /// How a step stands.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Step {
+    name: String,
+    /// Its place among those that have begun; 0 when it has not.
+    begun: usize,
     is_complete: bool,
     is_cached: bool,
 }
@@ -72,7 +75,12 @@ impl Record {
             return;
         }
         for vertex in &update.vertexes {
+            let next = told.steps.len() + 1;
             let step = told.steps.entry(vertex.digest.clone()).or_default();
+            if step.begun == 0 && vertex.started.is_some() {
+                step.begun = next;
+            }
+            step.name.clone_from(&vertex.name);
             step.is_complete = vertex.completed.is_some();
             step.is_cached = vertex.cached;
         }
@@ -113,6 +121,36 @@ impl Record {
         if update != StatusResponse::default() {
             self.tell(update);
         }
+    }
+
+    /// Tells how far a part is of the step that runs whose name begins so; the one that began last, if there are several.
+    pub(crate) fn part_of_running(&self, name: &str, part: &str, current: u64, begun: Timestamp, is_done: bool) {
+        let vertex = {
+            let told = self.told.lock();
+            let running = told.steps.iter().filter(|(_, step)| {
+                step.begun > 0 && !step.is_complete && step.name.starts_with(name)
+            });
+            running.max_by_key(|(_, step)| step.begun).map(|(digest, _)| digest.clone())
+        };
+        if let Some(vertex) = vertex {
+            self.part(&vertex, part, (current, 0), begun, is_done);
+        }
+    }
+
+    /// Tells how far a part of a step is: what is done, and all there is, or 0 when that is not known.
+    fn part(&self, vertex: &str, part: &str, (current, total): (u64, u64), begun: Timestamp, is_done: bool) {
+        let now = Timestamp::now();
+        let status = VertexStatus {
+            id: part.to_owned(),
+            vertex: vertex.to_owned(),
+            current: i64::try_from(current).unwrap_or(i64::MAX),
+            total: i64::try_from(total).unwrap_or(i64::MAX),
+            timestamp: Some(now.into()),
+            started: Some(begun.into()),
+            completed: is_done.then(|| now.into()),
+            ..VertexStatus::default()
+        };
+        self.tell(StatusResponse { statuses: vec![status], ..StatusResponse::default() });
     }
 
     /// Ends the telling.
@@ -251,18 +289,7 @@ impl<'a> Work<'a> {
 
     /// Tells of a part that is `current` of `total` done; `total` is 0 when it is not known.
     pub(crate) fn part(&self, id: &str, current: u64, total: u64, started: Timestamp, is_done: bool) {
-        let now = Timestamp::now();
-        let status = VertexStatus {
-            id: id.to_owned(),
-            vertex: self.vertex.digest.clone(),
-            current: i64::try_from(current).unwrap_or(i64::MAX),
-            total: i64::try_from(total).unwrap_or(i64::MAX),
-            timestamp: Some(now.into()),
-            started: Some(started.into()),
-            completed: is_done.then(|| now.into()),
-            ..VertexStatus::default()
-        };
-        self.record.tell(StatusResponse { statuses: vec![status], ..StatusResponse::default() });
+        self.record.part(&self.vertex.digest, id, (current, total), started, is_done);
     }
 
     /// Ends the step, well or not.

@@ -11,7 +11,7 @@ use crate::proto::control::{DiskUsageResponse, PruneRequest, UsageRecord};
 
 /// What records of this kind are of.
 const LOCAL: &str = "source.local";
-const REGULAR: &str = "regular";
+const CACHE_MOUNT: &str = "exec.cachemount";
 
 /// A filter of containerd's: a field, how it is compared, and with what. Several in one text hold together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,11 +88,12 @@ async fn records(kit: &Inner) -> Result<Vec<UsageRecord>, Status> {
             id: step.key,
             in_use: step.in_use,
             size: size(step.size),
-            created_at: Some(step.used.into()),
+            mutable: step.kind == CACHE_MOUNT,
+            created_at: Some(step.made.into()),
             last_used_at: Some(step.used.into()),
             usage_count: 1,
             description: step.description,
-            record_type: REGULAR.to_owned(),
+            record_type: step.kind,
             ..UsageRecord::default()
         });
         let kept = keep.list().into_iter().map(|kept| {
@@ -154,17 +155,9 @@ pub(crate) async fn prune(kit: &Inner, request: &PruneRequest) -> Result<Vec<Usa
     let names: BTreeSet<String> = wanted.iter().map(|record| record.id.clone()).collect();
     let local = wanted.iter().filter(|record| record.record_type == LOCAL);
     let local: Vec<String> = local.map(|record| record.id.clone()).collect();
-    let steps: Vec<&&UsageRecord> = wanted.iter().filter(|record| record.record_type != LOCAL).collect();
-    let all_steps = before.iter().filter(|record| record.record_type != LOCAL && !record.in_use).count();
-    if !steps.is_empty() {
-        if steps.len() < all_steps {
-            return Err(Status::new(
-                Code::Unimplemented,
-                "the build cache is pruned whole: leave out filters and sizes",
-            ));
-        }
-        kit.builder.prune().await.map_err(|error| Status::new(Code::Internal, error.chain()))?;
-    }
+    let chosen = names.clone();
+    let pruned = kit.builder.prune(move |step| chosen.contains(&step.key)).await;
+    pruned.map_err(|error| Status::new(Code::Internal, error.chain()))?;
     let keep = std::sync::Arc::clone(&kit.keep);
     let removing = tokio::task::spawn_blocking(move || {
         for name in &local {
