@@ -25,7 +25,14 @@ const LAYERS: [(&str, May); 20] = [
     ("dray-swarm", May::Know(&["dray-engine"])),
     (
         "dray-docker-api",
-        May::Know(&["dray-engine", "dray-image", "dray-registry", "dray-build", "dray-buildkit", "dray-swarm"]),
+        May::Know(&[
+            "dray-engine",
+            "dray-image",
+            "dray-registry",
+            "dray-build",
+            "dray-buildkit",
+            "dray-swarm",
+        ]),
     ),
     ("dray-apiserver", May::Know(&["dray-store", "dray-machinery"])),
     ("dray-proxy", May::Know(&["dray-network"])),

@@ -15,9 +15,9 @@ use crate::kit::Connection;
 use crate::proto::control::{StatusResponse, VertexWarning};
 use crate::proto::gateway::{
     ApiCap, EvaluateRequest, InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
-    ReadFileResponse, Ref, References, ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceImageResponse,
-    ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest, SolveRequest, SolveResponse, SolveResult,
-    StatFileRequest, StatFileResponse, WarnRequest,
+    ReadFileResponse, Ref, References, ResolveImageConfigRequest, ResolveImageConfigResponse,
+    ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest,
+    SolveRequest, SolveResponse, SolveResult, StatFileRequest, StatFileResponse, WarnRequest,
 };
 use crate::proto::ops::Definition;
 use crate::sync::stat_of;
@@ -86,7 +86,8 @@ pub(crate) async fn answer(connection: &Arc<Connection>, method: &str, mut call:
                 ids.iter().map(|id| ApiCap { id: (*id).to_owned(), enabled: true }).collect::<Vec<_>>()
             };
             let workers = vec![control::worker(&connection.kit)];
-            call.answer(&PongResponse { frontend_caps: caps(FRONTEND), llb_caps: caps(GRAPHS), workers }).await
+            call.answer(&PongResponse { frontend_caps: caps(FRONTEND), llb_caps: caps(GRAPHS), workers })
+                .await
         }
         "Solve" => {
             let request: SolveRequest = call.request().await?;
@@ -126,7 +127,8 @@ pub(crate) async fn answer(connection: &Arc<Connection>, method: &str, mut call:
         }
         "ResolveSourceMeta" => {
             let request: ResolveSourceMetaRequest = call.request().await?;
-            let identifier = request.source.as_ref().map(|source| source.identifier.clone()).unwrap_or_default();
+            let identifier =
+                request.source.as_ref().map(|source| source.identifier.clone()).unwrap_or_default();
             let image = match identifier.strip_prefix("docker-image://") {
                 Some(name) => {
                     let (digest, config) = image_config(connection, name.to_owned()).await?;
@@ -146,7 +148,8 @@ pub(crate) async fn answer(connection: &Arc<Connection>, method: &str, mut call:
                 let wrong = |error: std::io::Error| not_found(path, &error);
                 let offset = u64::try_from(range.offset).unwrap_or_default();
                 std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset)).map_err(wrong)?;
-                let length = u64::try_from(range.length).ok().filter(|length| *length > 0).unwrap_or(LARGEST_PART);
+                let length =
+                    u64::try_from(range.length).ok().filter(|length| *length > 0).unwrap_or(LARGEST_PART);
                 let mut data = Vec::new();
                 let mut part = std::io::Read::take(file, length.min(LARGEST_PART));
                 std::io::Read::read_to_end(&mut part, &mut data).map_err(wrong)?;
@@ -261,7 +264,11 @@ pub(crate) fn check_frontend(frontend: &str, attributes: &BTreeMap<String, Strin
     }
 }
 
-async fn solve(connection: &Arc<Connection>, job: &Job, request: SolveRequest) -> Result<SolveResponse, Status> {
+async fn solve(
+    connection: &Arc<Connection>,
+    job: &Job,
+    request: SolveRequest,
+) -> Result<SolveResponse, Status> {
     let mut metadata = BTreeMap::new();
     let reference = if request.frontend.is_empty() {
         graph(connection, request.definition.unwrap_or_default())?
@@ -300,7 +307,9 @@ async fn solve(connection: &Arc<Connection>, job: &Job, request: SolveRequest) -
 fn graph(connection: &Arc<Connection>, definition: Definition) -> Result<Option<String>, Status> {
     match definition::source(&definition)? {
         definition::Source::Scratch => Ok(None),
-        definition::Source::Result(id) => connection.reference(&id).map(|reference| Some(reference.id.clone())),
+        definition::Source::Result(id) => {
+            connection.reference(&id).map(|reference| Some(reference.id.clone()))
+        }
         _ => Err(Status::new(
             Code::Unimplemented,
             "this daemon builds Dockerfiles, not single sources: write FROM or ADD in a Dockerfile",

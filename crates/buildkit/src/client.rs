@@ -23,6 +23,8 @@ const PIECE: usize = 32 * 1024;
 const LARGEST_SECRET: usize = 500 * 1024;
 /// What the names of steps that bring directories begin with.
 const TRANSFERS: &str = "[internal] load";
+/// What may be asked for alone beside the Dockerfile.
+const IGNORED: &str = ".dockerignore";
 /// The longest Dockerfile whose lines are shown, in bytes.
 const LONGEST_DOCKERFILE: u64 = 1 << 20;
 
@@ -76,12 +78,16 @@ impl SessionClient {
             follow: filter.follow.clone(),
         };
         // The builder has begun a step for this; which one, only its name tells.
-        let what = if filter.include.is_empty() { name } else { "dockerfile" };
+        let what = match filter.include.first().map(String::as_str) {
+            None => name,
+            Some(IGNORED) => IGNORED,
+            Some(_) => "dockerfile",
+        };
         let (part, begun) = (format!("transferring {what}:"), Timestamp::now());
         let told = |size| self.record.part_of_running(TRANSFERS, &part, size, begun, false);
         let size = receive(session, &wanted, &place, told).await?;
         self.record.part_of_running(TRANSFERS, &part, size, begun, true);
-        if let Some(path) = filter.include.first() {
+        if let Some(path) = filter.include.first().filter(|path| *path != IGNORED) {
             let file = place.path().join(path);
             let read = tokio::task::spawn_blocking(move || read_dockerfile(&file)).await.ok().flatten();
             if let Some(bytes) = read {

@@ -10,9 +10,9 @@ use crate::history::now;
 use crate::jobs::Running;
 use crate::kit::{Connection, Inner};
 use crate::proto::control::{
-    BuildHistoryEvent, BuildHistoryKind, BuildHistoryRecord, BuildHistoryRequest, BuildkitVersion, DiskUsageRequest,
-    Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest,
-    UpdateBuildHistoryRequest, WorkerRecord,
+    BuildHistoryEvent, BuildHistoryKind, BuildHistoryRecord, BuildHistoryRequest, BuildkitVersion,
+    DiskUsageRequest, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
+    StatusRequest, UpdateBuildHistoryRequest, WorkerRecord,
 };
 use crate::proto::gateway::{References, ReturnRequest};
 use crate::proto::ops;
@@ -105,9 +105,11 @@ async fn solve(connection: &Arc<Connection>, request: SolveRequest) -> Result<Re
     let kit = &connection.kit;
     let mut exporters = request.exporters.clone();
     if exporters.is_empty() && !request.old_exporter.is_empty() {
-        exporters.push(Exporter { kind: request.old_exporter.clone(), attrs: request.old_exporter_attrs.clone() });
+        exporters
+            .push(Exporter { kind: request.old_exporter.clone(), attrs: request.old_exporter_attrs.clone() });
     }
-    let inline_cache = request.cache.iter().flat_map(|cache| &cache.exports).any(|entry| entry.kind == "inline");
+    let inline_cache =
+        request.cache.iter().flat_map(|cache| &cache.exports).any(|entry| entry.kind == "inline");
     let (running, returned) =
         kit.jobs.begin(&request.reference, &request.session, request.entitlements.clone(), inline_cache)?;
     let mut history = Kept {
@@ -128,13 +130,11 @@ async fn solve(connection: &Arc<Connection>, request: SolveRequest) -> Result<Re
     }
     let outcome = async {
         export::check(&exporters)?;
-        if let Some(other) = request
-            .cache
-            .iter()
-            .flat_map(|cache| &cache.exports)
-            .find(|entry| entry.kind != "inline")
+        if let Some(other) =
+            request.cache.iter().flat_map(|cache| &cache.exports).find(|entry| entry.kind != "inline")
         {
-            let message = format!("cache export to {:?} is not supported: use --cache-to type=inline", other.kind);
+            let message =
+                format!("cache export to {:?} is not supported: use --cache-to type=inline", other.kind);
             return Err(Status::new(Code::Unimplemented, message));
         }
         run(connection, &history.running, &request, &exporters, returned).await
@@ -289,8 +289,7 @@ async fn listen(kit: &Inner, call: &Call, request: &BuildHistoryRequest) -> Resu
     loop {
         match events.recv().await {
             Ok(event) => {
-                let is_wanted =
-                    event.record.as_ref().is_some_and(|record| is_wanted(&record.reference));
+                let is_wanted = event.record.as_ref().is_some_and(|record| is_wanted(&record.reference));
                 if is_wanted {
                     call.answer(&event).await?;
                 }

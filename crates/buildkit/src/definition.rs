@@ -37,7 +37,10 @@ pub(crate) fn of_result(reference: &str) -> Definition {
     let input = Input { digest: digest.clone(), index: 0 };
     let last: Bytes = Op { inputs: vec![input], ..Op::default() }.encode_to_vec().into();
     let metadata = [digest, Digest::of(&last).to_string()];
-    Definition { def: vec![op, last], metadata: metadata.map(|digest| (digest, OpMetadata::default())).into() }
+    Definition {
+        def: vec![op, last],
+        metadata: metadata.map(|digest| (digest, OpMetadata::default())).into(),
+    }
 }
 
 /// What a graph names.
@@ -87,7 +90,8 @@ pub(crate) fn source(definition: &Definition) -> Result<Source, Status> {
     if let Some(rest) = identifier.strip_prefix("git://") {
         // The address as it was given, where the client tells it.
         let address = source.attrs.get("git.fullurl").cloned();
-        let (plain, fragment) = rest.split_once('#').map_or((rest, ""), |(plain, fragment)| (plain, fragment));
+        let (plain, fragment) =
+            rest.split_once('#').map_or((rest, ""), |(plain, fragment)| (plain, fragment));
         let address = address.unwrap_or_else(|| format!("https://{plain}"));
         let fragment = if fragment.is_empty() { String::new() } else { format!("#{fragment}") };
         return Ok(Source::Remote(address + &fragment));

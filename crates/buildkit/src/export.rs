@@ -72,18 +72,26 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
             "moby" | "image" => {
                 names(exporter)?;
                 if is_true(exporter.attrs.get("push")) {
-                    return refused("pushing while building is not supported by this daemon: build first, then use `docker push`");
+                    return refused(
+                        "pushing while building is not supported by this daemon: build first, then use `docker push`",
+                    );
                 }
             }
             "oci" | "docker" => {
                 names(exporter)?;
                 compression(exporter)?;
                 if exporter.attrs.get("tar").is_some_and(|tar| !is_true(Some(tar))) {
-                    return refused("exporting into a directory in OCI's layout is not supported: leave out tar=false");
+                    return refused(
+                        "exporting into a directory in OCI's layout is not supported: leave out tar=false",
+                    );
                 }
             }
             "local" | "tar" => {}
-            other => return refused(&format!("exporter {other:?} could not be found: use image, local, tar, oci or docker")),
+            other => {
+                return refused(&format!(
+                    "exporter {other:?} could not be found: use image, local, tar, oci or docker"
+                ));
+            }
         }
     }
     Ok(())
@@ -115,7 +123,11 @@ impl Export<'_> {
                 work.done(result).map(|()| Response::new())
             }
             "oci" | "docker" => {
-                let name = if exporter.kind == "oci" { "exporting to oci image format" } else { "exporting to docker image format" };
+                let name = if exporter.kind == "oci" {
+                    "exporting to oci image format"
+                } else {
+                    "exporting to docker image format"
+                };
                 let work = self.work(name);
                 let result = self.archive(&work, number, exporter).await;
                 work.done(result)
@@ -165,7 +177,8 @@ impl Export<'_> {
         let is_split = self.split || self.built.images.len() > 1;
         let tree = |image: &dray_build::BuiltImage| {
             let root = self.built.open(image).map_err(|error| internal(error.chain()))?;
-            let directory = if is_split { image.platform.to_string().replace('/', "_") } else { String::new() };
+            let directory =
+                if is_split { image.platform.to_string().replace('/', "_") } else { String::new() };
             Ok((directory, root))
         };
         self.built.images.iter().map(tree).collect()
@@ -208,7 +221,9 @@ impl Export<'_> {
     async fn archive(&self, work: &Work<'_>, number: usize, exporter: &Exporter) -> Result<Response, Status> {
         let docker = exporter.kind == "docker";
         if docker && self.built.images.len() > 1 {
-            return Err(Status::invalid("docker exporter does not currently support exporting manifest lists: use type=oci"));
+            return Err(Status::invalid(
+                "docker exporter does not currently support exporting manifest lists: use type=oci",
+            ));
         }
         let options = ArchiveOptions { names: names(exporter)?, compression: compression(exporter)?, docker };
         let shown: Vec<String> = options.names.iter().map(Reference::to_string).collect();

@@ -35,6 +35,18 @@ pub(crate) fn status(error: &Error, dockerfile: Option<Dockerfile>) -> Status {
     Status { code, message, details: place.into_iter().collect() }
 }
 
+/// A failure that was told in the classic builder's words, in BuildKit's.
+pub(crate) fn words(text: String) -> String {
+    let parts =
+        text.strip_prefix("The command '").and_then(|rest| rest.rsplit_once("' returned a non-zero code: "));
+    match parts {
+        Some((command, code)) => {
+            format!("process \"{command}\" did not complete successfully: exit code: {code}")
+        }
+        None => text,
+    }
+}
+
 /// A failure as users are to read it: clients put the names of all other codes before the words.
 pub(crate) fn plain(status: Status) -> Status {
     let code = if status.code == Code::Cancelled { Code::Cancelled } else { Code::Unknown };
@@ -53,11 +65,10 @@ fn place(line: usize, (path, bytes): &Dockerfile) -> Any {
 /// The last line of an instruction: the one before the next, without what is empty or a comment between the two.
 fn last_line(line: usize, bytes: &[u8]) -> usize {
     let Ok(file) = dray_build::parse(bytes) else { return line };
-    let starts = file.arguments.iter().map(|instruction| instruction.line).chain(
-        file.stages
-            .iter()
-            .flat_map(|stage| std::iter::once(stage.line).chain(stage.instructions.iter().map(|of| of.line))),
-    );
+    let starts =
+        file.arguments.iter().map(|instruction| instruction.line).chain(file.stages.iter().flat_map(
+            |stage| std::iter::once(stage.line).chain(stage.instructions.iter().map(|of| of.line)),
+        ));
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().collect();
     let mut last = starts.filter(|start| *start > line).min().map_or(lines.len(), |next| next - 1);

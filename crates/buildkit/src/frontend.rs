@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use dray_build::{
-    Attestations, BuildRequest, CacheImport, ContextSource, DockerfileSource, Entitlements, NamedContext, NoCache,
-    Platform, Provenance,
+    Attestations, BuildRequest, CacheImport, ContextSource, DockerfileSource, Entitlements, NamedContext,
+    NoCache, Platform, Provenance,
 };
 use dray_engine::{NetworkMode, Resources, Ulimit};
 use serde::Deserialize;
@@ -71,9 +71,10 @@ fn is_true(text: &str) -> bool {
 fn number<T: std::str::FromStr>(attributes: &Attributes, name: &str) -> Result<Option<T>, Status> {
     match attributes.get(name).filter(|text| !text.is_empty()) {
         None => Ok(None),
-        Some(text) => {
-            text.parse().map(Some).map_err(|_| Status::invalid(format!("invalid {name}: {text:?} is no number")))
-        }
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Status::invalid(format!("invalid {name}: {text:?} is no number"))),
     }
 }
 
@@ -127,8 +128,7 @@ fn network(text: &str) -> Result<NetworkMode, Status> {
 
 /// The images whose caches are to be used.
 fn cache_from(attributes: &Attributes) -> Result<Vec<CacheImport>, Status> {
-    let mut images: Vec<String> =
-        attributes.get("cache-from").map(|text| fields(text)).unwrap_or_default();
+    let mut images: Vec<String> = attributes.get("cache-from").map(|text| fields(text)).unwrap_or_default();
     if let Some(text) = attributes.get("cache-imports").filter(|text| !text.is_empty()) {
         let entries: Option<Vec<CacheEntry>> = serde_json::from_str(text)
             .map_err(|error| Status::invalid(format!("invalid cache-imports: {error}")))?;
@@ -168,7 +168,11 @@ fn attestations(attributes: &Attributes) -> Attestations {
         if is_off || is_inline {
             return None;
         }
-        Some(if options.iter().any(|option| option == "mode=max") { Provenance::Maximal } else { Provenance::Minimal })
+        Some(if options.iter().any(|option| option == "mode=max") {
+            Provenance::Maximal
+        } else {
+            Provenance::Minimal
+        })
     });
     let sbom = attributes.get("attest:sbom").is_some_and(|text| {
         !fields(text).iter().any(|option| option == "disabled=true" || option == "false")
@@ -181,7 +185,9 @@ pub(crate) fn read(attributes: &Attributes, entitlements: &[String]) -> Result<W
     let text = |name: &str| attributes.get(name).map(String::as_str).unwrap_or_default();
     let given = |name: &str| Some(text(name)).filter(|text| !text.is_empty()).map(str::to_owned);
     let prefixed = |prefix: &'static str| {
-        attributes.iter().filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())))
+        attributes
+            .iter()
+            .filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())))
     };
     let context_name = given("contextkey").unwrap_or_else(|| CONTEXT.to_owned());
     let context = match text("context") {
@@ -195,7 +201,9 @@ pub(crate) fn read(attributes: &Attributes, entitlements: &[String]) -> Result<W
     let filename = given("filename").unwrap_or_else(|| "Dockerfile".to_owned());
     let dockerfile = match (given("dockerfilekey"), &context) {
         (Some(name), _) => DockerfileSource::Local { name, path: filename },
-        (None, MainContext::Local(_)) => DockerfileSource::Local { name: DOCKERFILE.to_owned(), path: filename },
+        (None, MainContext::Local(_)) => {
+            DockerfileSource::Local { name: DOCKERFILE.to_owned(), path: filename }
+        }
         (None, _) => DockerfileSource::Context(filename),
     };
     let platforms = fields(text("platform"));
@@ -259,7 +267,8 @@ pub(crate) fn read(attributes: &Attributes, entitlements: &[String]) -> Result<W
 
 /// `skip=A,B;error=true`: the checks that say nothing, and whether the others fail a build.
 fn checks(text: &str) -> (std::collections::BTreeSet<String>, bool) {
-    let option = |name: &str| text.split(';').find_map(|option| option.trim().strip_prefix(name)?.strip_prefix('='));
+    let option =
+        |name: &str| text.split(';').find_map(|option| option.trim().strip_prefix(name)?.strip_prefix('='));
     let skipped = option("skip").map(|names| names.split(',').map(|name| name.trim().to_owned()).collect());
     (skipped.unwrap_or_default(), option("error").is_some_and(is_true))
 }

@@ -151,7 +151,8 @@ impl Reference {
 
     /// Whether the client wants several platforms, if only one of them.
     pub(crate) fn is_multi_platform(&self) -> bool {
-        let is_so = |name: &str| self.attributes.get(name).is_some_and(|text| matches!(text.as_str(), "1" | "true"));
+        let is_so =
+            |name: &str| self.attributes.get(name).is_some_and(|text| matches!(text.as_str(), "1" | "true"));
         is_so("multi-platform") || is_so("build-arg:BUILDKIT_MULTI_PLATFORM")
     }
 }
@@ -164,10 +165,14 @@ impl Connection {
         let method = call.method.clone();
         match method.rsplit_once('/') {
             Some(("/moby.buildkit.v1.Control", method)) => control::answer(self, method, call).await,
-            Some(("/moby.buildkit.v1.frontend.LLBBridge", method)) => bridge::answer(self, method, call).await,
+            Some(("/moby.buildkit.v1.frontend.LLBBridge", method)) => {
+                bridge::answer(self, method, call).await
+            }
             Some(("/grpc.health.v1.Health", "Check")) => call.answer(&control::Serving { status: 1 }).await,
             // Clients send their traces here; nobody collects them.
-            Some(("/opentelemetry.proto.collector.trace.v1.TraceService", "Export")) => call.answer(&()).await,
+            Some(("/opentelemetry.proto.collector.trace.v1.TraceService", "Export")) => {
+                call.answer(&()).await
+            }
             _ => Err(Status::new(Code::Unimplemented, format!("unknown method {method}"))),
         }
     }
@@ -277,7 +282,9 @@ impl Connection {
 
     fn main_input(reference: &Reference) -> Result<ContextSource, Status> {
         let definition = reference.inputs.get("context");
-        match definition::source(definition.ok_or_else(|| Status::invalid("the input \"context\" is missing"))?)? {
+        match definition::source(
+            definition.ok_or_else(|| Status::invalid("the input \"context\" is missing"))?,
+        )? {
             Source::Local(name) => Ok(ContextSource::Local(name)),
             Source::Remote(address) => Ok(ContextSource::Remote(address)),
             Source::Scratch => Ok(ContextSource::Empty),
@@ -291,7 +298,8 @@ impl Connection {
     /// What an input is; an empty one is none.
     async fn input(&self, reference: &Reference, name: &str) -> Result<Option<NamedContext>, Status> {
         let definition = reference.inputs.get(name);
-        let definition = definition.ok_or_else(|| Status::invalid(format!("the input {name:?} is missing")))?;
+        let definition =
+            definition.ok_or_else(|| Status::invalid(format!("the input {name:?} is missing")))?;
         Ok(Some(match definition::source(definition)? {
             Source::Result(id) => {
                 let other = self.reference(&id)?;

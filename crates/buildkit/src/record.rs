@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::failure;
 use crate::proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use crate::proto::ops::{Position, Range, SourceInfo};
 
@@ -124,12 +125,20 @@ impl Record {
     }
 
     /// Tells how far a part is of the step that runs whose name begins so; the one that began last, if there are several.
-    pub(crate) fn part_of_running(&self, name: &str, part: &str, current: u64, begun: Timestamp, is_done: bool) {
+    pub(crate) fn part_of_running(
+        &self,
+        name: &str,
+        part: &str,
+        current: u64,
+        begun: Timestamp,
+        is_done: bool,
+    ) {
         let vertex = {
             let told = self.told.lock();
-            let running = told.steps.iter().filter(|(_, step)| {
-                step.begun > 0 && !step.is_complete && step.name.starts_with(name)
-            });
+            let running = told
+                .steps
+                .iter()
+                .filter(|(_, step)| step.begun > 0 && !step.is_complete && step.name.starts_with(name));
             running.max_by_key(|(_, step)| step.begun).map(|(digest, _)| digest.clone())
         };
         if let Some(vertex) = vertex {
@@ -233,7 +242,7 @@ fn vertex(step: dray_build::Vertex) -> Vertex {
         cached: step.cached,
         started: step.started.map(Into::into),
         completed: step.completed.map(Into::into),
-        error: step.error,
+        error: failure::words(step.error),
     }
 }
 

@@ -88,7 +88,12 @@ async fn a_tree_comes_over_and_its_changes_after_it() {
     let top = tempfile::tempdir().unwrap();
     let keep = Keep::new(top.path().to_owned());
     let sessions = Sessions::new();
-    let first = vec![("a", 0o644, "first"), ("d", 1 << 31 | 0o755, ""), ("d/b", 0o600, "second"), ("l", 1 << 27, "a")];
+    let first = vec![
+        ("a", 0o644, "first"),
+        ("d", 1 << 31 | 0o755, ""),
+        ("d/b", 0o600, "second"),
+        ("l", 1 << 27, "a"),
+    ];
     let second = vec![("a", 0o644, "other"), ("d", 1 << 31 | 0o755, ""), ("d/c", 0o600, "third")];
     let turn = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let handler = {

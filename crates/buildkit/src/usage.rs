@@ -25,14 +25,20 @@ struct Condition {
 fn conditions(filter: &str) -> Result<Vec<Condition>, Status> {
     let condition = |text: &str| {
         let wrong = || Status::invalid(format!("invalid filter {text:?}: write it as FIELD==VALUE"));
-        for (sign, is_equal, is_pattern) in
-            [("==", true, false), ("!=", false, false), ("~=", true, true)]
-        {
+        for (sign, is_equal, is_pattern) in [("==", true, false), ("!=", false, false), ("~=", true, true)] {
             if let Some((field, value)) = text.split_once(sign) {
                 let field = field.trim().to_ascii_lowercase();
                 if !matches!(
                     field.as_str(),
-                    "id" | "parents" | "parent" | "description" | "inuse" | "mutable" | "immutable" | "type" | "shared" | "private"
+                    "id" | "parents"
+                        | "parent"
+                        | "description"
+                        | "inuse"
+                        | "mutable"
+                        | "immutable"
+                        | "type"
+                        | "shared"
+                        | "private"
                 ) {
                     return Err(Status::invalid(format!("unknown field {field:?} in filter {text:?}")));
                 }
@@ -67,7 +73,8 @@ fn holds(condition: &Condition, record: &UsageRecord) -> bool {
         _ => record.parents.join(","),
     };
     // Patterns of clients are plain words in practice: a word anywhere in the value.
-    let is_so = if condition.is_pattern { value.contains(&condition.value) } else { value == condition.value };
+    let is_so =
+        if condition.is_pattern { value.contains(&condition.value) } else { value == condition.value };
     is_so == condition.is_equal
 }
 
@@ -127,7 +134,8 @@ pub(crate) async fn list(kit: &Inner, filters: &[String]) -> Result<DiskUsageRes
 /// Removes what nobody uses, as far as the request goes; answers what went.
 pub(crate) async fn prune(kit: &Inner, request: &PruneRequest) -> Result<Vec<UsageRecord>, Status> {
     let filters = request.filter.iter().map(|filter| conditions(filter)).collect::<Result<Vec<_>, _>>()?;
-    let oldest = u64::try_from(request.keep_duration).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+    let oldest =
+        u64::try_from(request.keep_duration).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
     let young = oldest.and_then(|age| SystemTime::now().checked_sub(age));
     let is_old = |record: &UsageRecord| {
         let used = record.last_used_at.map_or(0, |time| time.seconds);
@@ -137,8 +145,10 @@ pub(crate) async fn prune(kit: &Inner, request: &PruneRequest) -> Result<Vec<Usa
         })
     };
     let before = records(kit).await?;
-    let mut wanted: Vec<&UsageRecord> =
-        before.iter().filter(|record| !record.in_use && is_named(&filters, record) && is_old(record)).collect();
+    let mut wanted: Vec<&UsageRecord> = before
+        .iter()
+        .filter(|record| !record.in_use && is_named(&filters, record) && is_old(record))
+        .collect();
     // Down to what may stay, the oldest first.
     let most = request.max_used_space.max(request.reserved_space);
     if most > 0 {

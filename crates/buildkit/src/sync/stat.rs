@@ -94,7 +94,8 @@ pub(super) fn modified(stat: &Stat) -> Timespec {
 
 /// Checks a path and cuts it into its directory, which is empty for the top, and its name.
 pub(super) fn split(path: &str) -> Result<(&str, &str), Status> {
-    let refused = || Status::invalid(format!("the client sent the path {path:?}, which has no place in a tree"));
+    let refused =
+        || Status::invalid(format!("the client sent the path {path:?}, which has no place in a tree"));
     let proper = |name: &str| {
         !name.is_empty() && name != "." && name != ".." && name.len() <= LONGEST_NAME && !name.contains('\0')
     };

@@ -149,7 +149,9 @@ impl Tree {
         }
         let number = self.entries;
         if number >= MOST_ENTRIES {
-            let message = format!("the directory has more than {MOST_ENTRIES} entries: name what to leave out in .dockerignore");
+            let message = format!(
+                "the directory has more than {MOST_ENTRIES} entries: name what to leave out in .dockerignore"
+            );
             return Err(Status::new(Code::ResourceExhausted, message));
         }
         self.entries += 1;
@@ -232,7 +234,8 @@ impl Tree {
     fn take_link(&mut self, stat: Stat) -> Result<(), Status> {
         stat::split(&stat.link)?;
         if stat::order(&stat.link, &stat.path) != Ordering::Less {
-            let message = format!("the client sent {:?} as a link to {:?}, which comes later", stat.path, stat.link);
+            let message =
+                format!("the client sent {:?} as a link to {:?}, which comes later", stat.path, stat.link);
             return Err(Status::invalid(message));
         }
         self.links.push((stat.path, stat.link));
@@ -255,7 +258,8 @@ impl Tree {
 
     /// Takes a piece of a content; an empty one ends it.
     pub(super) fn data(&mut self, number: u32, data: &[u8]) -> Result<(), Status> {
-        let unasked = || Status::invalid(format!("the client sent content that nobody asked for, of entry {number}"));
+        let unasked =
+            || Status::invalid(format!("the client sent content that nobody asked for, of entry {number}"));
         let Some(awaited) = self.awaited.get_mut(&number) else { return Err(unasked()) };
         let path = awaited.stat.path.clone();
         if awaited.file.is_none() {
@@ -265,13 +269,15 @@ impl Tree {
             let (directory, name) = stat::split(&path)?;
             let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
             let within = if directory.is_empty() { "." } else { directory };
-            let parent = openat2(&self.top, within, flags, Mode::empty(), BENEATH).map_err(failed("open", within))?;
+            let parent =
+                openat2(&self.top, within, flags, Mode::empty(), BENEATH).map_err(failed("open", within))?;
             match unlinkat(&parent, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed("replace", &path)(error)),
             }
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = openat2(&parent, name, flags, WHILE_WRITTEN, BENEATH).map_err(failed("make", &path))?;
+            let file =
+                openat2(&parent, name, flags, WHILE_WRITTEN, BENEATH).map_err(failed("make", &path))?;
             awaited.file = Some(File::from(file));
             self.open += 1;
         }

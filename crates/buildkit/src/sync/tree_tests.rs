@@ -41,7 +41,8 @@ fn only_what_differs_is_asked_for_and_what_is_gone_goes() {
     let top = tempfile::tempdir().unwrap();
     let path = |name: &str| top.path().join(name);
     let hard = Stat { link: "d/x".to_owned(), ..file("hard", 3) };
-    let first = [file("a", 1), directory("d"), file("d/x", 3), link("d/y", "/etc/passwd"), file("d.e", 3), hard];
+    let first =
+        [file("a", 1), directory("d"), file("d/x", 3), link("d/y", "/etc/passwd"), file("d.e", 3), hard];
     assert_eq!(send(top.path(), &first).unwrap(), ["a", "d/x", "d.e"]);
     assert_eq!(fs::read_to_string(path("d/x")).unwrap(), "d/x");
     assert_eq!(fs::metadata(path("hard")).unwrap().ino(), fs::metadata(path("d/x")).unwrap().ino());
@@ -108,7 +109,10 @@ fn a_link_that_was_there_before_is_not_followed() {
     let top = tempfile::tempdir().unwrap();
     symlink(outside.path(), top.path().join("d")).unwrap();
     symlink(outside.path().join("victim"), top.path().join("f")).unwrap();
-    assert_eq!(send(top.path(), &[directory("d"), file("d/victim", 8), file("f", 1)]).unwrap(), ["d/victim", "f"]);
+    assert_eq!(
+        send(top.path(), &[directory("d"), file("d/victim", 8), file("f", 1)]).unwrap(),
+        ["d/victim", "f"]
+    );
     assert_eq!(fs::read_to_string(outside.path().join("victim")).unwrap(), "whole");
     assert!(top.path().join("d").symlink_metadata().unwrap().is_dir());
 }
@@ -145,16 +149,15 @@ mod properties {
     fn any_stat() -> impl Strategy<Value = Stat> {
         let name = prop_oneof!["[ab]", "[ab]/[ab]", "[ab]/[ab]/c", "\\.\\./x", ".*"];
         let mode = prop_oneof![Just(0_u32), Just(1 << 31), Just(1 << 27), any::<u32>()];
-        (name, mode, prop_oneof![Just(String::new()), Just("../../x".to_owned()), "[ab]"], any::<i64>()).prop_map(
-            |(path, mode, link, number)| Stat {
+        (name, mode, prop_oneof![Just(String::new()), Just("../../x".to_owned()), "[ab]"], any::<i64>())
+            .prop_map(|(path, mode, link, number)| Stat {
                 path,
                 mode,
                 link,
                 size: number,
                 modified: number,
                 ..Stat::default()
-            },
-        )
+            })
     }
 
     proptest! {

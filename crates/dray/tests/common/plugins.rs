@@ -19,7 +19,8 @@ fn plugin(variable: &str, name: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
-    let found = DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| path.exists());
+    let found =
+        DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("no {name}: name one by {variable}, as `cargo xtask test` does"))
 }
 
@@ -56,11 +57,8 @@ impl Daemon {
 }
 
 pub fn said(arguments: &[&str], output: &Output, is_ok: bool, log: &Path) -> String {
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let log = || std::fs::read_to_string(log).unwrap_or_default();
     assert_eq!(output.status.success(), is_ok, "docker {arguments:?}: {text}\n{}", log());
     text
