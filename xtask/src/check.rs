@@ -20,8 +20,11 @@ pub(crate) fn everything(root: &Path) -> Result<(), Error> {
     tools::install_cargo_tool("cargo-nextest")?;
     tools::install_cargo_tool("cargo-deny")?;
     let kubectl = tools::kubectl(root)?;
+    let (buildx, compose) = (tools::buildx(root)?, tools::second_compose(root)?);
     for arguments in CHECKS {
-        run(Command::new("cargo").args(arguments).current_dir(root).env("KUBECTL", &kubectl))?;
+        let mut command = Command::new("cargo");
+        command.args(arguments).current_dir(root);
+        run(command.env("KUBECTL", &kubectl).env("BUILDX", &buildx).env("COMPOSE", &compose))?;
     }
     println!("xtask: every check passed");
     Ok(())

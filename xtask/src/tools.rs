@@ -10,7 +10,8 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 5] = ["iproute2", "nftables", "procps", "busybox-static", "libarchive-tools"];
+const PACKAGES: [&str; 6] =
+    ["iproute2", "nftables", "procps", "busybox-static", "libarchive-tools", "openssh-client"];
 
 /// The kubectl of the tests, which need 1.33 or later.
 const KUBECTL_VERSION: &str = "1.36.4";
@@ -53,11 +54,21 @@ pub(crate) fn install_compose() -> Result<(), Error> {
     install(&["docker-compose", "busybox-static"])
 }
 
-/// The second version of Compose, which only a later Debian has than most hosts: kept below the target directory.
+/// The second version of Compose.
 pub(crate) fn second_compose(root: &Path) -> Result<PathBuf, Error> {
+    plugin(root, "docker-compose")
+}
+
+/// The plugin that builds with BuildKit.
+pub(crate) fn buildx(root: &Path) -> Result<PathBuf, Error> {
+    plugin(root, "docker-buildx")
+}
+
+/// A plugin of Docker's command line that only a later Debian has than most hosts: kept below the target directory.
+fn plugin(root: &Path, package: &str) -> Result<PathBuf, Error> {
     const SUITE: &str = "trixie";
-    let kept = directory(root).join("compose-2");
-    let program = kept.join("docker-compose");
+    let kept = directory(root).join(format!("{package}-{SUITE}"));
+    let program = kept.join(package);
     if program.exists() {
         return Ok(program);
     }
@@ -93,12 +104,12 @@ pub(crate) fn second_compose(root: &Path) -> Result<PathBuf, Error> {
         run(&mut command)
     };
     apart(&["--quiet", "update"])?;
-    apart(&["--quiet", "download", "docker-compose"])?;
-    let package =
+    apart(&["--quiet", "download", package])?;
+    let archive =
         find(&kept, &|name| name.ends_with(".deb"))?.ok_or_else(|| Error::Missing { path: kept.clone() })?;
     let unpacked = kept.join("content");
-    run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
-    let found = unpacked.join("usr/libexec/docker/cli-plugins/docker-compose");
+    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    let found = unpacked.join("usr/libexec/docker/cli-plugins").join(package);
     fs::rename(&found, &program).map_err(failed(&found))?;
     Ok(program)
 }

@@ -10,7 +10,7 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 19] = [
+const LAYERS: [(&str, May); 20] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
     ("dray-oci", May::Know(&["dray-runtime"])),
@@ -21,10 +21,18 @@ const LAYERS: [(&str, May); 19] = [
     ("dray-store", May::Know(&["dray-machinery"])),
     ("dray-engine", May::Know(&["dray-runtime", "dray-image", "dray-network"])),
     ("dray-build", May::Know(&["dray-engine", "dray-image", "dray-registry"])),
+    ("dray-buildkit", May::Know(&["dray-engine", "dray-image", "dray-build"])),
     ("dray-swarm", May::Know(&["dray-engine"])),
     (
         "dray-docker-api",
-        May::Know(&["dray-engine", "dray-image", "dray-registry", "dray-build", "dray-swarm"]),
+        May::Know(&[
+            "dray-engine",
+            "dray-image",
+            "dray-registry",
+            "dray-build",
+            "dray-buildkit",
+            "dray-swarm",
+        ]),
     ),
     ("dray-apiserver", May::Know(&["dray-store", "dray-machinery"])),
     ("dray-proxy", May::Know(&["dray-network"])),

@@ -1,4 +1,8 @@
-//! What earlier builds made: a step's result by the image it stood on and all that it depended on.
+//! What earlier builds made: a step's result by all that it depended on.
+//!
+//! A key covers content and not origin: a step that writes files is found again on any stage that has the same files
+//! below and the same words that count for it. So what comes before may be made anew without a loss, if it comes out
+//! the same.
 //!
 //! An entry keeps its layers by a lease of the image store, so that a removal of images does not take them away.
 
@@ -8,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use dray_image::{Digest, ImageConfig, ImageStore, Layer};
+use dray_image::{Digest, History, ImageStore, Layer};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +28,16 @@ const LEASE: &str = "build-cache-";
 /// The result of a step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    pub(crate) config: ImageConfig,
-    pub(crate) layers: Vec<Layer>,
+    /// How it is told in the image's history; a step that is found again has the time of its making.
+    pub(crate) history: History,
+    /// What it wrote, over the layers it stood on; none when that was nothing.
+    pub(crate) layer: Option<Layer>,
+    /// What kind of step it is, in BuildKit's words.
+    #[serde(default)]
+    pub(crate) kind: String,
+    /// When it was made.
+    #[serde(default)]
+    pub(crate) made: jiff::Timestamp,
 }
 
 pub(crate) struct Cache {
@@ -34,6 +46,8 @@ pub(crate) struct Cache {
     /// How often each key is in use by a build that runs; those stay.
     pinned: Mutex<HashMap<String, usize>>,
     count: Mutex<usize>,
+    /// Steps that are being made, so that what two builds or stages want at once is made once.
+    flights: Mutex<HashMap<String, std::sync::Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// A result that is kept, as one may list it.
@@ -43,8 +57,12 @@ pub struct CachedStep {
     pub key: String,
     /// What the step did.
     pub description: String,
+    /// What kind it is in BuildKit's words: `regular`, `exec.cachemount`, …
+    pub kind: String,
     /// Bytes of the files in the layer that the step made.
     pub size: u64,
+    /// When it was made.
+    pub made: jiff::Timestamp,
     /// When it was last used.
     pub used: jiff::Timestamp,
     /// Whether a build that runs now uses it.
@@ -82,9 +100,35 @@ impl Drop for Pins {
     }
 }
 
-/// The key of a step: the image it stands on, and what it does.
-pub(crate) fn key(parent: Option<&Digest>, step: &str) -> String {
-    Digest::of(format!("1\n{}\n{step}", parent.map_or("", Digest::as_str)).as_bytes()).hex().to_owned()
+/// Gathers all that a step depends on. Every part has its length before it, so that no two sequences are alike.
+pub(crate) struct Key(Vec<u8>);
+
+impl Key {
+    /// The key of a kind of step, whose rules are of a version.
+    pub(crate) fn new(kind: &str) -> Self {
+        Self(Vec::new()).with(kind)
+    }
+
+    pub(crate) fn with(mut self, part: impl AsRef<[u8]>) -> Self {
+        let part = part.as_ref();
+        self.0.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(part);
+        self
+    }
+
+    /// A list, which is different from its parts.
+    pub(crate) fn with_all<T: AsRef<[u8]>>(mut self, parts: impl IntoIterator<Item = T>) -> Self {
+        let mut list = Self(Vec::new());
+        for part in parts {
+            list = list.with(part);
+        }
+        self = self.with(&list.0);
+        self
+    }
+
+    pub(crate) fn finish(self) -> String {
+        Digest::of(&self.0).hex().to_owned()
+    }
 }
 
 /// Who leases the layers of an entry.
@@ -95,7 +139,13 @@ pub(crate) fn owner(key: &str) -> String {
 impl Cache {
     /// Opens the cache. Leases without an entry, which a crash leaves, end.
     pub(crate) fn open(directory: PathBuf, images: Arc<ImageStore>) -> Self {
-        let cache = Self { directory, images, pinned: Mutex::new(HashMap::new()), count: Mutex::new(0) };
+        let cache = Self {
+            directory,
+            images,
+            pinned: Mutex::new(HashMap::new()),
+            count: Mutex::new(0),
+            flights: Mutex::default(),
+        };
         if let Err(error) = cache.tidy() {
             // Without its cache a build only takes longer.
             tracing::warn!(error = %error.chain(), "cannot tidy the build cache");
@@ -146,11 +196,11 @@ impl Cache {
         let pinned = self.pinned.lock();
         let read = |(key, used): (String, SystemTime)| {
             let entry: Entry = serde_json::from_slice(&fs::read(self.path(&key)).ok()?).ok()?;
-            let step = entry.config.history.last()?;
-            let size = if step.empty_layer { 0 } else { entry.layers.last().map_or(0, |layer| layer.size) };
             Some(CachedStep {
-                description: step.created_by.clone().unwrap_or_default(),
-                size,
+                description: entry.history.created_by.clone().unwrap_or_default(),
+                size: entry.layer.as_ref().map_or(0, |layer| layer.size),
+                kind: entry.kind,
+                made: entry.made,
                 used: jiff::Timestamp::try_from(used).unwrap_or_default(),
                 in_use: pinned.contains_key(&key),
                 key,
@@ -161,18 +211,35 @@ impl Cache {
 
     /// The result of a step that was made before and still is there. Anything wrong with it only costs the time to
     /// make it again.
-    pub(crate) fn find(&self, key: &str) -> Option<Entry> {
+    pub(crate) fn find(&self, key: &str, parent: Option<&Digest>) -> Option<Entry> {
         let bytes = fs::read(self.path(key)).ok()?;
         let entry: Entry = serde_json::from_slice(&bytes).ok()?;
-        let whole =
-            entry.layers.iter().all(|layer| matches!(self.images.layer(&layer.chain_id), Ok(Some(_))));
-        if !whole {
+        // The layers below are those of the stage; where a step could do without them, they are told by the layer.
+        if let Some(layer) = &entry.layer
+            && layer.parent.as_ref() != parent
+        {
+            return None;
+        }
+        let chain = entry.layer.as_ref().map(|layer| &layer.chain_id);
+        if chain.is_some_and(|chain| !matches!(self.images.layer(chain), Ok(Some(_)))) {
             return None;
         }
         if let Ok(file) = fs::File::open(self.path(key)) {
             let _ = file.set_modified(SystemTime::now());
         }
         Some(entry)
+    }
+
+    /// Held by who makes the step of this key.
+    pub(crate) fn flight(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.flights.lock();
+        flights.retain(|_, flight| flight.strong_count() > 0);
+        if let Some(present) = flights.get(key).and_then(std::sync::Weak::upgrade) {
+            return present;
+        }
+        let fresh = Arc::new(tokio::sync::Mutex::new(()));
+        flights.insert(key.to_owned(), Arc::downgrade(&fresh));
+        fresh
     }
 
     /// Keeps the result of a step.
@@ -193,13 +260,31 @@ impl Cache {
         Ok(())
     }
 
-    /// Forgets all that no build uses now; answers how many entries went and the bytes that freed.
-    pub(crate) fn prune(&self) -> Result<(usize, u64)> {
+    /// Forgets those entries that are `chosen` and that no build uses now; answers which went and the bytes that freed.
+    pub(crate) fn prune(&self, chosen: &dyn Fn(&CachedStep) -> bool) -> Result<(Vec<CachedStep>, u64)> {
+        let mut gone = Vec::new();
+        for step in self.steps() {
+            if chosen(&step) && self.forget(&step.key)? {
+                gone.push(step);
+            }
+        }
         let mut count = self.count.lock();
-        let (gone, left) = self.shrink(0)?;
-        *count = left;
+        *count = count.saturating_sub(gone.len());
         drop(count);
         Ok((gone, self.images.sweep()?))
+    }
+
+    /// Forgets one entry, unless a build uses it now.
+    fn forget(&self, key: &str) -> Result<bool> {
+        // Held over the removal, so that no build begins to use it meanwhile.
+        let pinned = self.pinned.lock();
+        if pinned.contains_key(key) {
+            return Ok(false);
+        }
+        let path: &Path = &self.path(key);
+        fs::remove_file(path).io("remove", path)?;
+        self.images.release(&owner(key))?;
+        Ok(true)
     }
 
     /// Forgets the oldest entries until at most `most` are left; answers how many went and how many are left.
@@ -208,15 +293,7 @@ impl Cache {
         entries.sort_by_key(|(_, used)| *used);
         let (surplus, mut gone) = (entries.len().saturating_sub(most), 0);
         for (key, _) in &entries[..surplus] {
-            // Held over the removal, so that no build begins to use it meanwhile.
-            let pinned = self.pinned.lock();
-            if pinned.contains_key(key) {
-                continue;
-            }
-            let path: &Path = &self.path(key);
-            fs::remove_file(path).io("remove", path)?;
-            self.images.release(&owner(key))?;
-            gone += 1;
+            gone += usize::from(self.forget(key)?);
         }
         Ok((gone, entries.len() - gone))
     }

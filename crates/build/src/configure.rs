@@ -10,6 +10,7 @@ use crate::state::{Arguments, State};
 use crate::{Error, Result};
 
 /// What words of instructions mean at one place of a Dockerfile.
+#[derive(Clone)]
 pub(crate) struct Scope {
     /// What quotes the next character.
     pub(crate) escape: char,
@@ -30,8 +31,11 @@ pub fn amend(config: ImageConfig, changes: &[&str]) -> Result<ImageConfig> {
         return Ok(state.config);
     }
     let file = parser::parse(format!("FROM scratch\n{}\n", changes.join("\n")).as_bytes())?;
-    let mut scope =
-        Scope { escape: file.escape, arguments: Arguments::new(Default::default()), used: Vec::new() };
+    let mut scope = Scope {
+        escape: file.escape,
+        arguments: Arguments::new(Default::default(), &crate::Platform::host(), ""),
+        used: Vec::new(),
+    };
     let mut command_set = false;
     if file.stages.len() > 1 {
         return Err(Error::invalid("FROM is not a valid change command"));
@@ -216,12 +220,18 @@ impl Scope {
     }
 }
 
+/// Where a text with its own interpreter is while it runs.
+pub(crate) fn script_path(name: &str) -> String {
+    format!("/dev/pipes/{name}")
+}
+
 /// The program and its arguments: a line is one for the stage's shell.
 pub(crate) fn words(state: &State, command: &Command) -> Vec<String> {
     match command {
         Command::Exec(words) => words.clone(),
         Command::Shell(line) if line.is_empty() => Vec::new(),
         Command::Shell(line) => state.shell().into_iter().chain([line.clone()]).collect(),
+        Command::Script(text) => vec![script_path(&text.name)],
     }
 }
 
@@ -230,6 +240,7 @@ fn healthcheck(check: &Healthcheck) -> Value {
     let test = match &check.command {
         None => json!(["NONE"]),
         Some(Command::Shell(line)) => json!(["CMD-SHELL", line]),
+        Some(Command::Script(text)) => json!(["CMD-SHELL", text.content]),
         Some(Command::Exec(words)) => {
             json!(std::iter::once("CMD").chain(words.iter().map(String::as_str)).collect::<Vec<_>>())
         }

@@ -57,6 +57,47 @@ pub enum Error {
     /// The Dockerfile breaks the rules.
     #[error(transparent)]
     Parse(#[from] ParseError),
+    /// An instruction cannot be carried out.
+    #[error("{source}")]
+    At {
+        /// Its line.
+        line: usize,
+        /// The reason.
+        source: Box<Error>,
+    },
+    /// Checks of the Dockerfile say something, and that is to count.
+    #[error("lint violation found for rules: {rules}")]
+    Checks {
+        /// The names of the checks.
+        rules: String,
+    },
+    /// RUN asks for what was not granted.
+    #[error("{what} is not allowed: grant it with --allow {entitlement}")]
+    NotGranted {
+        /// What the instruction asks for.
+        what: &'static str,
+        /// What it is called by.
+        entitlement: &'static str,
+    },
+    /// RUN took too long.
+    #[error("The command '{command}' did not end within {}s", limit.as_secs())]
+    TimedOut {
+        /// The command.
+        command: String,
+        /// The limit.
+        limit: std::time::Duration,
+    },
+    /// The client did not give what the build needs.
+    #[error(transparent)]
+    Client(#[from] crate::client::ClientError),
+    /// Something of another machine could not be had.
+    #[error("cannot fetch {address}: {why}")]
+    Fetch {
+        /// From where, without credentials.
+        address: String,
+        /// The reason.
+        why: String,
+    },
     /// There is no Dockerfile.
     #[error("Cannot locate specified Dockerfile: {path}")]
     NoDockerfile {
@@ -100,13 +141,13 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
-    /// An image that FROM or `--from` names is not here.
-    #[error(
-        "pull access denied for {name}, repository does not exist or may require 'docker login': pulling from registries is not supported; use `docker load`"
-    )]
+    /// An image that FROM or `--from` names is not here and could not be had.
+    #[error("pull access denied for {name}, repository does not exist or may require 'docker login': {why}")]
     NoImage {
         /// The image.
         name: String,
+        /// Why, and what to do.
+        why: String,
     },
     /// A command of RUN failed.
     #[error("The command '{command}' returned a non-zero code: {code}")]
@@ -149,11 +190,36 @@ impl Error {
         Self::Invalid { message: message.into() }
     }
 
+    /// What is wrong, without the place it was found at.
+    #[must_use]
+    pub fn inner(&self) -> &Self {
+        if let Self::At { source, .. } = self { source.inner() } else { self }
+    }
+
+    /// As [`Self::inner`], owned.
+    #[must_use]
+    pub fn into_inner(self) -> Self {
+        if let Self::At { source, .. } = self { source.into_inner() } else { self }
+    }
+
+    /// The line of the Dockerfile that it is about, from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Parse(error) => Some(error.line),
+            Self::At { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+
     /// The error and all that lies behind it, and for a Dockerfile the place in it.
     #[must_use]
     pub fn chain(&self) -> String {
         if let Self::Parse(error) = self {
             return format!("{error}\n{}", error.excerpt());
+        }
+        if let Self::At { source, .. } = self {
+            return source.chain();
         }
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);

@@ -85,6 +85,31 @@ impl Reader<'_> {
         }
     }
 
+    /// Up to the first of two characters, and which it was; an escaped one is part of the text.
+    fn until_either(&mut self, one: char, other: char) -> Result<(String, char), String> {
+        let mut out = String::new();
+        while let Some(c) = self.rest.next() {
+            match c {
+                c if c == one || c == other => return Ok((out, c)),
+                '\'' => self.single_quoted(&mut out)?,
+                '"' => self.double_quoted(&mut out)?,
+                '$' => out.push_str(&self.variable()?),
+                c if c == self.expander.escape => match self.rest.next() {
+                    Some(next) if next == one || next == other => out.push(next),
+                    Some(next) => {
+                        // It stays for the pattern, in which it quotes as well.
+                        out.push('\\');
+                        out.push(next);
+                    }
+                    None => break,
+                },
+                c => out.push(c),
+            }
+            bounded(&out)?;
+        }
+        Err("syntax error: missing '}'".to_owned())
+    }
+
     fn single_quoted(&mut self, out: &mut String) -> Result<(), String> {
         for c in self.rest.by_ref() {
             if c == '\'' {
@@ -140,7 +165,7 @@ impl Reader<'_> {
         if self.depth > DEEPEST {
             return Err(format!("variables are nested deeper than {DEEPEST}"));
         }
-        let greedy = self.rest.peek() == Some(&modifier) && matches!(modifier, '#' | '%');
+        let greedy = self.rest.peek() == Some(&modifier) && matches!(modifier, '#' | '%' | '/');
         if greedy {
             self.rest.next();
         }
@@ -165,7 +190,16 @@ impl Reader<'_> {
                 let pattern = self.until(Some('}'))?;
                 without(&value.unwrap_or_default(), &pattern, modifier == '#', greedy)?
             }
-            other => return Err(format!("unsupported modifier ({other}) in substitution")),
+            '/' => {
+                let pattern = self.until_either('/', '}')?;
+                let replacement = if pattern.1 == '/' { self.until(Some('}'))? } else { String::new() };
+                replace(&value.unwrap_or_default(), &pattern.0, &replacement, greedy)?
+            }
+            other => {
+                return Err(format!(
+                    "unsupported modifier ({other}) in substitution: -, +, ?, #, ##, %, %%, / and // are known"
+                ));
+            }
         };
         self.depth -= 1;
         Ok(replaced)
@@ -208,6 +242,41 @@ fn without(value: &str, pattern: &str, beginning: bool, greedy: bool) -> Result<
     Ok(value.to_owned())
 }
 
+/// The value with the first (or every) longest part that fits the pattern replaced.
+fn replace(value: &str, pattern: &str, replacement: &str, every: bool) -> Result<String, String> {
+    /// Each part of the value is tried, so this is cubic.
+    const LONGEST: usize = 512;
+    if pattern.is_empty() {
+        return Ok(value.to_owned());
+    }
+    if !glob::is_pattern(pattern) && !pattern.contains('\\') {
+        let replaced =
+            if every { value.replace(pattern, replacement) } else { value.replacen(pattern, replacement, 1) };
+        bounded(&replaced)?;
+        return Ok(replaced);
+    }
+    if value.len() > LONGEST || pattern.len() > LONGEST {
+        return Err(format!("a pattern is replaced in at most {LONGEST} bytes"));
+    }
+    let cuts: Vec<usize> = value.char_indices().map(|(at, _)| at).chain([value.len()]).collect();
+    let (mut out, mut at, mut done) = (String::new(), 0, false);
+    while at + 1 < cuts.len() {
+        let fits = |end: &usize| glob::fits_text(pattern, &value[cuts[at]..cuts[*end]]);
+        match (at + 1..cuts.len()).rev().find(fits).filter(|_| every || !done) {
+            Some(end) => {
+                out.push_str(replacement);
+                (at, done) = (end, true);
+            }
+            None => {
+                out.push_str(&value[cuts[at]..cuts[at + 1]]);
+                at += 1;
+            }
+        }
+        bounded(&out)?;
+    }
+    Ok(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +315,14 @@ mod tests {
             ("${FILE##*.}", "gz"),
             ("${FILE%.*}", "dir.d/name.tar"),
             ("${FILE%%.*}", "dir"),
+            ("${FILE/d/x}", "xir.d/name.tar.gz"),
+            ("${FILE//d/x}", "xir.x/name.tar.gz"),
+            ("${FILE//.*}", "dir"),
+            ("${FILE/\\//-}", "dir.d-name.tar.gz"),
+            ("${FILE//[.\\/]/_}", "dir_d_name_tar_gz"),
+            ("${FILE//a?/_}", "dir.d/n_e.t_.gz"),
+            ("${FILE/$A/${NO:-b}}", "dir.d/nbme.tar.gz"),
+            ("${NO/a/b}", ""),
         ] {
             assert_eq!(expand(word).as_deref(), Ok(expected), "{word}");
         }
@@ -253,9 +330,22 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_end() {
-        for word in
-            ["${A", "${", "${}", "'a", "\"a", "${A:", "${A:-", "${A:-${B}", "${A^}", "${NO:?}", "${NO?why}"]
-        {
+        for word in [
+            "${A/",
+            "${A//",
+            "${A/a/",
+            "${A",
+            "${",
+            "${}",
+            "'a",
+            "\"a",
+            "${A:",
+            "${A:-",
+            "${A:-${B}",
+            "${A^}",
+            "${NO:?}",
+            "${NO?why}",
+        ] {
             assert!(expand(word).is_err(), "{word}");
         }
         assert!(expand(&"${NO:-".repeat(1000)).is_err());

@@ -10,6 +10,8 @@ const MOST: usize = 10_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ignore {
     rules: Vec<Rule>,
+    /// As they were written, for who applies them elsewhere.
+    patterns: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ enum Component {
 impl Ignore {
     /// Parses the file; the message names the pattern that is none.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut rules = Vec::new();
+        let (mut rules, mut patterns) = (Vec::new(), Vec::new());
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for line in text.lines() {
             let line = line.trim();
@@ -62,12 +64,22 @@ impl Ignore {
             }
             if !components.is_empty() {
                 rules.push(Rule { keep, components });
+                patterns.push(line.to_owned());
             }
             if rules.len() > MOST {
                 return Err(format!("error checking .dockerignore: it has more than {MOST} patterns"));
             }
         }
-        Ok(Self { rules })
+        Ok(Self { rules, patterns })
+    }
+
+    /// Those of a list, as `--exclude` has them.
+    pub(crate) fn of_list(patterns: &[String]) -> Result<Self, String> {
+        Self::parse(&patterns.join("\n"))
+    }
+
+    pub(crate) fn patterns(&self) -> &[String] {
+        &self.patterns
     }
 
     pub(crate) fn is_empty(&self) -> bool {

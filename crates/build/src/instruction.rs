@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lines::Heredoc;
+use crate::lines::{Directives, Heredoc};
 
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub struct Instruction {
     pub source: String,
     /// The number of its first line, from 1.
     pub line: usize,
+    /// The number of its last line.
+    pub end: usize,
+    /// The comment directly above it.
+    pub comment: Vec<String>,
     /// What it says.
     pub kind: Kind,
 }
@@ -56,6 +60,14 @@ pub enum Kind {
     Onbuild(String),
 }
 
+impl Kind {
+    /// Whether it can write files, and so is a step of the graph.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Copy(_) | Self::Add(_) | Self::Workdir(_))
+    }
+}
+
 /// A command in one of its two forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -63,6 +75,8 @@ pub enum Command {
     Shell(String),
     /// A program and its arguments.
     Exec(Vec<String>),
+    /// A text with an interpreter of its own.
+    Script(Heredoc),
 }
 
 /// `RUN`.
@@ -72,19 +86,50 @@ pub struct Run {
     pub command: Command,
     /// `--network`.
     pub network: Option<String>,
-    /// An option that only BuildKit has. Its step fails.
-    pub foreign: Option<&'static str>,
+    /// `--security`.
+    pub security: Option<String>,
+    /// `--mount`, in order.
+    pub mounts: Vec<MountOptions>,
+}
+
+/// One `--mount` of RUN: names and values as they were written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// `bind`, `cache`, `tmpfs`, `secret` or `ssh`.
+    pub kind: String,
+    /// The other options by the first of their names; one without a value is `true`.
+    pub options: Vec<(String, String)>,
+}
+
+impl MountOptions {
+    /// The value of an option.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.options.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// `COPY` and `ADD`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {
-    /// `--from`: a stage or an image.
+    /// `--from`: a stage, an image or a named context.
     pub from: Option<String>,
     /// `--chown`.
     pub chown: Option<String>,
     /// `--chmod`.
     pub chmod: Option<String>,
+    /// `--link`: the layer does not depend on what is below.
+    pub link: bool,
+    /// `--parents`: directories of the sources are kept.
+    pub parents: bool,
+    /// `--exclude`, in order.
+    pub excludes: Vec<String>,
+    /// `--checksum` of what an address gives.
+    pub checksum: Option<String>,
+    /// `--keep-git-dir`.
+    pub keep_git_dir: bool,
+    /// `--unpack`; none unpacks archives of the context and keeps those of addresses.
+    pub unpack: Option<bool>,
     /// Paths in the context.
     pub sources: Vec<String>,
     /// Texts that become files.
@@ -117,6 +162,8 @@ pub struct Stage {
     pub source: String,
     /// The number of its line, from 1.
     pub line: usize,
+    /// The comment directly above it.
+    pub comment: Vec<String>,
     /// The image, or an earlier stage.
     pub base: String,
     /// The name behind `AS`, lower case.
@@ -132,6 +179,8 @@ pub struct Stage {
 pub struct Dockerfile {
     /// What quotes the next character.
     pub escape: char,
+    /// What stands at its top.
+    pub directives: Directives,
     /// The `ARG`s before the first `FROM`.
     pub arguments: Vec<Instruction>,
     /// The stages, at least one.

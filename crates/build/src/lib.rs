@@ -4,28 +4,76 @@
 //! containers of the engine like any other.
 #![forbid(unsafe_code)]
 
+mod attest;
 mod builder;
 mod cache;
+mod cache_mounts;
+mod cache_transfer;
+mod check_rules;
+mod check_variables;
+mod checks;
+mod chmod;
+mod client;
 mod configure;
 mod context;
+mod describe;
 mod error;
 mod expand;
+mod export;
+mod git;
+mod git_address;
+mod git_pack;
 mod glob;
+mod graph;
+mod http_client;
 mod ignore;
+mod images;
 mod instruction;
+mod layout;
 mod lines;
+mod mount_place;
+mod mounts;
 mod parser;
+mod plan;
+mod platform;
+mod progress;
+mod remote;
+mod request;
+mod result;
 mod run;
+mod run_mounts;
+mod sbom;
+mod session;
+mod sources;
+mod stage;
 mod state;
 mod steps;
+mod suggest;
+mod transcript;
 mod transfer;
 mod tree;
+mod words;
 
-pub use builder::{BuildRequest, Builder, Progress, Pruned};
+pub use builder::{Builder, Pruned};
 pub use cache::CachedStep;
+pub use client::{
+    BoxFuture, Client, ClientError, Credentials, Duplex, LocalDirectory, LocalFilter, NoClient,
+};
 pub use configure::amend;
+pub use describe::{CheckReport, Outline, TargetDescription};
 pub use error::{Error, ParseError, Result};
+pub use export::{ArchiveOptions, Compression, Exported};
 pub use glob::Pattern;
-pub use instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
-pub use lines::Heredoc;
+pub use images::{ImageSource, Pull, PullError};
+pub use instruction::{
+    Command, Dockerfile, Healthcheck, Instruction, Kind, MountOptions, Run, Stage, Transfer,
+};
+pub use lines::{Directives, Heredoc};
 pub use parser::{parse, parse_duration};
+pub use platform::Platform;
+pub use progress::{Event, SourceRange, Vertex, VertexLog, VertexStatus, Warning};
+pub use request::{
+    Attestations, BuildRequest, CacheImport, CacheMode, ContextSource, DockerfileSource, Entitlements,
+    NamedContext, NoCache, Provenance,
+};
+pub use result::{Built, BuiltImage, Statement};

@@ -25,34 +25,61 @@ pub(crate) struct Line {
     pub(crate) text: String,
     /// The number of its first line, from 1.
     pub(crate) number: usize,
+    /// The number of its last line, texts below it included.
+    pub(crate) end: usize,
     /// The column it begins at, from 1.
     pub(crate) column: usize,
-    /// The first line as it was written.
-    pub(crate) source: String,
+    /// Its lines as they were written, with their numbers.
+    pub(crate) sources: Vec<(usize, String)>,
     /// The texts below it.
     pub(crate) heredocs: Vec<Heredoc>,
+    /// The comment directly above it, without the number signs.
+    pub(crate) comment: Vec<String>,
+    /// The number of an empty line within it, which a continuation passes over.
+    pub(crate) empty_continuation: Option<usize>,
 }
 
 impl Line {
     /// What is wrong with the word `word` of this line.
     pub(crate) fn error(&self, word: &str, message: impl Into<String>) -> ParseError {
-        let found = self.source.find(word).filter(|_| !word.is_empty());
-        let column = found.map_or(self.column, |at| self.source[..at].chars().count() + 1);
+        let found = self.sources.iter().find_map(|(number, source)| {
+            let at = source.find(word).filter(|_| !word.is_empty())?;
+            Some((*number, source, source[..at].chars().count() + 1))
+        });
+        let first = self.sources.first().map(|(_, source)| source);
+        let (line, source, column) = match (found, first) {
+            (Some((number, source, column)), _) => (number, source.clone(), column),
+            (None, first) => (self.number, first.cloned().unwrap_or_default(), self.column),
+        };
         ParseError {
-            line: self.number,
+            line,
             column,
             length: if found.is_some() { word.chars().count() } else { 1 },
-            source_line: self.source.clone(),
+            source_line: source,
             message: message.into(),
         }
     }
 }
 
-/// Lines of a Dockerfile, and the character that escapes in it.
+/// The directives at the top of a Dockerfile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directives {
+    /// `# syntax=`: the frontend that the writer had in mind.
+    pub syntax: Option<String>,
+    /// `# check=skip=…`: checks that say nothing, `all` for all.
+    pub skip_checks: Vec<String>,
+    /// `# check=error=true`: whether what checks say fails the build.
+    pub checks_are_errors: bool,
+    /// `# check=experimental=…`: checks that are asked for besides the usual ones.
+    pub experimental_checks: Vec<String>,
+}
+
+/// Lines of a Dockerfile, and what stands above them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lines {
     pub(crate) lines: Vec<Line>,
     pub(crate) escape: char,
+    pub(crate) directives: Directives,
 }
 
 /// Reads a Dockerfile.
@@ -60,34 +87,52 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Lines, ParseError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes);
     let physical: Vec<&str> = text.lines().collect();
-    let escape = escape_directive(&physical)?;
+    let (escape, directives, top) = read_directives(&physical)?;
     let mut lines = Vec::new();
+    let mut comment = Vec::new();
     let mut index = 0;
     while index < physical.len() {
         let first = index;
         let start = physical[first].trim_start();
         index += 1;
-        if start.is_empty() || start.starts_with('#') {
+        if let Some(words) = start.strip_prefix('#') {
+            if first >= top {
+                comment.push(words.trim().to_owned());
+            }
+            continue;
+        }
+        if start.is_empty() {
+            comment.clear();
             continue;
         }
         let mut text = String::new();
+        let mut sources = vec![(first + 1, physical[first].trim_end().to_owned())];
+        let mut empty_continuation = None;
         let mut continues = append(&mut text, start, escape);
         while continues && index < physical.len() {
             let next = physical[index];
             index += 1;
             let trimmed = next.trim_start();
-            if trimmed.is_empty() || trimmed.starts_with('#') {
+            if trimmed.starts_with('#') {
                 continue;
             }
+            if trimmed.is_empty() {
+                empty_continuation.get_or_insert(index);
+                continue;
+            }
+            sources.push((index, next.trim_end().to_owned()));
             continues = append(&mut text, next, escape);
         }
-        let source = physical[first].trim_end();
+        let source = physical[first];
         let mut line = Line {
             text: text.trim().to_owned(),
             number: first + 1,
+            end: index,
             column: source.chars().take_while(|c| c.is_whitespace()).count() + 1,
-            source: source.to_owned(),
+            sources,
             heredocs: Vec::new(),
+            comment: std::mem::take(&mut comment),
+            empty_continuation,
         };
         for (name, expand, tabs) in heredoc_words(&line.text) {
             let mut content = String::new();
@@ -105,17 +150,23 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Lines, ParseError> {
             }
             line.heredocs.push(Heredoc { name, content, expand });
         }
+        line.end = index;
         if !line.text.is_empty() {
             lines.push(line);
         }
     }
-    Ok(Lines { lines, escape })
+    Ok(Lines { lines, escape, directives })
 }
 
-/// `# escape=` at the very top; other directives are for other builders.
-fn escape_directive(lines: &[&str]) -> Result<char, ParseError> {
-    let mut escape = None;
+/// The directives at the very top, and how many lines they take.
+fn read_directives(lines: &[&str]) -> Result<(char, Directives, usize), ParseError> {
+    let (mut escape, mut syntax, mut check) = (None, None, None);
+    let mut top = 0;
     for (index, line) in lines.iter().enumerate() {
+        // A script's first line may stand above.
+        if index == 0 && line.starts_with("#!") {
+            continue;
+        }
         let Some((name, value)) = line.trim().strip_prefix('#').and_then(|rest| rest.split_once('=')) else {
             break;
         };
@@ -125,9 +176,6 @@ fn escape_directive(lines: &[&str]) -> Result<char, ParseError> {
         if !is_name || value.trim().is_empty() {
             break;
         }
-        if !name.eq_ignore_ascii_case("escape") {
-            continue;
-        }
         let fail = |message: String| ParseError {
             line: index + 1,
             column: 1,
@@ -135,16 +183,60 @@ fn escape_directive(lines: &[&str]) -> Result<char, ParseError> {
             source_line: (*line).to_owned(),
             message,
         };
-        if escape.is_some() {
-            return Err(fail("only one escape parser directive can be used".to_owned()));
-        }
-        escape = match value.trim() {
-            "\\" => Some('\\'),
-            "`" => Some('`'),
-            other => return Err(fail(format!("invalid escape token '{other}' does not match ` or \\"))),
+        let lower = name.to_ascii_lowercase();
+        let known = match lower.as_str() {
+            "escape" => &mut escape,
+            "syntax" => &mut syntax,
+            "check" => &mut check,
+            _ => break,
         };
+        top = index + 1;
+        if known.is_some() {
+            return Err(fail(format!("only one {lower} parser directive can be used")));
+        }
+        let value = value.trim();
+        if lower == "escape" && value != "\\" && value != "`" {
+            return Err(fail(format!("invalid escape token '{value}' does not match ` or \\")));
+        }
+        *known = Some((value.to_owned(), index));
     }
-    Ok(escape.unwrap_or('\\'))
+    let mut directives =
+        Directives { syntax: syntax.map(|(value, _): (String, usize)| value), ..Directives::default() };
+    if let Some((value, index)) = check {
+        directives.read_check(&value).map_err(|message| ParseError {
+            line: index + 1,
+            column: 1,
+            length: lines[index].chars().count().max(1),
+            source_line: lines[index].to_owned(),
+            message,
+        })?;
+    }
+    let escape = if escape.is_some_and(|(value, _)| value == "`") { '`' } else { '\\' };
+    Ok((escape, directives, top))
+}
+
+impl Directives {
+    /// `skip=A,B;error=true;experimental=C`, as the directive and the build argument have it.
+    pub(crate) fn read_check(&mut self, value: &str) -> Result<(), String> {
+        let names = |text: &str| text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
+        for option in value.split(';').map(str::trim).filter(|option| !option.is_empty()) {
+            match option.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+                Some(("skip", value)) => self.skip_checks = names(value),
+                Some(("experimental", value)) => self.experimental_checks = names(value),
+                Some(("error", value)) => {
+                    self.checks_are_errors = value.parse().map_err(|_| {
+                        format!("failed to parse check option {option:?}: write error=true or error=false")
+                    })?;
+                }
+                _ => {
+                    return Err(format!(
+                        "invalid check option {option:?}: skip=, experimental= and error= are known"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Appends a line and answers whether the next one continues it: the escape at its end, itself not escaped.
@@ -222,5 +314,18 @@ mod tests {
         let lines = read("\n  FROM bäd x\n".as_bytes()).unwrap().lines;
         let error = lines[0].error("x", "no");
         assert_eq!((error.line, error.column), (2, 12));
+        let lines = read("RUN a \\\n  # no\n   b --oops\n".as_bytes()).unwrap().lines;
+        let error = lines[0].error("--oops", "no");
+        assert_eq!((error.line, error.column, lines[0].end), (3, 6, 3));
+    }
+
+    #[test]
+    fn directives_and_comments_are_kept() {
+        let source = b"#syntax = docker/dockerfile:1\n# check=skip=A, B;error=true\n# not one\n\n# why\n# so\nFROM x\n";
+        let Lines { lines, directives, .. } = read(source).unwrap();
+        assert_eq!(directives.syntax.as_deref(), Some("docker/dockerfile:1"));
+        assert_eq!((directives.skip_checks.len(), directives.checks_are_errors), (2, true));
+        assert_eq!(lines[0].comment, ["why", "so"]);
+        assert!(read(b"# check=what\nFROM x").is_err() && read(b"# check=error=maybe\nFROM x").is_err());
     }
 }

@@ -5,14 +5,19 @@ use std::time::Duration;
 use crate::error::ParseError;
 use crate::instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 use crate::lines::{self, Line};
+use crate::mounts;
+use crate::suggest::closest;
+use crate::words::split_words;
 
 type Result<T> = std::result::Result<T, ParseError>;
 
 /// Most instructions of one Dockerfile.
 const MOST: usize = 10_000;
-/// Options of RUN that only BuildKit has.
-const FOREIGN: [&str; 2] = ["mount", "security"];
-const KEYWORDS: &[&str] = &[
+/// Flags that may be given without a value.
+const SWITCHES: &[&str] = &["link", "parents", "keep-git-dir", "unpack"];
+/// Flags that may be given more than once.
+const LISTS: &[&str] = &["mount", "exclude"];
+pub(crate) const KEYWORDS: &[&str] = &[
     "ADD",
     "ARG",
     "CMD",
@@ -48,11 +53,11 @@ pub fn parse(bytes: &[u8]) -> Result<Dockerfile> {
     if bytes.len() > lines::LONGEST {
         return Err(whole(&format!("the Dockerfile is larger than {} bytes", lines::LONGEST)));
     }
-    let lines::Lines { lines, escape } = lines::read(bytes)?;
+    let lines::Lines { lines, escape, directives } = lines::read(bytes)?;
     if lines.len() > MOST {
         return Err(whole(&format!("the Dockerfile has more than {MOST} instructions")));
     }
-    let mut file = Dockerfile { escape, arguments: Vec::new(), stages: Vec::new() };
+    let mut file = Dockerfile { escape, directives, arguments: Vec::new(), stages: Vec::new() };
     for line in &lines {
         let statement = Statement::split(line, escape)?;
         if statement.keyword == "FROM" {
@@ -144,11 +149,39 @@ impl<'a> Statement<'a> {
                     closest(name, known).map_or(String::new(), |near| format!(" (did you mean {near}?)"));
                 return Err(self.line.error(name, format!("unknown flag: --{name}{help}")));
             }
-            if self.flags[..index].iter().any(|(other, _)| other == name) {
+            let repeated = self.flags[..index].iter().any(|(other, _)| other == name);
+            if repeated && !LISTS.contains(&name.as_str()) {
                 return Err(self.line.error(name, format!("duplicate flag specified: {name}")));
             }
         }
         Ok(())
+    }
+
+    /// A flag that says yes or no.
+    fn switch(&self, name: &str) -> Result<Option<bool>> {
+        debug_assert!(SWITCHES.contains(&name));
+        match self.flags.iter().find(|(flag, _)| flag == name) {
+            None => Ok(None),
+            Some((_, None)) => Ok(Some(true)),
+            Some((_, Some(value))) => match value.to_lowercase().as_str() {
+                "true" | "1" => Ok(Some(true)),
+                "false" | "0" => Ok(Some(false)),
+                _ => Err(self
+                    .line
+                    .error(value, format!("expecting boolean value for flag {name}, not: {value}"))),
+            },
+        }
+    }
+
+    /// All values of a flag that may be given more than once.
+    fn list(&self, name: &str) -> Result<Vec<String>> {
+        let given = self.flags.iter().filter(|(flag, _)| flag == name);
+        given
+            .map(|(_, value)| {
+                let missing = || self.line.error(name, format!("missing a value on flag: {name}"));
+                value.clone().ok_or_else(missing)
+            })
+            .collect()
     }
 
     fn flag(&self, name: &str) -> Result<Option<String>> {
@@ -181,6 +214,7 @@ impl<'a> Statement<'a> {
         Ok(Stage {
             source: self.line.text.clone(),
             line: self.line.number,
+            comment: self.line.comment.clone(),
             base: base.to_owned(),
             name,
             platform: self.flag("platform")?,
@@ -190,8 +224,16 @@ impl<'a> Statement<'a> {
 
     fn instruction(&self) -> Result<Instruction> {
         let kind = match self.keyword.as_str() {
-            "ADD" => Kind::Add(self.transfer(&["chown", "chmod", "link"])?),
-            "COPY" => Kind::Copy(self.transfer(&["from", "chown", "chmod", "link"])?),
+            "ADD" => Kind::Add(self.transfer(&[
+                "chown",
+                "chmod",
+                "link",
+                "exclude",
+                "checksum",
+                "keep-git-dir",
+                "unpack",
+            ])?),
+            "COPY" => Kind::Copy(self.transfer(&["from", "chown", "chmod", "link", "parents", "exclude"])?),
             "ARG" => Kind::Arg(self.arguments()?),
             "CMD" => Kind::Cmd(self.command(&[])?),
             "ENTRYPOINT" => Kind::Entrypoint(self.command(&[])?),
@@ -214,7 +256,13 @@ impl<'a> Statement<'a> {
             // FROM has its own way; a trigger of an image may name it.
             other => return Err(self.error(format!("{other} isn't allowed here"))),
         };
-        Ok(Instruction { source: self.line.text.clone(), line: self.line.number, kind })
+        Ok(Instruction {
+            source: self.line.text.clone(),
+            line: self.line.number,
+            end: self.line.end,
+            comment: self.line.comment.clone(),
+            kind,
+        })
     }
 
     fn required(&self) -> Result<&'a str> {
@@ -277,24 +325,30 @@ impl<'a> Statement<'a> {
 
     fn run(&self) -> Result<Run> {
         self.required()?;
-        let foreign = self.flags.iter().find_map(|(name, _)| FOREIGN.into_iter().find(|known| name == known));
-        let command = match foreign {
-            // Whatever else is said of it, possibly more than once, it does not run.
-            Some(_) => Command::Shell(self.rest.to_owned()),
-            None => self.command(&["network"])?,
-        };
+        let command = self.command(&["network", "security", "mount"])?;
         let network = self.flag("network")?;
-        if let Some(mode) = network.as_deref().filter(|mode| !matches!(*mode, "default" | "none" | "host")) {
-            return Err(self.line.error(mode, format!("unknown value for --network: {mode}")));
+        let known = |mode: &&str| matches!(*mode, "default" | "none" | "host") || mode.contains('$');
+        if let Some(mode) = network.as_deref().filter(|mode| !known(mode)) {
+            let message = format!("unknown value for --network: {mode} (default, none and host are known)");
+            return Err(self.line.error(mode, message));
+        }
+        let security = self.flag("security")?;
+        if let Some(mode) = security.as_deref().filter(|mode| !matches!(*mode, "sandbox" | "insecure")) {
+            let message = format!("unknown value for --security: {mode} (sandbox and insecure are known)");
+            return Err(self.line.error(mode, message));
+        }
+        let mut all = Vec::new();
+        for text in self.list("mount")? {
+            let parsed = mounts::parse(&text);
+            all.push(parsed.map_err(|(word, message)| self.line.error(&word, message))?);
         }
         let command = match (command, self.line.heredocs.as_slice()) {
             (Command::Shell(line), [only]) if line.split_whitespace().count() == 1 => {
                 if only.content.starts_with("#!") {
-                    return Err(self.error(
-                        "a heredoc with its own interpreter is not supported; name it: RUN INTERPRETER <<EOF",
-                    ));
+                    Command::Script(only.clone())
+                } else {
+                    Command::Shell(only.content.clone())
                 }
-                Command::Shell(only.content.clone())
             }
             (Command::Shell(mut line), heredocs) => {
                 for heredoc in heredocs {
@@ -309,7 +363,7 @@ impl<'a> Statement<'a> {
         if matches!(&command, Command::Exec(words) if words.is_empty()) {
             return Err(self.error("RUN requires at least one argument"));
         }
-        Ok(Run { command, network, foreign })
+        Ok(Run { command, network, security, mounts: all })
     }
 
     fn transfer(&self, flags: &[&str]) -> Result<Transfer> {
@@ -332,10 +386,24 @@ impl<'a> Statement<'a> {
         if let Some(url) = sources.iter().find(|source| self.keyword == "COPY" && is_url(source)) {
             return Err(self.line.error(url, format!("source can't be a URL for COPY: {url}")));
         }
+        let checksum = self.flag("checksum")?;
+        let is_digest = |text: &str| text.parse::<dray_image::Digest>().is_ok() || text.contains('$');
+        // What git calls its objects by is checked by git's own rules.
+        let is_commit = |text: &str| text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if let Some(text) = checksum.as_deref().filter(|text| !is_digest(text) && !is_commit(text)) {
+            let message = format!("invalid checksum {text:?}: write it as sha256:DIGEST");
+            return Err(self.line.error(text, message));
+        }
         Ok(Transfer {
-            from: if flags.contains(&"from") { self.flag("from")? } else { None },
+            from: self.flag("from")?,
             chown: self.flag("chown")?,
             chmod: self.flag("chmod")?,
+            link: self.switch("link")?.unwrap_or(false),
+            parents: self.switch("parents")?.unwrap_or(false),
+            excludes: self.list("exclude")?,
+            checksum,
+            keep_git_dir: self.switch("keep-git-dir")?.unwrap_or(false),
+            unpack: self.switch("unpack")?,
             sources,
             texts,
             destination: destination.clone(),
@@ -447,37 +515,6 @@ impl<'a> Statement<'a> {
     }
 }
 
-/// Words between blanks, where quotes and escapes hold a word together; they stay in it.
-fn split_words(text: &str, escape: char) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut quote = None;
-    let mut rest = text.chars();
-    while let Some(c) = rest.next() {
-        if c == escape && quote != Some('\'') {
-            word.push(c);
-            word.extend(rest.next());
-            continue;
-        }
-        match quote {
-            None if c.is_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                continue;
-            }
-            None if c == '"' || c == '\'' => quote = Some(c),
-            Some(open) if open == c => quote = None,
-            _ => {}
-        }
-        word.push(c);
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
-}
-
 /// Whether a source is to be fetched from somewhere else.
 pub(crate) fn is_url(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
@@ -510,35 +547,6 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         rest = &rest[unit_end..];
     }
     Some(total)
-}
-
-/// The word of `known` that is at most two changes away.
-fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    if word.chars().count() > 32 {
-        return None;
-    }
-    let near = known.iter().map(|candidate| (distance(word, candidate), *candidate)).min()?;
-    (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
-}
-
-/// How many characters must be changed, added, taken or swapped with the next.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let changed = row[j] + usize::from(x != y);
-            let mut best = changed.min(row[j + 1] + 1).min(next[j] + 1);
-            if i > 0 && j > 0 && a[i - 1] == *y && b[j - 1] == *x {
-                best = best.min(before[j - 1] + 1);
-            }
-            next.push(best);
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

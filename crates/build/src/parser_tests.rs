@@ -34,14 +34,18 @@ fn commands_have_two_forms() {
     assert_eq!(one("CMD ['a']"), Kind::Cmd(Command::Shell("['a']".into())));
     assert_eq!(one("ENTRYPOINT []"), Kind::Entrypoint(Command::Exec(vec![])));
     let run = |command, network: Option<&str>| {
-        Kind::Run(Run { command, network: network.map(str::to_owned), foreign: None })
+        Kind::Run(Run { command, network: network.map(str::to_owned), security: None, mounts: Vec::new() })
     };
     assert_eq!(one("RUN --network=none a"), run(Command::Shell("a".into()), Some("none")));
-    // It fails at its step, as with Docker's classic builder, and not before the first one.
-    let Kind::Run(foreign) = one("RUN --mount=type=cache,target=/a --mount=type=tmpfs,target=/b x") else {
+    let Kind::Run(run_with) =
+        one("RUN --mount=type=cache,target=/a --mount=dst=/b,from=c --security=insecure x")
+    else {
         panic!()
     };
-    assert_eq!(foreign.foreign, Some("mount"));
+    assert_eq!((run_with.mounts.len(), run_with.security.as_deref()), (2, Some("insecure")));
+    assert_eq!((run_with.mounts[1].kind.as_str(), run_with.mounts[1].get("target")), ("bind", Some("/b")));
+    let script = lines::Heredoc { name: "EOF".into(), content: "#!/bin/x\na\n".into(), expand: true };
+    assert_eq!(one("RUN <<EOF\n#!/bin/x\na\nEOF"), run(Command::Script(script), None));
     assert_eq!(one("RUN <<EOF\na\nb\nEOF\n"), run(Command::Shell("a\nb\n".into()), None));
     assert_eq!(one("RUN cat <<EOF >x\na\nEOF\n"), run(Command::Shell("cat <<EOF >x\na\nEOF".into()), None));
     assert_eq!(one("SHELL [\"/bin/bash\"]"), Kind::Shell(vec!["/bin/bash".into()]));
@@ -126,6 +130,26 @@ fn errors_are_dockers() {
         (
             "FROM x\nCOPY https://x/y /z",
             "dockerfile parse error on line 2: source can't be a URL for COPY: https://x/y",
+        ),
+        (
+            "FROM x\nRUN --mount=type=cash,target=/x y",
+            "dockerfile parse error on line 2: unsupported mount type \"cash\" (did you mean cache?)",
+        ),
+        (
+            "FROM x\nRUN --mount=type=cache,tarrget=/x y",
+            "dockerfile parse error on line 2: unexpected key 'tarrget' in 'tarrget=/x' (did you mean target?)",
+        ),
+        (
+            "FROM x\nRUN --network=hst y",
+            "dockerfile parse error on line 2: unknown value for --network: hst (default, none and host are known)",
+        ),
+        (
+            "FROM x\nCOPY --link=maybe a b",
+            "dockerfile parse error on line 2: expecting boolean value for flag link, not: maybe",
+        ),
+        (
+            "FROM x\nADD --checksum=md5:1 https://x/y /z",
+            "dockerfile parse error on line 2: invalid checksum \"md5:1\": write it as sha256:DIGEST",
         ),
         (
             "FROM x\nHEALTHCHECK --interval=x CMD y",

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use dray_image::{Digest, History, Image, ImageConfig, Layer, NewImage};
 
 use crate::Result;
+use crate::platform::Platform;
+use crate::result::Trail;
 
 /// Arguments of builds that count without being declared, and that change nothing in the cache.
-const PROXIES: &[&str] = &[
+pub(crate) const PROXIES: &[&str] = &[
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
@@ -28,28 +30,62 @@ pub(crate) struct State {
     pub(crate) layers: Vec<Layer>,
     /// The id that the image would have now; none before the first step of `FROM scratch`.
     pub(crate) id: Option<Digest>,
+    /// All that led here, times aside: what a step that writes no file depends on.
+    pub(crate) lineage: String,
+    /// The steps since the image that it began with.
+    pub(crate) trail: Vec<Trail>,
+}
+
+/// How a step is told in the history.
+pub(crate) struct Told<'a> {
+    pub(crate) created_by: &'a str,
+    /// RFC 3339.
+    pub(crate) created: String,
+    pub(crate) comment: Option<String>,
 }
 
 impl State {
     pub(crate) fn scratch() -> Self {
-        Self { config: ImageConfig::scratch(), layers: Vec::new(), id: None }
+        Self {
+            config: ImageConfig::scratch(),
+            layers: Vec::new(),
+            id: None,
+            lineage: "scratch".to_owned(),
+            trail: Vec::new(),
+        }
     }
 
     pub(crate) fn of(image: Image) -> Self {
-        Self { config: image.config, layers: image.layers, id: Some(image.id) }
+        let lineage = image.id.hex().to_owned();
+        Self { config: image.config, layers: image.layers, id: Some(image.id), lineage, trail: Vec::new() }
     }
 
-    /// Adds a step to the history, with the layer it made, if it made one.
-    pub(crate) fn commit(&mut self, created_by: &str, layer: Option<Layer>) -> Result<()> {
-        let now = jiff::Timestamp::now().to_string();
-        self.config.created = Some(now.clone());
-        self.config.history.push(History {
-            created: Some(now),
-            created_by: Some(created_by.to_owned()),
+    /// The chain id of the topmost layer.
+    pub(crate) fn top(&self) -> Option<&Digest> {
+        self.layers.last().map(|layer| &layer.chain_id)
+    }
+
+    /// The history's entry of a step.
+    pub(crate) fn history(&self, told: Told<'_>, layer: Option<&Layer>) -> History {
+        History {
+            created: Some(told.created),
+            created_by: Some(told.created_by.to_owned()),
             author: self.config.author.clone(),
-            comment: None,
+            comment: told.comment,
             empty_layer: layer.is_none(),
+        }
+    }
+
+    /// Adds a step that is called by `key`, with the layer it made, if it made one.
+    pub(crate) fn commit(&mut self, key: &str, history: History, layer: Option<Layer>) -> Result<()> {
+        self.lineage = crate::cache::Key::new("lineage").with(&self.lineage).with(key).finish();
+        self.trail.push(Trail {
+            key: key.to_owned(),
+            history: self.config.history.len(),
+            layer: layer.as_ref().map(|_| self.layers.len()),
         });
+        self.config.created.clone_from(&history.created);
+        self.config.history.push(history);
         self.layers.extend(layer);
         self.id = Some(self.new_image().id()?);
         Ok(())
@@ -102,21 +138,28 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn new(given: BTreeMap<String, Option<String>>) -> Self {
-        let architecture = ImageConfig::host_architecture();
-        let platform = format!("linux/{architecture}");
-        let global = [
-            ("TARGETPLATFORM", platform.as_str()),
-            ("TARGETOS", "linux"),
-            ("TARGETARCH", architecture),
-            ("TARGETVARIANT", ""),
-            ("BUILDPLATFORM", platform.as_str()),
-            ("BUILDOS", "linux"),
-            ("BUILDARCH", architecture),
-            ("BUILDVARIANT", ""),
-        ];
-        let global = global.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Self { given, global: global.into(), declared: BTreeMap::new() }
+    /// What is known before the first line: `target` is what the stage is built for.
+    pub(crate) fn new(given: BTreeMap<String, Option<String>>, target: &Platform, stage: &str) -> Self {
+        let host = Platform::host();
+        let mut global = BTreeMap::new();
+        for (prefix, platform) in [("TARGET", target), ("BUILD", &host)] {
+            for (name, value) in [
+                ("PLATFORM", platform.to_string()),
+                ("OS", platform.os.clone()),
+                ("ARCH", platform.architecture.clone()),
+                ("VARIANT", platform.variant.clone()),
+            ] {
+                global.insert(format!("{prefix}{name}"), value);
+            }
+        }
+        let stage = if stage.is_empty() { "default" } else { stage };
+        global.insert("TARGETSTAGE".to_owned(), stage.to_owned());
+        Self { given, global, declared: BTreeMap::new() }
+    }
+
+    /// What a stage that stands on another inherits of it.
+    pub(crate) fn inherit(&mut self, other: &Self) {
+        self.declared.clone_from(&other.declared);
     }
 
     /// An `ARG` before the first `FROM`.
@@ -125,6 +168,10 @@ impl Arguments {
         if let Some(value) = given.or(default) {
             self.global.insert(name.to_owned(), value);
         }
+    }
+
+    pub(crate) fn global_names(&self) -> impl Iterator<Item = &str> {
+        self.global.keys().map(String::as_str)
     }
 
     pub(crate) fn global(&self, name: &str) -> Option<String> {
@@ -161,6 +208,9 @@ impl Arguments {
 
     /// The names that were given.
     pub(crate) fn given_names(&self) -> impl Iterator<Item = &str> {
-        self.given.keys().map(String::as_str).filter(|name| !PROXIES.contains(name))
+        let foreign = |name: &str| {
+            PROXIES.contains(&name) || name.starts_with("BUILDKIT_") || name == "SOURCE_DATE_EPOCH"
+        };
+        self.given.keys().map(String::as_str).filter(move |name| !foreign(name))
     }
 }

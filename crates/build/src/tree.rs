@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use crate::chmod::Chmod;
 use crate::error::IoContext;
 use crate::{Error, Result};
 
@@ -30,7 +31,9 @@ pub(crate) struct Ownership {
     /// User and group; none keeps those of the source.
     pub(crate) owner: Option<(u32, u32)>,
     /// Permission bits; none keeps those of the source.
-    pub(crate) mode: Option<u32>,
+    pub(crate) mode: Option<Chmod>,
+    /// Nothing is newer than this, in seconds since 1970.
+    pub(crate) newest: Option<i64>,
 }
 
 fn too_deep(path: &Path) -> Error {
@@ -63,15 +66,26 @@ fn open_file(parent: BorrowedFd<'_>, name: &OsStr) -> Result<File, Errno> {
 }
 
 /// Digests of trees: kinds, names, modes, contents, link targets, and owners where they are kept; no times.
-pub(crate) struct Hasher {
+pub(crate) struct Hasher<'a> {
+    /// Asked for each path, relative to the directory that is hashed.
+    wanted: &'a dyn Fn(&Path) -> bool,
     hash: Sha256,
     owners: bool,
     buffer: Box<[u8]>,
 }
 
-impl Hasher {
+impl<'a> Hasher<'a> {
     pub(crate) fn new(owners: bool) -> Self {
-        Self { hash: Sha256::new(), owners, buffer: vec![0; 128 * 1024].into_boxed_slice() }
+        Self {
+            wanted: &|_| true,
+            hash: Sha256::new(),
+            owners,
+            buffer: vec![0; 128 * 1024].into_boxed_slice(),
+        }
+    }
+
+    pub(crate) fn leaving_out(self, wanted: &'a dyn Fn(&Path) -> bool) -> Self {
+        Self { wanted, ..self }
     }
 
     pub(crate) fn finish(self) -> String {
@@ -111,9 +125,9 @@ impl Hasher {
         Ok(())
     }
 
-    /// All that is in a directory.
-    pub(crate) fn directory(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        self.directory_at(directory, path, 0)
+    /// All that is in a directory and wanted.
+    pub(crate) fn directory(&mut self, directory: BorrowedFd<'_>) -> Result<()> {
+        self.directory_at(directory, Path::new(""), 0)
     }
 
     fn directory_at(&mut self, directory: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
@@ -123,6 +137,17 @@ impl Hasher {
         for name in names(directory, path)? {
             let path = path.join(&name);
             let stat = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).io("read attributes of", &path)?;
+            if !(self.wanted)(&path) {
+                // A directory that is left out may hold what is not.
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    self.word(b"passed");
+                    self.word(name.as_bytes());
+                    let inner = open_directory(directory, &name).io("open", &path)?;
+                    self.directory_at(inner.as_fd(), &path, depth + 1)?;
+                    self.word(b"end");
+                }
+                continue;
+            }
             // Said before each name, so that none is taken for the end of its directory.
             self.word(b"entry");
             self.word(name.as_bytes());
@@ -154,18 +179,25 @@ impl Hasher {
 }
 
 /// Copies trees into one root.
-pub(crate) struct Copier {
+pub(crate) struct Copier<'a> {
     ownership: Ownership,
+    /// Asked for each path, relative to what is copied.
+    wanted: &'a dyn Fn(&Path) -> bool,
     /// Where each file that has several names was copied first: its directory and name.
     links: HashMap<(u64, u64), (PathBuf, OsString)>,
     target_root: OwnedFd,
 }
 
-impl Copier {
+impl<'a> Copier<'a> {
     /// `target` is the directory that hard links are made in.
     pub(crate) fn new(ownership: Ownership, target: BorrowedFd<'_>) -> Result<Self> {
         let target_root = target.try_clone_to_owned().io("open", "/")?;
-        Ok(Self { ownership, links: HashMap::new(), target_root })
+        Ok(Self { ownership, wanted: &|_| true, links: HashMap::new(), target_root })
+    }
+
+    /// Copies only what is wanted. A directory that is not wanted is made when something in it is.
+    pub(crate) fn leaving_out(self, wanted: &'a dyn Fn(&Path) -> bool) -> Self {
+        Self { wanted, ..self }
     }
 
     /// Copies what is in `source` into `target`; directories are joined, anything else is replaced.
@@ -186,6 +218,11 @@ impl Copier {
         for name in names(source, path)? {
             let inner = path.join(&name);
             let stat = statat(source, &name, AtFlags::SYMLINK_NOFOLLOW).io("read attributes of", &inner)?;
+            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let is_wanted = (self.wanted)(&inner);
+            if !(is_wanted || is_directory && self.wants_below(source, &name, &inner, depth)?) {
+                continue;
+            }
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     make_directory(target, &name, &inner)?;
@@ -223,6 +260,28 @@ impl Copier {
             }
         }
         Ok(())
+    }
+
+    /// Whether something below a directory is wanted.
+    fn wants_below(&self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path, depth: usize) -> Result<bool> {
+        if depth > DEEPEST {
+            return Err(too_deep(path));
+        }
+        let directory = open_directory(parent, name).io("open", path)?;
+        for inner in names(directory.as_fd(), path)? {
+            let inner_path = path.join(&inner);
+            if (self.wanted)(&inner_path) {
+                return Ok(true);
+            }
+            let stat = statat(&directory, &inner, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.io("read attributes of", &inner_path)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                && self.wants_below(directory.as_fd(), &inner, &inner_path, depth + 1)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Makes another name of a file that was copied already; false when it is the first.
@@ -278,12 +337,17 @@ impl Copier {
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).io("change owner of", path)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            let mode = self.ownership.mode.unwrap_or(stat.st_mode & 0o7777);
+            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let own = stat.st_mode & 0o7777;
+            let mode = self.ownership.mode.map_or(own, |mode| mode.apply(own, is_directory));
             // The name is what was just made here, never a link.
             rustix::fs::chmodat(parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
                 .io("change mode of", path)?;
         }
-        let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
+        let time = match self.ownership.newest {
+            Some(newest) if stat.st_mtime >= newest => Timespec { tv_sec: newest, tv_nsec: 0 },
+            _ => Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+        };
         let times = Timestamps { last_access: time, last_modification: time };
         utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW).io("set times of", path)
     }
@@ -318,4 +382,19 @@ fn clear(target: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
         }
         Err(error) => Err(error).io("remove", path),
     }
+}
+
+/// Removes a directory with all that is in it. Nothing is followed.
+pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let path = Path::new(name);
+    let directory = open_directory(parent, name).io("open", path)?;
+    for inner in names(directory.as_fd(), path)? {
+        let stat = statat(&directory, &inner, AtFlags::SYMLINK_NOFOLLOW).io("read attributes of", &inner)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            remove_all(directory.as_fd(), &inner)?;
+        } else {
+            unlinkat(&directory, &inner, AtFlags::empty()).io("remove", &inner)?;
+        }
+    }
+    unlinkat(parent, name, AtFlags::REMOVEDIR).io("remove", path)
 }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dray_build::{BuildRequest, Error as BuildError, Progress};
+use dray_build::{
+    BuildRequest, Built, ContextSource, DockerfileSource, Error as BuildError, Event, NoCache, NoClient,
+};
 use dray_engine::{NetworkMode, Resources, Ulimit};
 use dray_image::{Digest, Reference};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::Api;
@@ -17,11 +20,12 @@ use crate::body::{self, Body};
 use crate::create::UlimitRequest;
 use crate::endpoints;
 use crate::error::{ApiError, Result};
+use crate::filters::Filters;
 use crate::query::Query;
 
-/// What clients of BuildKit are told.
+/// What clients are told that speak BuildKit as it was before buildx.
 pub(crate) const NO_BUILDKIT: &str =
-    "BuildKit is not supported by this daemon: set DOCKER_BUILDKIT=0 to use the classic builder";
+    "this endpoint is the classic builder's: use the buildx plugin for BuildKit, or set DOCKER_BUILDKIT=0";
 /// Messages that a slow client may be behind.
 const AHEAD: usize = 64;
 /// Output that a quiet build keeps in case it fails, in bytes.
@@ -35,13 +39,8 @@ fn parameter<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result
     Ok(parsed.unwrap_or_default())
 }
 
-fn build_request(query: &Query) -> Result<BuildRequest> {
-    if let Some(remote) = query.non_empty("remote").filter(|remote| *remote != "client-session") {
-        return Err(ApiError::bad_request(format!(
-            "building from {remote} is not supported: send the build context"
-        )));
-    }
-    if query.get("version") == Some("2") || query.get("remote").is_some_and(|remote| !remote.is_empty()) {
+fn build_request(query: &Query) -> Result<(BuildRequest, Vec<Reference>)> {
+    if query.get("version") == Some("2") || query.get("remote") == Some("client-session") {
         return Err(ApiError::bad_request(NO_BUILDKIT));
     }
     if query.flag("squash") {
@@ -68,14 +67,13 @@ fn build_request(query: &Query) -> Result<BuildRequest> {
         cpuset_mems: query.non_empty("cpusetmems").map(str::to_owned),
         ..Resources::default()
     };
-    Ok(BuildRequest {
-        dockerfile: query.get("dockerfile").unwrap_or_default().to_owned(),
-        tags,
+    let request = BuildRequest {
+        dockerfile: DockerfileSource::Context(query.get("dockerfile").unwrap_or_default().to_owned()),
         build_args: parameter::<BTreeMap<String, Option<String>>>(query, "buildargs")?,
         labels: parameter(query, "labels")?,
         target: query.get("target").unwrap_or_default().to_owned(),
-        no_cache: query.flag("nocache"),
-        cache_from: parameter(query, "cachefrom")?,
+        no_cache: if query.flag("nocache") { NoCache::All } else { NoCache::Never },
+        only_cache_of: parameter(query, "cachefrom")?,
         pull: query.flag("pull"),
         network: match query.get("networkmode").unwrap_or_default() {
             "" | "default" | "bridge" => NetworkMode::Default,
@@ -91,7 +89,11 @@ fn build_request(query: &Query) -> Result<BuildRequest> {
             .map(str::to_owned)
             .collect(),
         shm_size: query.number("shmsize")?.filter(|size| *size != 0),
-    })
+        cgroup_parent: query.non_empty("cgroupparent").map(str::to_owned),
+        classic: true,
+        ..BuildRequest::default()
+    };
+    Ok((request, tags))
 }
 
 fn line(value: &Value) -> Bytes {
@@ -105,7 +107,8 @@ fn text(text: &str) -> Bytes {
 /// How a failure looks once the answer has begun.
 fn failure(error: &BuildError) -> Bytes {
     let message = error.chain();
-    let detail = match error {
+    let detail = match error.inner() {
+        // The code is the client's own, if it takes it.
         BuildError::Run { code, .. } => json!({ "code": code, "message": message }),
         _ => json!({ "message": message }),
     };
@@ -114,8 +117,13 @@ fn failure(error: &BuildError) -> Bytes {
 
 impl From<BuildError> for ApiError {
     fn from(error: BuildError) -> Self {
-        let status = match error {
-            BuildError::Engine(error) => return error.into(),
+        let status = match error.inner() {
+            BuildError::Engine(_) => {
+                let BuildError::Engine(error) = error.into_inner() else {
+                    return Self::internal("the build failed");
+                };
+                return error.into();
+            }
             BuildError::NoImage { .. } => StatusCode::NOT_FOUND,
             BuildError::Io { .. } | BuildError::Run { .. } | BuildError::Cancelled => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -130,12 +138,19 @@ impl From<BuildError> for ApiError {
 /// tells, are lines of the answer.
 pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
     let context = body::reader(incoming);
-    let request = build_request(query)?;
+    let (mut request, tags) = build_request(query)?;
+    request.context = match query.non_empty("remote") {
+        Some(address) => ContextSource::Remote(address.to_owned()),
+        None => ContextSource::archive(context),
+    };
     let quiet = query.flag("q");
     let (progress, mut events) = mpsc::channel(AHEAD);
     let builder = api.builder.clone();
     // When the client goes, the events are no longer taken, and that ends the build.
-    let building = tokio::spawn(async move { builder.build(request, context, progress).await });
+    let building = tokio::spawn(async move {
+        let built = builder.build(request, Arc::new(NoClient), progress.clone()).await?;
+        record(&built, &tags, &progress).await
+    });
     let Some(first) = events.recv().await else {
         let result = building.await.map_err(|_| ApiError::internal("the build ended unexpectedly"))?;
         return match result {
@@ -149,8 +164,10 @@ pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Resul
         let mut next = Some(first);
         while let Some(event) = next {
             let bytes = match event {
-                Progress::Text(words) => text(&words),
-                Progress::Image(id) => line(&json!({ "aux": { "ID": id.as_str() } })),
+                Event::Text(words) => text(&words),
+                Event::Image(id) => line(&json!({ "aux": { "ID": id.as_str() } })),
+                // What there is to draw of these is for other clients.
+                Event::Vertex(_) | Event::Status(_) | Event::Log(_) | Event::Warning(_) => Bytes::new(),
             };
             if quiet {
                 // Listened to all the same: a client that goes ends a quiet build, too.
@@ -171,6 +188,21 @@ pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Resul
         finish(&sender, building, quiet, kept).await;
     });
     Ok(response)
+}
+
+/// Names the image, and says so.
+async fn record(
+    built: &Built,
+    tags: &[Reference],
+    progress: &mpsc::Sender<Event>,
+) -> Result<Digest, BuildError> {
+    let id = built.record(tags).await?;
+    let mut text = format!("Successfully built {}\n", id.short());
+    for tag in tags {
+        text.push_str(&format!("Successfully tagged {}\n", tag.familiar()));
+    }
+    progress.send(Event::Text(text)).await.map_err(|_| BuildError::Cancelled)?;
+    Ok(id)
 }
 
 async fn finish(
@@ -195,9 +227,17 @@ async fn finish(
     let _ = sender.send(last).await;
 }
 
-pub(crate) async fn prune(api: &Api) -> Result<Response<Body>> {
-    let pruned = api.builder.prune().await?;
-    let gone: Vec<String> = Vec::new();
-    tracing::debug!(entries = pruned.entries, "pruned the build cache");
+pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let known = ["until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"];
+    let filters = Filters::parse(query, &known)?;
+    let until = filters.until()?;
+    let chosen = move |step: &dray_build::CachedStep| {
+        until.is_none_or(|until| step.used < until)
+            && filters.any("id", |id| step.key.starts_with(id))
+            && filters.any("type", |kind| step.kind == kind)
+            && filters.any("description", |text| step.description.contains(text))
+    };
+    let pruned = api.builder.prune(chosen).await?;
+    let gone: Vec<String> = pruned.entries.into_iter().map(|step| step.key).collect();
     body::json(StatusCode::OK, &json!({ "CachesDeleted": gone, "SpaceReclaimed": pruned.bytes }))
 }

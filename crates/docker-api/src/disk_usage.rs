@@ -139,8 +139,8 @@ fn of_build_cache(entries: &[dray_build::CachedStep]) -> Usage {
     let mut usage = Usage::default();
     for entry in entries {
         let value = json!({
-            "ID": entry.key, "Type": "regular", "Description": entry.description, "InUse": entry.in_use,
-            "Shared": false, "Size": entry.size, "CreatedAt": entry.used.to_string(),
+            "ID": entry.key, "Type": entry.kind, "Description": entry.description, "InUse": entry.in_use,
+            "Shared": false, "Size": entry.size, "CreatedAt": entry.made.to_string(),
             "LastUsedAt": entry.used.to_string(), "UsageCount": 1,
         });
         usage.add(value, entry.size, entry.in_use);

@@ -8,6 +8,7 @@ mod absent;
 mod archive;
 mod body;
 mod build;
+mod buildkit;
 mod commit;
 mod containers;
 mod create;

@@ -11,8 +11,8 @@ use crate::metrics::Metrics;
 use crate::query::{Query, decode};
 use crate::version::Version;
 use crate::{
-    API_VERSION, Api, absent, archive, build, commit, containers, create, disk_usage, events, exec, images,
-    inspect, list, logs, metrics, networks, observe, swarm, system, top, transfer, volumes,
+    API_VERSION, Api, absent, archive, build, buildkit, commit, containers, create, disk_usage, events, exec,
+    images, inspect, list, logs, metrics, networks, observe, swarm, system, top, transfer, volumes,
 };
 
 /// Answers one request.
@@ -76,8 +76,9 @@ async fn answer(
 
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
         ("POST", ["build"]) => build::build(api, query, request.into_body()).await,
-        ("POST", ["build", "prune"]) => build::prune(api).await,
-        ("POST", ["session" | "grpc"]) => Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, build::NO_BUILDKIT)),
+        ("POST", ["build", "prune"]) => build::prune(api, query).await,
+        ("POST", ["session"]) => buildkit::session(api, request).await,
+        ("POST", ["grpc"]) => buildkit::calls(api, request).await,
 
         ("GET", ["containers", "json"]) => list::containers(api, query, version),
         ("POST", ["containers", "create"]) => {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use dray_build::Builder;
+use dray_buildkit::BuildKit;
 use dray_engine::Engine;
 use dray_registry::Client;
 use dray_swarm::Swarm;
@@ -23,6 +24,7 @@ use crate::swarm::ByRequest;
 pub struct Api {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
+    pub(crate) buildkit: BuildKit,
     pub(crate) swarm: Swarm,
     pub(crate) registries: Client,
     pub(crate) about: Arc<About>,
@@ -50,9 +52,10 @@ impl Api {
     ) -> dray_swarm::Result<Self> {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let builder = Builder::new(engine.clone());
+        let buildkit = BuildKit::new(engine.clone(), builder.clone(), version);
         let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
         let about = Arc::new(About { version, name, id });
-        Ok(Self { engine, builder, swarm, registries, about, metrics: Arc::default() })
+        Ok(Self { engine, builder, buildkit, swarm, registries, about, metrics: Arc::default() })
     }
 }
 

@@ -24,7 +24,7 @@ fn architecture() -> &'static str {
 pub(crate) fn ping(api: &Api, with_body: bool) -> Response<Body> {
     let mut response = body::text(StatusCode::OK, if with_body { "OK" } else { "" });
     for (name, value) in [
-        ("builder-version", "1"),
+        ("builder-version", "2"),
         ("swarm", if api.swarm.is_active() { "active/manager" } else { "inactive" }),
         ("cache-control", "no-cache, no-store, must-revalidate"),
         ("pragma", "no-cache"),

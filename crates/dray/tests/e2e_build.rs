@@ -242,12 +242,8 @@ fn says_what_is_wrong_and_leaves_nothing() {
         "file not found in build context or excluded by .dockerignore: stat secret: file does not exist",
     );
     errors(
-        "FROM box\nADD https://x/y /z\n",
-        "ADD failed: a URL is not supported: fetch https://x/y into the build context",
-    );
-    errors(
-        "FROM box\nRUN --mount=type=cache,target=/a --mount=type=tmpfs,target=/b x\n",
-        "the --mount option requires BuildKit",
+        "FROM box\nADD http://127.0.0.1:1/y /z\n",
+        "cannot fetch http://127.0.0.1:1/y: Connection refused",
     );
     errors("FROM box\nCOPY ../there /\n", "forbidden path outside the build context: ../there ()");
     errors("FROM box\nCOPY no* /\n", "no source files were specified");

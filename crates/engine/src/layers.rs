@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dray_image::{Digest, ImageStore, Layer};
 use dray_runtime::rootfs::{OverlayMount, Root};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, statat};
 
 use crate::container::ContainerHandle;
 use crate::engine::private_directory;
@@ -28,6 +28,15 @@ pub(crate) fn clear_scratch(data_dir: &Path) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).io("clear", &path),
         _ => private_directory(&path),
     }
+}
+
+/// How what a program wrote becomes a layer.
+#[derive(Clone, Debug, Default)]
+pub struct LayerOptions {
+    /// Paths that were mounted on and were not there before, without links in them. What is still empty there goes.
+    pub mount_points: Vec<PathBuf>,
+    /// Nothing is newer than this, in seconds since 1970.
+    pub newest: Option<i64>,
 }
 
 /// A private directory on the file system of the images, which goes when this is dropped.
@@ -67,14 +76,24 @@ impl WritableLayer {
         &self.root
     }
 
-    /// Makes a layer of what was written, leased to `owner`; none when nothing was.
+    /// Where what is written is kept: with layers below, their marks of what is hidden included.
+    #[must_use]
+    pub fn upper(&self) -> PathBuf {
+        self.scratch.path.join("upper")
+    }
+
+    /// Makes a layer of what was written, leased to `owner`; none when nothing was. Nothing in it is newer than
+    /// `newest`, in seconds since 1970.
     ///
     /// # Errors
     /// When it cannot be packed.
-    pub fn commit(self, owner: &str) -> Result<Option<Layer>> {
+    pub fn commit(self, owner: &str, newest: Option<i64>) -> Result<Option<Layer>> {
         let Self { images, parent, root, scratch } = self;
         // Nobody writes any more: the mount goes first.
         drop(root);
+        if let Some(newest) = newest {
+            age(&scratch.path.join("upper"), newest)?;
+        }
         commit_upper(&images, parent.as_ref(), &scratch.path.join("upper"), owner)
     }
 }
@@ -129,7 +148,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Conflict`] when it has not ended.
-    pub async fn take_layer(&self, container: &Arc<ContainerHandle>, owner: &str) -> Result<Option<Layer>> {
+    pub async fn take_layer(
+        &self,
+        container: &Arc<ContainerHandle>,
+        owner: &str,
+        options: LayerOptions,
+    ) -> Result<Option<Layer>> {
         let _operation = container.operation.lock().await;
         let record = container.record();
         if record.state.status != Status::Exited {
@@ -140,7 +164,10 @@ impl Engine {
             let upper = engine.container_dir(&record.id).join("upper");
             let images = &engine.inner.images;
             let lower = images.lower_directories(&record.layers)?;
-            clear_mount_points(&upper, &lower)?;
+            clear_mount_points(&upper, &lower, &options.mount_points)?;
+            if let Some(newest) = options.newest {
+                age(&upper, newest)?;
+            }
             let parent = record.layers.last().map(|layer| &layer.chain_id);
             commit_upper(images, parent, &upper, &owner)
         })
@@ -160,19 +187,62 @@ fn commit_upper(
     Ok(Some(images.commit_directory(parent, upper, owner)?))
 }
 
-/// Takes away the empty files and directories that only a start needed. Nothing is followed: what a program made a
-/// link of is the program's.
-fn clear_mount_points(upper: &Path, lower: &[PathBuf]) -> Result<()> {
+/// Gives everything below a directory that is newer than `newest` (seconds since 1970) that time. Nothing is followed.
+fn age(directory: &Path, newest: i64) -> Result<()> {
+    let root = rustix::fs::open(directory, AGED, Mode::empty()).io("open", directory)?;
+    age_inside(&root, directory, newest)
+}
+
+const AGED: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn age_inside(directory: &OwnedFd, path: &Path, newest: i64) -> Result<()> {
+    for entry in rustix::fs::Dir::read_from(directory).io("list", path)? {
+        let entry = entry.io("list", path)?;
+        let name = entry.file_name();
+        if name.to_bytes() == b".." {
+            continue;
+        }
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).io("look at", path)?;
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_directory && name.to_bytes() != b"." {
+            let inner = rustix::fs::openat(directory, name, AGED, Mode::empty()).io("open", path)?;
+            age_inside(&inner, &path.join(name.to_string_lossy().as_ref()), newest)?;
+        }
+        if stat.st_mtime >= newest {
+            let time = rustix::fs::Timespec { tv_sec: newest, tv_nsec: 0 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            rustix::fs::utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+                .io("set times of", path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away the empty files and directories that only a start needed: the usual ones and `more`, and the directories
+/// above those. Nothing is followed: what a program made a link of is the program's.
+fn clear_mount_points(upper: &Path, lower: &[PathBuf], more: &[PathBuf]) -> Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = rustix::fs::open(upper, flags, Mode::empty()).io("open", upper)?;
-    for point in MOUNT_POINTS {
-        let (parent, name) = match point.split_once('/') {
-            Some((parent, name)) => match rustix::fs::openat(&root, parent, flags, Mode::empty()) {
-                Ok(parent) => (parent, name),
-                Err(_) => continue,
-            },
-            None => (root.try_clone().io("open", upper)?, *point),
+    let mut points: Vec<PathBuf> = MOUNT_POINTS.iter().map(PathBuf::from).collect();
+    for path in more {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        points.extend(path.ancestors().filter(|path| !path.as_os_str().is_empty()).map(Path::to_owned));
+    }
+    points.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    points.dedup();
+    for point in &points {
+        let parent = point.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = match parent {
+            Some(parent) => {
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+                match rustix::fs::openat2(&root, parent, flags, Mode::empty(), resolve) {
+                    Ok(parent) => parent,
+                    Err(_) => continue,
+                }
+            }
+            None => root.try_clone().io("open", upper)?,
         };
+        let Some(name) = point.file_name() else { continue };
         let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
         let below = lower.iter().find_map(|layer| layer.join(point).symlink_metadata().ok());
         let removal = match FileType::from_raw_mode(stat.st_mode) {
@@ -203,6 +273,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_stays_newer_than_it_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("new"), "x").unwrap();
+        fs::write(path.join("old"), "x").unwrap();
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(5);
+        fs::File::options().write(true).open(path.join("old")).unwrap().set_modified(old).unwrap();
+        symlink("nowhere", path.join("link")).unwrap();
+        age(directory.path(), 100).unwrap();
+        let seconds = |name: &str| {
+            use std::os::unix::fs::MetadataExt as _;
+            path.join(name).symlink_metadata().unwrap().mtime()
+        };
+        assert_eq!((seconds("new"), seconds("old"), seconds("link"), seconds(".")), (100, 5, 100, 100));
+    }
+
+    #[test]
     fn cve_2024_23652_mount_points_go_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
@@ -215,7 +303,7 @@ mod tests {
         }
         fs::write(upper.join("etc/hostname"), "written").unwrap();
         fs::set_permissions(upper.join("dev"), fs::Permissions::from_mode(0o700)).unwrap();
-        clear_mount_points(&upper, std::slice::from_ref(&lower)).unwrap();
+        clear_mount_points(&upper, std::slice::from_ref(&lower), &[]).unwrap();
         let exists = |name: &str| upper.join(name).symlink_metadata().is_ok();
         assert!(!exists("etc/hosts") && !exists("proc"), "what a start made goes");
         assert!(exists("etc/resolv.conf"), "an empty file over the image's own is the program's");
@@ -228,7 +316,11 @@ mod tests {
         fs::remove_dir_all(upper.join("etc")).unwrap();
         symlink(&victim, upper.join("etc")).unwrap();
         symlink(&victim, upper.join("proc")).unwrap();
-        clear_mount_points(&upper, &[lower]).unwrap();
+        fs::create_dir_all(upper.join("cache/deep")).unwrap();
+        symlink(&victim, upper.join("linked")).unwrap();
+        let more = ["cache/deep".into(), "linked/hosts".into()];
+        clear_mount_points(&upper, &[lower], &more).unwrap();
+        assert!(!exists("cache") && exists("linked"));
         assert!(victim.join("hosts").exists() && exists("etc") && exists("proc"));
     }
 }

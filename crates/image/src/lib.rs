@@ -16,6 +16,7 @@ mod error;
 mod gzip;
 mod hold;
 mod ingest;
+mod links;
 mod load;
 mod pack;
 mod pipe;

@@ -360,6 +360,34 @@ impl ImageStore {
         Ok(layer)
     }
 
+    /// Puts a layer that was made on nothing on another one, without a copy of its files, and leases it to `owner`.
+    ///
+    /// # Errors
+    /// When the layer is not there or the file system refuses.
+    pub fn put_layer_on(&self, below: &Digest, layer: &Layer, owner: &str) -> Result<Layer> {
+        let _adding = self.adding.read();
+        let chain_id = Digest::chain(Some(below), &layer.diff_id);
+        let put = match self.layer(&chain_id)? {
+            Some(present) => present,
+            None => {
+                let staged = self.content.scratch_path();
+                fs::create_dir(&staged).io("create", &staged)?;
+                let source = self.layer_path(&layer.chain_id).join("diff");
+                let put = Layer { chain_id, parent: Some(below.clone()), ..layer.clone() };
+                let linked = crate::links::link_directory(&source, &staged.join("diff"));
+                match linked.and_then(|()| self.publish(&staged, &put)) {
+                    Ok(()) => put,
+                    Err(error) => {
+                        let _ = fs::remove_dir_all(&staged);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        self.lease(owner, &put.chain_id)?;
+        Ok(put)
+    }
+
     fn adopt(&self, parent: Option<&Digest>, diff_id: Digest, size: u64, directory: &Path) -> Result<Layer> {
         let chain_id = Digest::chain(parent, &diff_id);
         let layer = Layer { chain_id, diff_id, size, parent: parent.cloned(), blob: None };
@@ -463,8 +491,11 @@ impl ImageStore {
         self.image(&id)?.ok_or_else(|| Error::NotFound { name: id.to_string() })
     }
 
-    /// Writes the archive of `layer` as it came, or packs it again and checks that it is the same.
-    pub(crate) fn write_layer(&self, layer: &Layer, writer: impl Write) -> Result<()> {
+    /// Writes the archive of `layer`, uncompressed: as it came, or packed again and checked to be the same.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or is no longer what its digest says.
+    pub fn write_layer(&self, layer: &Layer, writer: impl Write) -> Result<()> {
         let mut writer = Hashing::new(writer);
         match &layer.blob {
             Some(blob) => {

@@ -3,6 +3,7 @@
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part")]
 
 pub mod network;
+pub mod plugins;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,419 @@
+//! Results as files: archives and directories in the layout of the OCI image specification, archives that Docker loads,
+//! and the bare files of an image.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Seek as _, Write};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use dray_engine::Engine;
+use dray_image::{Digest, Layer, Reference};
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::builder::blocking;
+use crate::error::IoContext;
+use crate::request::CacheMode;
+use crate::result::{Built, BuiltImage};
+use crate::tree::{Copier, Ownership};
+use crate::{Error, Result, cache_transfer};
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const STATEMENT: &str = "application/vnd.in-toto+json";
+
+/// How layers are packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// gzip.
+    #[default]
+    Gzip,
+    /// Zstandard.
+    Zstd,
+    /// Not at all.
+    None,
+}
+
+/// How an archive is to be.
+#[derive(Clone, Debug, Default)]
+pub struct ArchiveOptions {
+    /// The names in it.
+    pub names: Vec<Reference>,
+    /// How layers are packed.
+    pub compression: Compression,
+    /// Whether Docker's own description is part of it, so that every `docker load` takes it.
+    pub docker: bool,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// The digest of the manifest, or of the index of several.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The digest of the first image's configuration.
+    pub config: Digest,
+}
+
+impl Built {
+    /// Writes the images as one archive, an OCI layout.
+    ///
+    /// # Errors
+    /// When a layer cannot be packed or the writer fails.
+    pub async fn write_archive(
+        &self,
+        options: ArchiveOptions,
+        writer: impl Write + Send + 'static,
+    ) -> Result<Exported> {
+        let (engine, images) = (self.engine.clone(), self.images.clone());
+        let pins = self.pins.clone();
+        blocking(move || {
+            let _pins = pins;
+            let mut builder = tar::Builder::new(writer);
+            let exported = write(&engine, &images, &options, &mut Archive(&mut builder))?;
+            builder.into_inner().and_then(|mut writer| writer.flush()).io("write", "archive")?;
+            Ok(exported)
+        })
+        .await
+    }
+
+    /// Writes the images as an OCI layout into a directory; what is there stays.
+    ///
+    /// # Errors
+    /// When a layer cannot be packed or the directory cannot be written.
+    pub async fn write_layout(&self, options: ArchiveOptions, directory: &Path) -> Result<Exported> {
+        let (engine, images) = (self.engine.clone(), self.images.clone());
+        let (pins, directory) = (self.pins.clone(), directory.to_owned());
+        blocking(move || {
+            let _pins = pins;
+            write(&engine, &images, &options, &mut Directory(directory))
+        })
+        .await
+    }
+
+    /// Writes the files of the images as one archive; of several platforms each has a directory.
+    ///
+    /// # Errors
+    /// When a file cannot be read or the writer fails.
+    pub async fn write_files(&self, writer: impl Write + Send + 'static) -> Result<()> {
+        let built = self.clone();
+        blocking(move || {
+            let mut writer = writer;
+            match built.images.as_slice() {
+                [only] => match built.open(only)? {
+                    Some(root) => {
+                        let top = root.open_at(".", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty());
+                        let top = top.map_err(|error| Error::invalid(error.to_string()))?;
+                        dray_image::archive_contents(top, &mut writer)?;
+                    }
+                    None => writer.write_all(&[0; 1024]).io("write", "archive")?,
+                },
+                _ => {
+                    // Put together in a directory first: one archive has one end.
+                    let scratch = built.engine.scratch()?;
+                    built.copy_files(scratch.path())?;
+                    let top = crate::sources::Tree::open_path(scratch.path())?;
+                    dray_image::archive_contents(top, &mut writer)?;
+                }
+            }
+            writer.flush().io("write", "archive")
+        })
+        .await
+    }
+
+    /// Writes the files of the images into a directory; of several platforms each into one of its own.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub async fn write_directory(&self, directory: &Path) -> Result<()> {
+        let (built, directory) = (self.clone(), directory.to_owned());
+        blocking(move || built.copy_files(&directory)).await
+    }
+
+    fn copy_files(&self, directory: &Path) -> Result<()> {
+        for image in &self.images {
+            let target = match self.images.len() {
+                1 => directory.to_owned(),
+                _ => directory.join(image.platform.to_string().replace('/', "_")),
+            };
+            std::fs::create_dir_all(&target).io("create", &target)?;
+            let Some(root) = self.open(image)? else { continue };
+            let from = root.open_at(".", rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty());
+            let from = from.map_err(|error| Error::invalid(error.to_string()))?;
+            let to = crate::sources::Tree::open_path(&target)?;
+            Copier::new(Ownership::default(), to.as_fd())?.contents(from.as_fd(), to.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Writes what other builds need to take steps from this one, an OCI layout, into a directory.
+    ///
+    /// # Errors
+    /// When a layer cannot be packed or the directory cannot be written.
+    pub async fn export_cache(&self, mode: CacheMode, directory: &Path) -> Result<Exported> {
+        let mut images = self.images.clone();
+        if mode == CacheMode::Max {
+            images.extend(self.stages.iter().cloned());
+        }
+        for image in &mut images {
+            image.attestations.clear();
+            cache_transfer::inscribe(image)?;
+        }
+        let (engine, directory, pins) = (self.engine.clone(), directory.to_owned(), self.pins.clone());
+        blocking(move || {
+            let _pins = pins;
+            write(&engine, &images, &ArchiveOptions::default(), &mut Directory(directory))
+        })
+        .await
+    }
+}
+
+/// Where the parts of a layout go.
+trait Sink {
+    fn file(&mut self, path: &str, size: u64, reader: &mut dyn Read) -> Result<()>;
+}
+
+struct Archive<'a, W: Write>(&'a mut tar::Builder<W>);
+
+impl<W: Write> Sink for Archive<'_, W> {
+    fn file(&mut self, path: &str, size: u64, reader: &mut dyn Read) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(size);
+        self.0.append_data(&mut header, path, reader).io("write", "archive")
+    }
+}
+
+struct Directory(PathBuf);
+
+impl Sink for Directory {
+    fn file(&mut self, path: &str, _size: u64, reader: &mut dyn Read) -> Result<()> {
+        let path = self.0.join(path);
+        let parent = path.parent().unwrap_or(&self.0);
+        std::fs::create_dir_all(parent).io("create", parent)?;
+        let staged = path.with_extension("new");
+        let mut file = File::create(&staged).io("create", &staged)?;
+        std::io::copy(reader, &mut file).io("write", &staged)?;
+        std::fs::rename(&staged, &path).io("rename", &staged)
+    }
+}
+
+/// Writes with the parts that are there already left out.
+struct Layout<'a> {
+    engine: &'a Engine,
+    sink: &'a mut dyn Sink,
+    written: BTreeSet<Digest>,
+    compression: Compression,
+}
+
+fn write(
+    engine: &Engine,
+    images: &[BuiltImage],
+    options: &ArchiveOptions,
+    sink: &mut dyn Sink,
+) -> Result<Exported> {
+    let first = images.first().ok_or(Error::NoResult)?;
+    let mut layout = Layout { engine, sink, written: BTreeSet::new(), compression: options.compression };
+    let mut manifests = Vec::new();
+    let mut statements = Vec::new();
+    let mut described = Vec::new();
+    for image in images {
+        let (descriptor, layers) = layout.image(image)?;
+        if !image.attestations.is_empty() {
+            statements.push(layout.statements(image, &descriptor)?);
+        }
+        if options.docker {
+            let names: Vec<String> = options.names.iter().map(Reference::familiar).collect();
+            described.push(json!({ "Config": blob_path(&image.id), "RepoTags": names, "Layers": layers }));
+        }
+        manifests.push(descriptor);
+    }
+    let single = manifests.len() == 1 && statements.is_empty();
+    manifests.extend(statements);
+    let top = if single {
+        let mut only = manifests.remove(0);
+        // One image says itself what it is for.
+        only.as_object_mut().map(|descriptor| descriptor.remove("platform"));
+        only
+    } else {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+        layout.document(INDEX, &index)?
+    };
+    let mut entries = Vec::new();
+    for name in &options.names {
+        let mut entry = top.clone();
+        entry["annotations"] = json!({
+            "io.containerd.image.name": name.to_string(),
+            "org.opencontainers.image.ref.name": name.tag().unwrap_or("latest"),
+        });
+        entries.push(entry);
+    }
+    if entries.is_empty() {
+        entries.push(top.clone());
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string();
+    let version = json!({ "imageLayoutVersion": "1.0.0" }).to_string();
+    let mut files = vec![("index.json", index), ("oci-layout", version)];
+    if options.docker {
+        files.push(("manifest.json", json!(described).to_string()));
+    }
+    for (path, text) in files {
+        layout.sink.file(path, text.len() as u64, &mut text.as_bytes())?;
+    }
+    let digest = top["digest"].as_str().and_then(|text| text.parse().ok()).ok_or(Error::NoResult)?;
+    Ok(Exported {
+        digest,
+        media_type: top["mediaType"].as_str().unwrap_or_default().to_owned(),
+        size: top["size"].as_u64().unwrap_or(0),
+        config: first.id.clone(),
+    })
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+impl Layout<'_> {
+    fn blob(&mut self, digest: &Digest, size: u64, reader: &mut dyn Read) -> Result<()> {
+        if !self.written.insert(digest.clone()) {
+            return Ok(());
+        }
+        self.sink.file(&blob_path(digest), size, reader)
+    }
+
+    /// A small blob; answers its descriptor.
+    fn document(&mut self, media_type: &str, document: &Value) -> Result<Value> {
+        let bytes = serde_json::to_vec(document).map_err(|error| Error::invalid(error.to_string()))?;
+        let digest = Digest::of(&bytes);
+        self.blob(&digest, bytes.len() as u64, &mut bytes.as_slice())?;
+        Ok(json!({ "mediaType": media_type, "digest": digest.as_str(), "size": bytes.len() }))
+    }
+
+    /// An image; answers its manifest's descriptor and the paths of its layers.
+    fn image(&mut self, image: &BuiltImage) -> Result<(Value, Vec<String>)> {
+        let (mut layers, mut paths) = (Vec::new(), Vec::new());
+        for layer in &image.layers {
+            let (digest, size) = self.layer(layer)?;
+            paths.push(blob_path(&digest));
+            layers.push(json!({
+                "mediaType": format!("{LAYER}{}", self.compression.suffix()),
+                "digest": digest.as_str(), "size": size,
+            }));
+        }
+        let config = serde_json::to_vec(&image.config).map_err(|error| Error::invalid(error.to_string()))?;
+        let digest = Digest::of(&config);
+        self.blob(&digest, config.len() as u64, &mut config.as_slice())?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": { "mediaType": CONFIG, "digest": digest.as_str(), "size": config.len() },
+            "layers": layers,
+        });
+        let mut descriptor = self.document(MANIFEST, &manifest)?;
+        let mut platform = json!({ "architecture": image.platform.architecture, "os": image.platform.os });
+        if !image.platform.variant.is_empty() {
+            platform["variant"] = json!(image.platform.variant);
+        }
+        descriptor["platform"] = platform;
+        Ok((descriptor, paths))
+    }
+
+    /// The manifest of the statements about an image.
+    fn statements(&mut self, image: &BuiltImage, subject: &Value) -> Result<Value> {
+        let hex = subject["digest"].as_str().unwrap_or_default().trim_start_matches("sha256:").to_owned();
+        let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        for statement in &image.attestations {
+            let document = json!({
+                "_type": "https://in-toto.io/Statement/v0.1",
+                "predicateType": statement.predicate_type,
+                "subject": [{ "name": "_", "digest": { "sha256": hex } }],
+                "predicate": statement.predicate,
+            });
+            let mut descriptor = self.document(STATEMENT, &document)?;
+            descriptor["annotations"] = json!({ "in-toto.io/predicate-type": statement.predicate_type });
+            diff_ids.push(descriptor["digest"].clone());
+            layers.push(descriptor);
+        }
+        let config = json!({
+            "architecture": "unknown", "os": "unknown", "config": {},
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let config = self.document(CONFIG, &config)?;
+        let manifest =
+            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+        let mut descriptor = self.document(MANIFEST, &manifest)?;
+        descriptor["annotations"] = json!({
+            "vnd.docker.reference.digest": subject["digest"],
+            "vnd.docker.reference.type": "attestation-manifest",
+        });
+        descriptor["platform"] = json!({ "architecture": "unknown", "os": "unknown" });
+        Ok(descriptor)
+    }
+
+    /// A layer, packed; answers the digest and the size of the blob.
+    fn layer(&mut self, layer: &Layer) -> Result<(Digest, u64)> {
+        let scratch = self.engine.scratch()?;
+        let path = scratch.path().join("layer");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).io("create", &path)?;
+        let mut hashing = Hashing { file, hash: Sha256::new(), size: 0 };
+        let images = self.engine.images();
+        match self.compression {
+            Compression::None => images.write_layer(layer, &mut hashing)?,
+            Compression::Gzip => {
+                // Without a time in its head, so that equal layers are equal blobs.
+                let mut encoder = GzEncoder::new(&mut hashing, flate2::Compression::new(5));
+                images.write_layer(layer, &mut encoder)?;
+                encoder.finish().io("compress", &path)?;
+            }
+            Compression::Zstd => {
+                let mut encoder = zstd::Encoder::new(&mut hashing, 3).io("compress", &path)?;
+                images.write_layer(layer, &mut encoder)?;
+                encoder.finish().io("compress", &path)?;
+            }
+        }
+        let Hashing { mut file, hash, size } = hashing;
+        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Digest::from_hex(&hex)?;
+        file.rewind().io("read", &path)?;
+        self.blob(&digest, size, &mut file)?;
+        Ok((digest, size))
+    }
+}
+
+impl Compression {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Gzip => "+gzip",
+            Self::Zstd => "+zstd",
+            Self::None => "",
+        }
+    }
+}
+
+struct Hashing {
+    file: File,
+    hash: Sha256,
+    size: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let n = self.file.write(buffer)?;
+        self.hash.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,293 @@
+//! What becomes of a result: an image here, or files and archives for the client.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use dray_build::{ArchiveOptions, Built, Compression};
+use dray_engine::Root;
+use dray_image::Reference;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::grpc::{Code, Metadata, Status};
+use crate::pipe;
+use crate::proto::control::Exporter;
+use crate::proto::session::BytesMessage;
+use crate::record::{Record, Work};
+use crate::session::{FILE_SEND, Session};
+use crate::sync;
+
+/// What clients are told of their results.
+pub(crate) type Response = BTreeMap<String, String>;
+
+const DIGEST: &str = "containerimage.digest";
+const CONFIG_DIGEST: &str = "containerimage.config.digest";
+const DESCRIPTOR: &str = "containerimage.descriptor";
+const NAME: &str = "image.name";
+
+/// All that an export needs to know.
+pub(crate) struct Export<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) record: &'a Record,
+    /// The build's name.
+    pub(crate) build: &'a str,
+    pub(crate) built: &'a Arc<Built>,
+    /// Whether each platform has a directory of its own also when there is only one.
+    pub(crate) split: bool,
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::new(Code::Internal, error.to_string())
+}
+
+fn is_true(text: Option<&String>) -> bool {
+    text.is_some_and(|text| matches!(text.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
+/// The names of an image, which are written with commas between them.
+fn names(exporter: &Exporter) -> Result<Vec<Reference>, Status> {
+    let text = exporter.attrs.get("name").map(String::as_str).unwrap_or_default();
+    let names = text.split(',').filter(|name| !name.is_empty());
+    names
+        .map(|name| match Reference::parse(name) {
+            Ok(name) if name.digest().is_none() => Ok(name),
+            Ok(name) => Err(Status::invalid(format!(
+                "refusing to create a tag with a digest reference: {}",
+                name.familiar()
+            ))),
+            Err(error) => Err(Status::invalid(error.to_string())),
+        })
+        .collect()
+}
+
+/// Refuses what no exporter of ours does before anything is built.
+pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
+    for exporter in exporters {
+        let refused = |what: &str| Err(Status::new(Code::Unimplemented, what));
+        match exporter.kind.as_str() {
+            "moby" | "image" => {
+                names(exporter)?;
+                if is_true(exporter.attrs.get("push")) {
+                    return refused(
+                        "pushing while building is not supported by this daemon: build first, then use `docker push`",
+                    );
+                }
+            }
+            "oci" | "docker" => {
+                names(exporter)?;
+                compression(exporter)?;
+                if exporter.attrs.get("tar").is_some_and(|tar| !is_true(Some(tar))) {
+                    return refused(
+                        "exporting into a directory in OCI's layout is not supported: leave out tar=false",
+                    );
+                }
+            }
+            "local" | "tar" => {}
+            other => {
+                return refused(&format!(
+                    "exporter {other:?} could not be found: use image, local, tar, oci or docker"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn compression(exporter: &Exporter) -> Result<Compression, Status> {
+    match exporter.attrs.get("compression").map(String::as_str).unwrap_or_default() {
+        "" | "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        "uncompressed" => Ok(Compression::None),
+        other => Err(Status::invalid(format!(
+            "unsupported layer compression type {other:?}: use gzip, zstd or uncompressed"
+        ))),
+    }
+}
+
+impl Export<'_> {
+    /// Exports to the exporter of this number.
+    pub(crate) async fn run(&self, number: usize, exporter: &Exporter) -> Result<Response, Status> {
+        match exporter.kind.as_str() {
+            "local" => {
+                let work = self.work("exporting to client directory");
+                let result = self.directory(&work, number).await;
+                work.done(result).map(|()| Response::new())
+            }
+            "tar" => {
+                let work = self.work("exporting to client tarball");
+                let result = self.tarball(&work, number).await;
+                work.done(result).map(|()| Response::new())
+            }
+            "oci" | "docker" => {
+                let name = if exporter.kind == "oci" {
+                    "exporting to oci image format"
+                } else {
+                    "exporting to docker image format"
+                };
+                let work = self.work(name);
+                let result = self.archive(&work, number, exporter).await;
+                work.done(result)
+            }
+            _ => {
+                let work = self.work("exporting to image");
+                let result = self.image(&work, exporter).await;
+                work.done(result)
+            }
+        }
+    }
+
+    fn work(&self, name: &str) -> Work<'_> {
+        Work::begin(self.record, self.build, name)
+    }
+
+    /// Records the image, and gives it its names.
+    async fn image(&self, work: &Work<'_>, exporter: &Exporter) -> Result<Response, Status> {
+        if self.built.images.len() > 1 {
+            return Err(Status::new(
+                Code::Unimplemented,
+                "exporting images of several platforms to the image store is not supported: use --output type=oci, or one platform",
+            ));
+        }
+        let names = names(exporter)?;
+        // The layers are here already: that is how they were made.
+        let begun = Timestamp::now();
+        work.part("exporting layers", 0, 0, begun, true);
+        let begun = Timestamp::now();
+        let id = self.built.record(&names).await.map_err(|error| internal(error.chain()))?;
+        work.part(&format!("writing image {id}"), 0, 0, begun, true);
+        for name in &names {
+            work.part(&format!("naming to {name}"), 0, 0, begun, true);
+        }
+        let mut response = Response::new();
+        response.insert(DIGEST.to_owned(), id.to_string());
+        response.insert(CONFIG_DIGEST.to_owned(), id.to_string());
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(Reference::to_string).collect();
+            response.insert(NAME.to_owned(), names.join(","));
+        }
+        Ok(response)
+    }
+
+    /// The files of each platform, with the directory that they go to.
+    fn trees(&self) -> Result<Vec<(String, Option<Root>)>, Status> {
+        let is_split = self.split || self.built.images.len() > 1;
+        let tree = |image: &dray_build::BuiltImage| {
+            let root = self.built.open(image).map_err(|error| internal(error.chain()))?;
+            let directory =
+                if is_split { image.platform.to_string().replace('/', "_") } else { String::new() };
+            Ok((directory, root))
+        };
+        self.built.images.iter().map(tree).collect()
+    }
+
+    async fn directory(&self, work: &Work<'_>, number: usize) -> Result<(), Status> {
+        let mut parts = Vec::new();
+        for (directory, root) in self.trees()? {
+            if let Some(root) = root {
+                parts.push((directory, readable(root)?));
+            }
+        }
+        parts.sort_by(|one, other| one.0.cmp(&other.0));
+        let begun = Timestamp::now();
+        let mut told = std::time::Instant::now();
+        let mut size = 0;
+        sync::send(self.session, number, parts, |sent| {
+            size = sent;
+            if told.elapsed() > std::time::Duration::from_millis(150) {
+                told = std::time::Instant::now();
+                work.part("copying files", sent, 0, begun, false);
+            }
+        })
+        .await?;
+        work.part("copying files", size, 0, begun, true);
+        Ok(())
+    }
+
+    async fn tarball(&self, work: &Work<'_>, number: usize) -> Result<(), Status> {
+        let (pipe, pieces) = pipe::writer();
+        let (written, sent) =
+            tokio::join!(self.built.write_files(pipe), self.send_pieces(work, number, pieces));
+        match sent {
+            Err(status) if status.code == Code::AlreadyExists => Ok(()),
+            Err(status) => Err(status),
+            Ok(()) => written.map_err(|error| internal(error.chain())),
+        }
+    }
+
+    async fn archive(&self, work: &Work<'_>, number: usize, exporter: &Exporter) -> Result<Response, Status> {
+        let docker = exporter.kind == "docker";
+        if docker && self.built.images.len() > 1 {
+            return Err(Status::invalid(
+                "docker exporter does not currently support exporting manifest lists: use type=oci",
+            ));
+        }
+        let options = ArchiveOptions { names: names(exporter)?, compression: compression(exporter)?, docker };
+        let shown: Vec<String> = options.names.iter().map(Reference::to_string).collect();
+        let begun = Timestamp::now();
+        let (pipe, pieces) = pipe::writer();
+        let writing = async {
+            let exported = self.built.write_archive(options, pipe).await;
+            let exported = exported.map_err(|error| internal(error.chain()))?;
+            work.part("exporting layers", 0, 0, begun, true);
+            work.part(&format!("exporting manifest {}", exported.digest), 0, 0, begun, true);
+            Ok::<_, Status>(exported)
+        };
+        let (exported, sent) = tokio::join!(writing, self.send_pieces(work, number, pieces));
+        let mut response = Response::new();
+        if !shown.is_empty() {
+            response.insert(NAME.to_owned(), shown.join(","));
+        }
+        match (exported, sent) {
+            (Ok(exported), Ok(())) => {
+                let descriptor = serde_json::json!({
+                    "mediaType": exported.media_type,
+                    "digest": exported.digest.as_str(),
+                    "size": exported.size,
+                });
+                response.insert(DIGEST.to_owned(), exported.digest.to_string());
+                response.insert(CONFIG_DIGEST.to_owned(), exported.config.to_string());
+                response.insert(DESCRIPTOR.to_owned(), STANDARD.encode(descriptor.to_string()));
+                Ok(response)
+            }
+            // The client has such a file, and does not want another.
+            (_, Err(status)) if status.code == Code::AlreadyExists => Ok(response),
+            (_, Err(status)) | (Err(status), Ok(())) => Err(status),
+        }
+    }
+
+    async fn send_pieces(
+        &self,
+        work: &Work<'_>,
+        number: usize,
+        mut pieces: mpsc::Receiver<Bytes>,
+    ) -> Result<(), Status> {
+        let metadata = Metadata::from([("buildkit-attachable-exporter-id".to_owned(), number.to_string())]);
+        let begun = Timestamp::now();
+        let mut told = std::time::Instant::now();
+        let mut size = 0;
+        let mut stream = self.session.call(FILE_SEND, &metadata)?;
+        while let Some(data) = pieces.recv().await {
+            size += data.len() as u64;
+            stream.send(&BytesMessage { data }).await?;
+            if told.elapsed() > std::time::Duration::from_millis(150) {
+                told = std::time::Instant::now();
+                work.part("sending tarball", size, 0, begun, false);
+            }
+        }
+        stream.close();
+        while stream.next::<BytesMessage>().await?.is_some() {}
+        work.part("sending tarball", size, 0, begun, true);
+        Ok(())
+    }
+}
+
+/// A root that can be read from, for its own descriptor only names it.
+fn readable(root: Root) -> Result<OwnedFd, Status> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    openat(root.into_descriptor(), ".", flags, Mode::empty()).map_err(internal)
+}
