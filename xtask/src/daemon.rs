@@ -124,13 +124,18 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one whose state is below `directory`, and waits until it says that both APIs answer.
     pub(crate) fn start(dray: &Path, directory: &Path) -> Result<Self, Error> {
+        Self::start_with(dray, directory, &[])
+    }
+
+    /// The same with more on its command line.
+    pub(crate) fn start_with(dray: &Path, directory: &Path, options: &[&str]) -> Result<Self, Error> {
         let path = |name: &str| directory.join(name);
         let log = path("log");
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.map_err(|source| Error::File { path: log.clone(), source })?;
         let mut command = Command::new(dray);
         command.arg("up").arg("--data-dir").arg(path("data")).arg("--run-dir").arg(path("run"));
-        command.args(["--node-name", "node"]).stdout(Stdio::piped()).stderr(file);
+        command.args(["--node-name", "node"]).args(options).stdout(Stdio::piped()).stderr(file);
         let mut child =
             command.spawn().map_err(|source| Error::Start { program: program(&command), source })?;
         let output = child.stdout.take().into_iter().flat_map(|output| BufReader::new(output).lines());

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod daemon;
 mod demo;
+mod fuzz;
 mod schemas;
 mod suite;
 mod tools;
@@ -36,6 +37,9 @@ Tasks:
   test  Install what the tests need, then check the format, the lints and the dependencies, and run every
         test. Stops at the first step that fails. Needs root on Debian or Ubuntu.
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
+  fuzz [SECONDS [NAME]]
+        Search for inputs that break the parsers of outside bytes: each target of fuzz/, or one, for so long
+        (a minute). Needs root and a C++ compiler.
   suite NAME
         Run a test suite that is too long or too large for every change, on a release build unless
         DRAY_XTASK_DEBUG is set:
@@ -142,6 +146,12 @@ fn main() -> ExitCode {
         ["bench"] => bench::run(&repository(), ""),
         ["bench", part] => bench::run(&repository(), part),
         ["demo"] => demo::run(&repository()),
+        ["fuzz", rest @ ..]
+            if rest.len() <= 2 && rest.first().is_none_or(|text| text.parse::<u32>().is_ok()) =>
+        {
+            let seconds = rest.first().and_then(|text| text.parse().ok()).unwrap_or(fuzz::SECONDS);
+            fuzz::everything(&repository(), seconds, rest.get(1).copied())
+        }
         ["suite", name] => suite::run(&repository(), name),
         ["test"] => check::everything(&repository()),
         ["schemas", openapi, messages, output] => {

@@ -27,6 +27,6 @@ pub use credentials::Credentials;
 pub use error::{Error, Result};
 pub use events::{Event, Events, Step};
 pub use hosts::Hosts;
-pub use media::{Descriptor, Platform};
+pub use media::{Descriptor, Document, Manifest, Platform};
 pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};

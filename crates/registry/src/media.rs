@@ -148,15 +148,19 @@ impl fmt::Display for Platform {
 
 /// An image's manifest.
 #[derive(Clone, Debug)]
-pub(crate) struct Manifest {
-    pub(crate) config: Descriptor,
-    pub(crate) layers: Vec<Descriptor>,
+pub struct Manifest {
+    /// Its configuration.
+    pub config: Descriptor,
+    /// Its layers, lowest first.
+    pub layers: Vec<Descriptor>,
 }
 
 /// A document that a reference leads to.
 #[derive(Clone, Debug)]
-pub(crate) enum Document {
+pub enum Document {
+    /// An image's manifest.
     Manifest(Manifest),
+    /// An index: manifests of several platforms.
     Index(Vec<Descriptor>),
 }
 
@@ -191,7 +195,10 @@ fn invalid(why: impl Into<String>) -> Error {
 
 impl Document {
     /// Reads a document that is said to be of the types `said`, as far as anybody said anything.
-    pub(crate) fn parse(bytes: &[u8], said: &[Option<&str>]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when it is not of one kind, and of the kind that it is said to be (CVE-2021-41190).
+    pub fn parse(bytes: &[u8], said: &[Option<&str>]) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
         let of_schema_1 = |media_type: &str| media_type.starts_with(DOCKER_SCHEMA_1);
         if raw.schema_version == Some(1)

@@ -1,7 +1,8 @@
 //! `cargo xtask suite docker-py`: the integration tests of Docker's library for Python, of its repository.
 //!
 //! `DOCKER_PY=DIR` names a checkout (otherwise git clones one below the target directory), and `DRAY=PATH` a binary that
-//! is built already. No registry is asked: the images that the tests want are made of Debian's busybox.
+//! is built already. The images that the tests want are made of Debian's busybox, and pulled from the daemon's own registry,
+//! which stands for docker.io as its mirror.
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +32,8 @@ const REQUIREMENTS: [&str; 6] = [
     "websocket-client>=1.3.0",
 ];
 const IMAGES: [&str; 4] = ["busybox:latest", "alpine:3.10", "alpine:latest", "hello-world:latest"];
+/// Where the mirror of docker.io listens.
+const REGISTRY: &str = "127.0.0.1:5099";
 /// Seconds that one test may take.
 const PATIENCE: &str = "90";
 
@@ -47,7 +50,9 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let tools = install(root)?;
     let dray = super::binary(root)?;
     let directory = Directory::new("py")?;
-    let daemon = Daemon::start(&dray, directory.path())?;
+    let mirror = format!("http://{REGISTRY}");
+    let options = ["--registry", REGISTRY, "--registry-mirror", &mirror];
+    let daemon = Daemon::start_with(&dray, directory.path(), &options)?;
     let host = format!("unix://{}", daemon.socket().display());
     make_images(directory.path(), &host)?;
     let home = directory.path().join("home");
@@ -131,6 +136,10 @@ fn make_images(directory: &Path, host: &str) -> Result<(), Error> {
         // A message of its own makes each an image of its own.
         import.env("DOCKER_HOST", host).args(["import", "-m", image, "-c", "CMD [\"/bin/sh\"]"]);
         run(import.arg(&archive).arg(image).stdout(Stdio::null()))?;
+        let pushed = format!("{REGISTRY}/library/{image}");
+        for arguments in [["tag", image, &pushed].as_slice(), &["push", "-q", &pushed], &["rmi", &pushed]] {
+            run(Command::new("docker").env("DOCKER_HOST", host).args(arguments).stdout(Stdio::null()))?;
+        }
     }
     Ok(())
 }
