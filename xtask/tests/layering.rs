@@ -20,7 +20,7 @@ const LAYERS: [(&str, May); 20] = [
     ("dray-machinery", May::Know(&[])),
     ("dray-store", May::Know(&["dray-machinery"])),
     ("dray-engine", May::Know(&["dray-runtime", "dray-image", "dray-network"])),
-    ("dray-build", May::Know(&["dray-engine", "dray-image", "dray-registry"])),
+    ("dray-build", May::Know(&["dray-engine", "dray-image"])),
     ("dray-buildkit", May::Know(&["dray-engine", "dray-image", "dray-build"])),
     ("dray-swarm", May::Know(&["dray-engine"])),
     (

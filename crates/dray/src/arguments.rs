@@ -102,8 +102,8 @@ pub(crate) struct RegistryAccess {
     /// Give the registry's users bearer tokens in place of basic authentication.
     #[arg(long, requires = "htpasswd")]
     pub(crate) tokens: bool,
-    /// Let anybody pull from the registry.
-    #[arg(long, requires = "htpasswd")]
+    /// Let anybody pull: give tokens for that without a password.
+    #[arg(long, requires = "tokens")]
     pub(crate) anonymous_pull: bool,
     /// Take the tokens of another authority, which gives them at this URL.
     #[arg(long, value_name = "URL", requires_all = ["token_service", "token_issuer", "token_key"], conflicts_with = "htpasswd")]

@@ -14,7 +14,7 @@ use crate::connect::{HttpClient, client, host_roots};
 use crate::exchange::{Payload, read_all};
 use crate::hosts::{Endpoint, Hosts};
 use crate::media::{ACCEPTED, Descriptor, Document, MANIFEST_LIMIT, Platform, essence};
-use crate::session::Session;
+use crate::session::{ATTEMPTS, Session};
 use crate::{Credentials, Error, Result};
 
 /// How long a registry may be silent.
@@ -30,6 +30,7 @@ struct Inner {
     store: Arc<ImageStore>,
     hosts: Hosts,
     patience: Duration,
+    attempts: u32,
     roots: OnceLock<Arc<RootCertStore>>,
     /// Layers that somebody is fetching, by chain id: who wants the same waits.
     busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
@@ -70,8 +71,35 @@ impl Client {
     /// A client that waits only so long for a registry that is silent.
     #[must_use]
     pub fn with_patience(store: Arc<ImageStore>, hosts: Hosts, patience: Duration) -> Self {
-        let inner = Inner { store, hosts, patience, roots: OnceLock::new(), busy: Mutex::default() };
+        let inner = Inner {
+            store,
+            hosts,
+            patience,
+            attempts: ATTEMPTS,
+            roots: OnceLock::new(),
+            busy: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A client that tries the same only so often.
+    #[must_use]
+    pub(crate) fn with_attempts(self, attempts: u32) -> Self {
+        let Inner { store, hosts, patience, .. } = self.inner.as_ref();
+        let (roots, busy) = (OnceLock::new(), Mutex::default());
+        let inner = Inner {
+            store: Arc::clone(store),
+            hosts: hosts.clone(),
+            patience: *patience,
+            attempts,
+            roots,
+            busy,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.inner.attempts
     }
 
     pub(crate) fn store(&self) -> &Arc<ImageStore> {
@@ -249,7 +277,7 @@ impl Session {
                 Err(self.failure(response).await)
             };
         }
-        let identity_token = self.authorize(&response.headers().clone(), true).await?;
+        let identity_token = self.authorize(response.headers(), true).await?;
         let response = self.request(Method::GET, &url, &[], Payload::Nothing).await?;
         if response.status().is_success() {
             Ok(Login { identity_token })

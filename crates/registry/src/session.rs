@@ -104,9 +104,14 @@ impl Session {
         )
         .await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            // Without a scope of its own nothing is asked for yet.
-            if !self.scopes.lock().is_empty() {
-                self.authorize(&response.headers().clone(), false).await?;
+            // Without a scope of its own nothing is asked for yet, and without a name there is nothing to say: what is
+            // asked for next may be for everybody.
+            let is_scoped = !self.scopes.lock().is_empty();
+            if is_scoped
+                && let Err(error) = self.authorize(response.headers(), false).await
+                && (self.credentials.is_some() || !matches!(error, Error::Unauthorized { .. }))
+            {
+                return Err(error);
             }
             return Ok(());
         }
@@ -184,7 +189,7 @@ impl Session {
                         matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
                             || safe && status.is_server_error();
                     failed += 1;
-                    if !later || failed >= ATTEMPTS {
+                    if !later || failed >= self.shared.attempts() {
                         return Ok(response);
                     }
                     let asked = asked_pause(response.headers());
@@ -198,7 +203,7 @@ impl Session {
             };
             failed += 1;
             let again = matches!(error, Error::Connect { .. }) || safe && error.may_pass();
-            if !again || failed >= ATTEMPTS {
+            if !again || failed >= self.shared.attempts() {
                 return Err(error);
             }
             tracing::debug!(url, error = error.chain(), "a registry is asked again");
@@ -221,7 +226,7 @@ impl Session {
         if used.as_deref().is_some_and(|used| used.starts_with("Basic")) {
             return Ok(response);
         }
-        self.authorize(&response.headers().clone(), false).await?;
+        self.authorize(response.headers(), false).await?;
         let fresh = self.authorization.lock().clone();
         self.follow(method, url, headers, payload, fresh.as_deref()).await
     }

@@ -219,7 +219,7 @@ async fn a_registry_that_is_busy_is_asked_again() {
     let sample = Sample::new(1024);
     let refusals = AtomicUsize::new(0);
     let liar = Liar::start(move |asked| {
-        let busy = asked.path != "/v2/" && refusals.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        let busy = asked.path != "/v2/" && refusals.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
         if busy { Reply::status(429).with("Retry-After", "0") } else { sample.answer(asked) }
     });
     let (_directory, store) = store();

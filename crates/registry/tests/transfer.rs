@@ -69,7 +69,7 @@ async fn passwords_and_tokens_are_asked_for() {
     for tokens in [false, true] {
         let (_shelf, shelf) = store();
         let options =
-            Options { htpasswd: Some(users.clone()), tokens, anonymous_pull: true, ..Options::default() };
+            Options { htpasswd: Some(users.clone()), tokens, anonymous_pull: tokens, ..Options::default() };
         let address = registry(&shelf, &options).await;
         let name = named(address, "locked:1");
         source.tag(&id, &name).unwrap();
@@ -80,7 +80,8 @@ async fn passwords_and_tokens_are_asked_for() {
         }
         client(&source).push(&push(user("secret")), &Events::ignored()).await.unwrap();
         let (_target, target) = store();
-        client(&target).pull(&request(name.clone()), &Events::ignored()).await.unwrap();
+        let pull = PullRequest { credentials: user("secret").filter(|_| !tokens), ..request(name.clone()) };
+        client(&target).pull(&pull, &Events::ignored()).await.unwrap();
         let login = |password: &str| {
             let credentials = user(password).unwrap();
             let client = client(&target);

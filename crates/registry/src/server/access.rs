@@ -35,7 +35,7 @@ pub struct TokenAuthority {
 /// What is asked of clients.
 pub(crate) enum Access {
     Open,
-    Basic { passwords: Arc<Passwords>, anonymous_pull: bool },
+    Basic(Arc<Passwords>),
     Token(Box<Tokens>),
 }
 
@@ -43,7 +43,6 @@ pub(crate) enum Access {
 #[derive(Clone, Debug)]
 pub(crate) enum Rights {
     All,
-    PullOnly,
     Granted(Vec<Grant>),
 }
 
@@ -60,7 +59,6 @@ impl Rights {
     fn may(&self, repository: &str, action: &str) -> bool {
         match self {
             Self::All => true,
-            Self::PullOnly => action == "pull",
             Self::Granted(grants) => {
                 grants.iter().any(|grant| grant.allows("repository", repository, action))
             }
@@ -106,6 +104,12 @@ impl Access {
             |why: &str| Error::Setting { setting: "registry".to_owned(), why: why.to_owned() };
         let passwords = options.htpasswd.as_deref().map(Passwords::open).transpose()?.map(Arc::new);
         let anonymous_pull = options.anonymous_pull;
+        if anonymous_pull && !options.tokens {
+            // A client that is asked for a password asks its user, and one that is not asked gives none.
+            return Err(contradiction(
+                "who gives no password may pull only where there are tokens: give --tokens",
+            ));
+        }
         match (passwords, &options.authority) {
             (Some(_), Some(_)) => {
                 Err(contradiction("passwords and tokens of another authority exclude each other"))
@@ -113,14 +117,11 @@ impl Access {
             (None, None) if options.tokens => {
                 Err(contradiction("to give out tokens it needs users: give --htpasswd"))
             }
-            (None, None) if anonymous_pull => {
-                Err(contradiction("without users everybody may push: give --htpasswd"))
-            }
             (None, None) => Ok(Self::Open),
             (Some(passwords), None) if options.tokens => {
                 Ok(Self::Token(Box::new(Tokens::own(passwords, anonymous_pull))))
             }
-            (Some(passwords), None) => Ok(Self::Basic { passwords, anonymous_pull }),
+            (Some(passwords), None) => Ok(Self::Basic(passwords)),
             (None, Some(authority)) => Ok(Self::Token(Box::new(Tokens::of(authority)?))),
         }
     }
@@ -135,17 +136,10 @@ impl Access {
         let action = action(request.method());
         match self {
             Self::Open => Ok(Rights::All),
-            Self::Basic { passwords, anonymous_pull } => {
-                let challenge = || unauthorized("Basic realm=\"Registry\"".to_owned());
-                match basic(request.headers()) {
-                    Some((user, password)) if passwords.check(&user, &password).await => Ok(Rights::All),
-                    Some(_) => Err(challenge()),
-                    None if *anonymous_pull && action == "pull" && *target != Target::Base => {
-                        Ok(Rights::PullOnly)
-                    }
-                    None => Err(challenge()),
-                }
-            }
+            Self::Basic(passwords) => match basic(request.headers()) {
+                Some((user, password)) if passwords.check(&user, &password).await => Ok(Rights::All),
+                _ => Err(unauthorized("Basic realm=\"Registry\"".to_owned())),
+            },
             Self::Token(tokens) => {
                 let host = request.headers().get(HOST).and_then(|value| value.to_str().ok());
                 let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));

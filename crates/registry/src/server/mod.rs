@@ -54,6 +54,8 @@ const CONNECTION_LIMIT: usize = 4096;
 const ROUND: Duration = Duration::from_mins(10);
 /// How long an upload and a blob without a manifest wait for the client to go on.
 const ABANDONED: Duration = Duration::from_hours(24);
+/// How often another registry is asked: a client waits behind it, which tries again by itself.
+const MIRROR_ATTEMPTS: u32 = 2;
 /// After something was deleted, more is let come before the store is swept.
 const SWEEP_PAUSE: Duration = Duration::from_secs(2);
 
@@ -64,7 +66,7 @@ pub struct Options {
     pub htpasswd: Option<PathBuf>,
     /// With `htpasswd`: give out bearer tokens for names and passwords, in place of basic authentication.
     pub tokens: bool,
-    /// With `htpasswd`: whoever gives no name may still pull.
+    /// With `tokens`: whoever gives no name may still pull.
     pub anonymous_pull: bool,
     /// Take the tokens of this authority.
     pub authority: Option<TokenAuthority>,
@@ -105,7 +107,7 @@ impl Registry {
     /// [`Error::Setting`] when a file cannot be used or options contradict each other.
     pub fn new(store: Arc<ImageStore>, hosts: &Hosts, options: &Options) -> Result<Self> {
         let mirror = options.mirror.as_ref().map(|url| {
-            let client = Client::new(Arc::clone(&store), hosts.clone());
+            let client = Client::new(Arc::clone(&store), hosts.clone()).with_attempts(MIRROR_ATTEMPTS);
             Mirror::new(client, hosts.mirror(url)?)
         });
         let state = State {
