@@ -8,6 +8,7 @@ mod absent;
 mod archive;
 mod body;
 mod build;
+mod build_images;
 mod buildkit;
 mod commit;
 mod containers;

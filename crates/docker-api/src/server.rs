@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
 
+use crate::build_images::RegistryImages;
 use crate::metrics::Metrics;
 use crate::router;
 use crate::swarm::ByRequest;
@@ -51,7 +52,8 @@ impl Api {
         id: String,
     ) -> dray_swarm::Result<Self> {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let builder = Builder::new(engine.clone());
+        let images = RegistryImages { registries: registries.clone(), store: Arc::clone(engine.images()) };
+        let builder = Builder::new(engine.clone()).with_images(Arc::new(images));
         let buildkit = BuildKit::new(engine.clone(), builder.clone(), version);
         let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
         let about = Arc::new(About { version, name, id });
