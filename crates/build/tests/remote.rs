@@ -77,18 +77,17 @@ fn repository(base: &Path) -> String {
 }
 
 fn daemon(base: &Path) -> Killed {
-    let child = Command::new("git")
-        .args([
-            "-c",
-            "safe.directory=*",
-            "daemon",
-            "--reuseaddr",
-            "--export-all",
-            "--listen=127.0.0.1",
-            "--port=9418",
-        ])
+    // Not through git itself, which would be another process to end.
+    let programs = git(base, &["--exec-path"]);
+    let child = Command::new(Path::new(&programs).join("git-daemon"))
+        .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", "--port=9418"])
         .arg(format!("--base-path={}", base.display()))
         .env("HOME", base)
+        .envs([
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
+            ("GIT_CONFIG_VALUE_0", "*"),
+        ])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
