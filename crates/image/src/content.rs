@@ -1,7 +1,7 @@
 //! Blobs on disk, named by their digest: written beside, checked, then renamed into place.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -110,17 +110,6 @@ impl Content {
             ingest.commit(Some(&digest))?;
         }
         Ok(digest)
-    }
-
-    /// Takes in everything that `reader` gives.
-    pub(crate) fn put_from(
-        &self,
-        reader: &mut impl Read,
-        expected: Option<&Digest>,
-    ) -> Result<(Digest, u64)> {
-        let mut ingest = self.begin()?;
-        io::copy(reader, &mut ingest).io("write", &ingest.path)?;
-        ingest.commit(expected)
     }
 
     /// All blobs and their sizes.
