@@ -9,6 +9,7 @@ mod archive;
 mod body;
 mod build;
 mod build_images;
+mod build_push;
 mod buildkit;
 mod commit;
 mod containers;

@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
 
 use crate::build_images::RegistryImages;
+use crate::build_push::RegistryPushes;
 use crate::metrics::Metrics;
 use crate::router;
 use crate::swarm::ByRequest;
@@ -54,7 +55,8 @@ impl Api {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let images = RegistryImages { registries: registries.clone(), store: Arc::clone(engine.images()) };
         let builder = Builder::new(engine.clone()).with_images(Arc::new(images));
-        let buildkit = BuildKit::new(engine.clone(), builder.clone(), version);
+        let pushes = Arc::new(RegistryPushes { registries: registries.clone() });
+        let buildkit = BuildKit::new(engine.clone(), builder.clone(), pushes, version);
         let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
         let about = Arc::new(About { version, name, id });
         Ok(Self { engine, builder, buildkit, swarm, registries, about, metrics: Arc::default() })
