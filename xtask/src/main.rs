@@ -28,6 +28,8 @@ Tasks:
         a Deployment, and clean up. Needs root on Debian or Ubuntu.
   bench Build for release, and measure what docs/SPECIFICATION.md promises beside runc and dockerd, which are
         installed for it.
+  bench builds
+        The same for builds, beside dockerd's classic builder and BuildKit.
   bench engine
         The same for each step of a container's life, beside dockerd.
   bench images

@@ -14,12 +14,13 @@ use crate::checks;
 use crate::client::Client;
 use crate::context::Loader;
 use crate::describe::{self, CheckReport, Outline, TargetDescription};
+use crate::error::Place;
 use crate::graph::{Finished, Graph};
 use crate::images::ImageSource;
 use crate::instruction::{Instruction, Kind};
 use crate::plan::{self, Plan};
 use crate::platform::Platform;
-use crate::progress::{Event, Output, Running};
+use crate::progress::{Event, Output, Running, SourceRange};
 use crate::request::BuildRequest;
 use crate::result::{Built, BuiltImage};
 use crate::session::{Session, Start};
@@ -108,9 +109,18 @@ impl Builder {
         let keep_git =
             given("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|text| text == "1" || text == "true");
         let loader = Loader { engine: &self.engine, client: &client, keep_git };
-        let loaded = loader.load(context, &request.dockerfile).await;
+        let meter = vertex.meter("transferring dockerfile:");
+        let loaded = loader.load(context, &request.dockerfile, &|done| meter.tell(done)).await;
+        meter.end().await?;
         let definition = vertex.end(loaded.map(|loaded| (loaded, false))).await?;
-        let mut file = parser::parse(&definition.dockerfile)?;
+        let mut file = parser::parse(&definition.dockerfile).map_err(|error| {
+            let range = SourceRange { start_column: error.column, ..SourceRange::line(error.line) };
+            let end_column = error.column + error.length.saturating_sub(1);
+            let range = SourceRange { end_column, ..range };
+            let source = Arc::clone(&definition.dockerfile);
+            let file = definition.path.clone();
+            Error::from(error).at(|| Place { file, source, range, vertex: None })
+        })?;
         if let Some(text) = given("BUILDKIT_DOCKERFILE_CHECK") {
             file.directives.read_check(&text).map_err(Error::invalid)?;
         }
@@ -168,7 +178,8 @@ impl Builder {
                 &request.named_contexts,
                 &request.build_args,
                 &request.target,
-            )?;
+            )
+            .map_err(|error| error.in_file(&session.definition.path, &session.definition.dockerfile))?;
             let prefix = if platforms.len() > 1 { format!("{platform} ") } else { String::new() };
             let graph = Arc::new(Graph::new(Arc::clone(&session), plan, prefix));
             graphs.spawn(async move { (index, Arc::clone(&graph).run().await, graph) });
@@ -190,7 +201,8 @@ impl Builder {
         }
         self.warn_of_unused(&session, &used).await?;
         let pins = Arc::clone(&session.pins);
-        Ok(Built { images, engine: self.engine.clone(), stages, pins })
+        let holds = Arc::clone(&session.holds);
+        Ok(Built { images, engine: self.engine.clone(), stages, pins, holds })
     }
 
     async fn warn_of_unused(&self, session: &Session, used: &[String]) -> Result<()> {
@@ -221,7 +233,7 @@ impl Builder {
                 let is_failure = !warnings.is_empty() && checks::are_errors(&session);
                 Ok(CheckReport { warnings, error: String::new(), is_failure })
             }
-            Err(error @ Error::Parse(_)) => {
+            Err(error) if matches!(error.inner(), Error::Parse(_)) => {
                 Ok(CheckReport { warnings: Vec::new(), error: error.chain(), is_failure: true })
             }
             Err(error) => Err(error),

@@ -213,16 +213,16 @@ impl Cache {
     /// make it again.
     pub(crate) fn find(&self, key: &str, parent: Option<&Digest>) -> Option<Entry> {
         let bytes = fs::read(self.path(key)).ok()?;
-        let entry: Entry = serde_json::from_slice(&bytes).ok()?;
+        let mut entry: Entry = serde_json::from_slice(&bytes).ok()?;
         // The layers below are those of the stage; where a step could do without them, they are told by the layer.
         if let Some(layer) = &entry.layer
             && layer.parent.as_ref() != parent
         {
             return None;
         }
-        let chain = entry.layer.as_ref().map(|layer| &layer.chain_id);
-        if chain.is_some_and(|chain| !matches!(self.images.layer(chain), Ok(Some(_)))) {
-            return None;
+        if let Some(layer) = &mut entry.layer {
+            // The store knows more of it than was known when it was made.
+            *layer = self.images.layer(&layer.chain_id).ok()??;
         }
         if let Ok(file) = fs::File::open(self.path(key)) {
             let _ = file.set_modified(SystemTime::now());

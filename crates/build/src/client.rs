@@ -13,6 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// A future on the heap, so that the traits can be objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// Told how many bytes have come so far.
+pub type ProgressFn<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
 /// Why a client gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -105,6 +108,7 @@ pub trait Client: Send + Sync {
         &'a self,
         name: &'a str,
         filter: &'a LocalFilter,
+        progress: ProgressFn<'a>,
     ) -> BoxFuture<'a, Result<LocalDirectory, ClientError>>;
 }
 
@@ -133,6 +137,7 @@ impl Client for NoClient {
         &'a self,
         name: &'a str,
         _filter: &'a LocalFilter,
+        _progress: ProgressFn<'a>,
     ) -> BoxFuture<'a, Result<LocalDirectory, ClientError>> {
         missing(format!("directory {name}"))
     }

@@ -9,7 +9,7 @@ use dray_engine::{Engine, Root};
 use rustix::fs::{AtFlags, FileType, statat, unlinkat};
 
 use crate::builder::blocking;
-use crate::client::{Client, LocalFilter};
+use crate::client::{Client, LocalFilter, ProgressFn};
 use crate::error::IoContext;
 use crate::ignore::Ignore;
 use crate::request::{ContextSource, DockerfileSource};
@@ -48,6 +48,7 @@ impl Loader<'_> {
         &self,
         context: ContextSource,
         dockerfile: &DockerfileSource,
+        progress: ProgressFn<'_>,
     ) -> Result<Definition> {
         let mut given = None;
         let mut disposable = true;
@@ -80,12 +81,12 @@ impl Loader<'_> {
         let (path, bytes, beside) = match dockerfile {
             _ if given.is_some() => ("Dockerfile".to_owned(), given.unwrap_or_default(), None),
             DockerfileSource::Bytes(bytes) => ("Dockerfile".to_owned(), bytes.clone(), None),
-            DockerfileSource::Local { name, path } => self.of_client(name, &default(path)).await?,
+            DockerfileSource::Local { name, path } => self.of_client(name, &default(path), progress).await?,
             DockerfileSource::Context(path) => {
                 let path = default(path);
                 match &main {
                     Main::Empty => return Err(Error::NoDockerfile { path }),
-                    Main::Local(name) => self.of_client(name, &path).await?,
+                    Main::Local(name) => self.of_client(name, &path, progress).await?,
                     Main::Ready(tree) => {
                         let (tree, path) = (Arc::clone(tree), path.clone());
                         blocking(move || {
@@ -106,9 +107,10 @@ impl Loader<'_> {
                 blocking(move || read_ignore(tree.root(), ".dockerignore")).await?
             }
             (None, Main::Local(name)) => {
+                let wanted = vec![".dockerignore".to_owned()];
                 let filter =
-                    LocalFilter { include: vec![".dockerignore".to_owned()], ..LocalFilter::default() };
-                let directory = self.client.local(name, &filter).await?;
+                    LocalFilter { include: wanted.clone(), follow: wanted, ..LocalFilter::default() };
+                let directory = self.client.local(name, &filter, progress).await?;
                 blocking(move || read_ignore(Tree::directory(directory)?.root(), ".dockerignore")).await?
             }
         };
@@ -127,10 +129,15 @@ impl Loader<'_> {
         Ok(Definition { path, dockerfile: bytes.into(), main, ignore })
     }
 
-    async fn of_client(&self, name: &str, path: &str) -> Result<(String, Vec<u8>, Option<Vec<u8>>)> {
-        let include = vec![path.to_owned(), format!("{path}.dockerignore")];
-        let filter = LocalFilter { include, follow: vec![path.to_owned()], ..LocalFilter::default() };
-        let directory = self.client.local(name, &filter).await?;
+    async fn of_client(
+        &self,
+        name: &str,
+        path: &str,
+        progress: ProgressFn<'_>,
+    ) -> Result<(String, Vec<u8>, Option<Vec<u8>>)> {
+        let wanted = vec![path.to_owned(), format!("{path}.dockerignore")];
+        let filter = LocalFilter { include: wanted.clone(), follow: wanted, ..LocalFilter::default() };
+        let directory = self.client.local(name, &filter, progress).await?;
         let path = path.to_owned();
         blocking(move || {
             let tree = Tree::directory(directory)?;

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use dray_image::Digest;
+
+use crate::progress::SourceRange;
+
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -51,6 +55,19 @@ impl ParseError {
     }
 }
 
+/// Where in a Dockerfile an error is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The Dockerfile's path.
+    pub file: String,
+    /// The Dockerfile.
+    pub source: std::sync::Arc<[u8]>,
+    /// The lines.
+    pub range: SourceRange,
+    /// The vertex that failed, if it was one.
+    pub vertex: Option<Digest>,
+}
+
 /// Why a build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,8 +77,8 @@ pub enum Error {
     /// An instruction cannot be carried out.
     #[error("{source}")]
     At {
-        /// Its line.
-        line: usize,
+        /// Where it is.
+        place: Box<Place>,
         /// The reason.
         source: Box<Error>,
     },
@@ -207,8 +224,31 @@ impl Error {
     pub fn line(&self) -> Option<usize> {
         match self {
             Self::Parse(error) => Some(error.line),
-            Self::At { line, .. } => Some(*line),
+            Self::At { place, .. } => Some(place.range.start_line),
             _ => None,
+        }
+    }
+
+    /// The place in the Dockerfile that it is about.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        if let Self::At { place, .. } = self { Some(place) } else { None }
+    }
+
+    /// Says in which file the place is, where only its lines were known.
+    pub(crate) fn in_file(mut self, path: &str, bytes: &std::sync::Arc<[u8]>) -> Self {
+        if let Self::At { place, .. } = &mut self {
+            path.clone_into(&mut place.file);
+            place.source = std::sync::Arc::clone(bytes);
+        }
+        self
+    }
+
+    /// The error at some lines of a Dockerfile, unless it has a place already or needs none.
+    pub(crate) fn at(self, place: impl FnOnce() -> Place) -> Self {
+        match self {
+            Self::Cancelled | Self::At { .. } => self,
+            error => Self::At { place: Box::new(place()), source: Box::new(error) },
         }
     }
 

@@ -73,9 +73,9 @@ impl Built {
         writer: impl Write + Send + 'static,
     ) -> Result<Exported> {
         let (engine, images) = (self.engine.clone(), self.images.clone());
-        let pins = self.pins.clone();
+        let pins = (self.pins.clone(), self.holds.clone());
         blocking(move || {
-            let _pins = pins;
+            let _kept = pins;
             let mut builder = tar::Builder::new(writer);
             let exported = write(&engine, &images, &options, &mut Archive(&mut builder))?;
             builder.into_inner().and_then(|mut writer| writer.flush()).io("write", "archive")?;
@@ -90,9 +90,9 @@ impl Built {
     /// When a layer cannot be packed or the directory cannot be written.
     pub async fn write_layout(&self, options: ArchiveOptions, directory: &Path) -> Result<Exported> {
         let (engine, images) = (self.engine.clone(), self.images.clone());
-        let (pins, directory) = (self.pins.clone(), directory.to_owned());
+        let (pins, directory) = ((self.pins.clone(), self.holds.clone()), directory.to_owned());
         blocking(move || {
-            let _pins = pins;
+            let _kept = pins;
             write(&engine, &images, &options, &mut Directory(directory))
         })
         .await
@@ -166,9 +166,10 @@ impl Built {
             image.attestations.clear();
             cache_transfer::inscribe(image)?;
         }
-        let (engine, directory, pins) = (self.engine.clone(), directory.to_owned(), self.pins.clone());
+        let (engine, directory, pins) =
+            (self.engine.clone(), directory.to_owned(), (self.pins.clone(), self.holds.clone()));
         blocking(move || {
-            let _pins = pins;
+            let _kept = pins;
             write(&engine, &images, &ArchiveOptions::default(), &mut Directory(directory))
         })
         .await

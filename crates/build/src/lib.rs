@@ -57,11 +57,11 @@ mod words;
 pub use builder::{Builder, Pruned};
 pub use cache::CachedStep;
 pub use client::{
-    BoxFuture, Client, ClientError, Credentials, Duplex, LocalDirectory, LocalFilter, NoClient,
+    BoxFuture, Client, ClientError, Credentials, Duplex, LocalDirectory, LocalFilter, NoClient, ProgressFn,
 };
 pub use configure::amend;
 pub use describe::{CheckReport, Outline, TargetDescription};
-pub use error::{Error, ParseError, Result};
+pub use error::{Error, ParseError, Place, Result};
 pub use export::{ArchiveOptions, Compression, Exported};
 pub use glob::Pattern;
 pub use images::{ImageSource, Pull, PullError};

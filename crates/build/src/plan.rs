@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::Place;
 use crate::expand::Expander;
 use crate::instruction::{Dockerfile, Kind, Stage};
 use crate::platform::Platform;
+use crate::progress::SourceRange;
 use crate::request::NamedContext;
 use crate::state::Arguments;
 use crate::suggest::closest;
@@ -189,7 +191,7 @@ fn plan_stage(
     named: &BTreeMap<String, NamedContext>,
     arguments: &Arguments,
 ) -> Result<StagePlan> {
-    let at = |error: Error| Error::At { line: stage.line, source: Box::new(error) };
+    let at = |error: Error| error.at(|| Place { range: SourceRange::line(stage.line), ..Place::default() });
     let name = expand_global(file, arguments, &stage.base).map_err(at)?;
     if name.is_empty() {
         let message = format!(

@@ -2,6 +2,8 @@
 //!
 //! Both are told of every build; who listens takes what it needs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use dray_image::Digest;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -89,6 +91,13 @@ pub struct SourceRange {
     pub end_column: usize,
 }
 
+impl SourceRange {
+    /// A whole line.
+    pub(crate) fn line(line: usize) -> Self {
+        Self { start_line: line, end_line: line, ..Self::default() }
+    }
+}
+
 /// What a build check found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Warning {
@@ -153,6 +162,16 @@ impl Running {
         &self.vertex.digest
     }
 
+    /// Who tells how far a part of it is, in bytes; what comes too fast is left out.
+    pub(crate) fn meter(&self, id: &str) -> Meter {
+        Meter {
+            output: self.output.clone(),
+            vertex: self.vertex.digest.clone(),
+            id: id.to_owned(),
+            done: AtomicU64::new(0),
+        }
+    }
+
     /// Output of its process.
     pub(crate) async fn log(&self, stream: u8, bytes: &[u8]) -> Result<()> {
         let (vertex, timestamp) = (self.vertex.digest.clone(), Timestamp::now());
@@ -175,5 +194,38 @@ impl Running {
                 Err(error)
             }
         }
+    }
+}
+
+/// Tells how far a part of a vertex is.
+pub(crate) struct Meter {
+    output: Output,
+    vertex: Digest,
+    id: String,
+    done: AtomicU64,
+}
+
+impl Meter {
+    fn status(&self, is_done: bool) -> Event {
+        let now = Timestamp::now();
+        let current = self.done.load(Ordering::Relaxed);
+        Event::Status(VertexStatus {
+            vertex: self.vertex.clone(),
+            id: self.id.clone(),
+            current,
+            total: 0,
+            timestamp: now,
+            started: Some(now),
+            completed: is_done.then_some(now),
+        })
+    }
+
+    pub(crate) fn tell(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        let _ = self.output.0.try_send(self.status(false));
+    }
+
+    pub(crate) async fn end(&self) -> Result<()> {
+        self.output.send(self.status(true)).await
     }
 }

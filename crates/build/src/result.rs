@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use dray_engine::{Engine, Root};
-use dray_image::{Digest, ImageConfig, Layer, NewImage, Reference};
+use dray_image::{Digest, Hold, ImageConfig, Layer, NewImage, Reference};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::blocking;
@@ -21,6 +22,7 @@ pub struct Built {
     /// What the stages have become that the result was made with, for who keeps those as well.
     pub(crate) stages: Vec<BuiltImage>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) holds: Arc<Mutex<Vec<Hold>>>,
 }
 
 /// The image for one platform.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use dray_image::{Image, ImageConfig};
+use dray_image::{Hold, Image, ImageConfig};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -37,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) removals: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// What the result is made of: addresses and digests.
     pub(crate) materials: Mutex<BTreeMap<String, String>>,
+    /// What keeps the files of images, whatever becomes of these.
+    pub(crate) holds: Arc<Mutex<Vec<Hold>>>,
     main: OnceCell<Arc<Tree>>,
     named: tokio::sync::Mutex<HashMap<String, Arc<Tree>>>,
     images: tokio::sync::Mutex<HashMap<(String, Platform), Image>>,
@@ -71,6 +73,7 @@ impl Session {
             epoch,
             removals: Mutex::default(),
             materials: Mutex::default(),
+            holds: Arc::default(),
             main: OnceCell::new(),
             named: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),
@@ -124,7 +127,9 @@ impl Session {
     async fn local(&self, what: &str, name: &str, filter: &LocalFilter) -> Result<Arc<Tree>> {
         let key = format!("local {name} {filter:?}");
         let vertex = Running::start(&self.output, &key, format!("[internal] {what}"), Vec::new()).await?;
-        let brought = self.client.local(name, filter).await.map_err(Error::from);
+        let meter = vertex.meter("transferring context:");
+        let brought = self.client.local(name, filter, &|done| meter.tell(done)).await.map_err(Error::from);
+        meter.end().await?;
         let result = brought.and_then(|directory| Ok((Arc::new(Tree::directory(directory)?), false)));
         vertex.end(result).await
     }
@@ -193,9 +198,10 @@ impl Session {
                 blocking(move || Ok(Arc::new(Tree::directory(directory)?))).await?
             }
             NamedContext::Local(local) => {
+                let wanted = vec![".dockerignore".to_owned()];
                 let ignore =
-                    LocalFilter { include: vec![".dockerignore".to_owned()], ..LocalFilter::default() };
-                let directory = self.client.local(local, &ignore).await?;
+                    LocalFilter { include: wanted.clone(), follow: wanted, ..LocalFilter::default() };
+                let directory = self.client.local(local, &ignore, &|_| {}).await?;
                 let text = tokio::fs::read_to_string(directory.path().join(".dockerignore")).await;
                 let ignore = Ignore::parse(&text.unwrap_or_default()).map_err(Error::invalid)?;
                 let filter = LocalFilter { exclude: ignore.patterns().to_vec(), ..LocalFilter::default() };
@@ -255,6 +261,11 @@ impl Session {
         let vertex = Running::start(&self.output, &key, title, Vec::new()).await?;
         let found = self.find_image(name, platform, vertex.digest()).await;
         let image = vertex.end(found.map(|image| (image, false))).await?;
+        // Whoever removes it meanwhile takes its name, and not its files.
+        let chains: Vec<_> = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
+        let store = Arc::clone(self.builder.engine.images());
+        let hold = blocking(move || Ok(store.hold(chains))).await?;
+        self.holds.lock().push(hold);
         self.materials.lock().insert(format!("docker-image {shown}"), image.id.to_string());
         images.insert((name.to_owned(), platform.clone()), image.clone());
         Ok(image)

@@ -8,11 +8,12 @@ use crate::builder::blocking;
 use crate::cache::{Entry, Key};
 use crate::client::BoxFuture;
 use crate::configure::Scope;
+use crate::error::Place;
 use crate::graph::{Finished, Graph};
 use crate::instruction::{Instruction, Kind, Stage};
 use crate::plan::Base;
 use crate::platform::Platform;
-use crate::progress::{Event, Running};
+use crate::progress::{Event, Running, SourceRange};
 use crate::request::NoCache;
 use crate::state::{State, Told};
 use crate::{Error, Result, parser, tree};
@@ -103,9 +104,9 @@ impl<'g> StageRun<'g> {
     }
 
     async fn instructions(&mut self, stage: &Stage) -> Result<()> {
-        let at = |line: usize| move |error: Error| located(error, line);
         self.print_step(&stage.source).await?;
-        self.base(stage).await.map_err(at(stage.line))?;
+        let based = self.base(stage).await;
+        self.located(based, stage.line, stage.line)?;
         self.text(format!(" ---> {}\n", self.state.short_id())).await?;
         let replaced = stage.name.as_ref();
         if replaced.is_some_and(|name| self.graph.session.request.named_contexts.contains_key(name)) {
@@ -122,15 +123,29 @@ impl<'g> StageRun<'g> {
         for trigger in &triggers {
             let instruction = parser::parse_trigger(trigger)?;
             self.total += usize::from(instruction.kind.writes());
-            self.instruction(&instruction).await.map_err(at(stage.line))?;
+            let done = self.instruction(&instruction).await;
+            self.located(done, stage.line, stage.line)?;
             self.text(format!(" ---> {}\n", self.state.short_id())).await?;
         }
         for instruction in &stage.instructions {
             self.print_step(&instruction.source).await?;
-            self.instruction(instruction).await.map_err(at(instruction.line))?;
+            let done = self.instruction(instruction).await;
+            self.located(done, instruction.line, instruction.end)?;
             self.text(format!(" ---> {}\n", self.state.short_id())).await?;
         }
         Ok(())
+    }
+
+    /// The error of an instruction with the place it is about.
+    fn located(&self, result: Result<()>, first: usize, last: usize) -> Result<()> {
+        let definition = &self.graph.session.definition;
+        let place = || Place {
+            file: definition.path.clone(),
+            source: Arc::clone(&definition.dockerfile),
+            range: SourceRange { start_line: first, end_line: last, ..SourceRange::default() },
+            vertex: self.vertex.clone(),
+        };
+        result.map_err(|error| error.at(place))
     }
 
     /// Carries one instruction out.
@@ -397,13 +412,5 @@ impl Making<'_> {
     /// Who leases its layer.
     pub(crate) fn owner(&self) -> String {
         crate::cache::owner(&self.step.key)
-    }
-}
-
-/// The error with the line it is about, unless that is known.
-fn located(error: Error, line: usize) -> Error {
-    match error {
-        Error::Cancelled | Error::Parse(_) | Error::At { .. } => error,
-        error => Error::At { line, source: Box::new(error) },
     }
 }

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dray_build::{BoxFuture, Client, ClientError, Credentials, Duplex, LocalDirectory, LocalFilter};
+use dray_build::{
+    BoxFuture, Client, ClientError, Credentials, Duplex, LocalDirectory, LocalFilter, ProgressFn,
+};
 use dray_image::Digest;
-use jiff::Timestamp;
-use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::grpc::{Code, Metadata, Status};
+use crate::kit::Inner;
 use crate::pipe::{self, PipeReader};
 use crate::proto::session::BytesMessage;
-use crate::record::Record;
 use crate::session::{Session, Sessions, UPLOAD};
 use crate::sync::{Keep, Wanted, receive};
 
@@ -21,13 +21,6 @@ use crate::sync::{Keep, Wanted, receive};
 const PIECE: usize = 32 * 1024;
 /// The largest secret, in bytes: BuildKit's own limit.
 const LARGEST_SECRET: usize = 500 * 1024;
-/// What the names of steps that bring directories begin with.
-const TRANSFERS: &str = "[internal] load";
-/// What may be asked for alone beside the Dockerfile.
-const IGNORED: &str = ".dockerignore";
-/// The longest Dockerfile whose lines are shown, in bytes.
-const LONGEST_DOCKERFILE: u64 = 1 << 20;
-
 /// The one who started a build.
 pub(crate) struct SessionClient {
     pub(crate) session: Arc<Session>,
@@ -37,10 +30,6 @@ pub(crate) struct SessionClient {
     pub(crate) local_sessions: BTreeMap<String, String>,
     /// Keys of directories where clients name them.
     pub(crate) shared_keys: HashMap<String, String>,
-    /// Where transfers are told of.
-    pub(crate) record: Arc<Record>,
-    /// The Dockerfile that was brought, by its path, for who wants to show its lines.
-    pub(crate) dockerfile: Mutex<Option<(String, Vec<u8>)>>,
 }
 
 /// What a status of the client's means to the builder.
@@ -52,6 +41,17 @@ fn error(what: String) -> impl FnOnce(Status) -> ClientError {
 }
 
 impl SessionClient {
+    /// The client of a session, whose directories have no names but their own.
+    pub(crate) fn new(kit: &Inner, session: Arc<Session>) -> Self {
+        Self {
+            session,
+            sessions: kit.sessions.clone(),
+            keep: Arc::clone(&kit.keep),
+            local_sessions: BTreeMap::new(),
+            shared_keys: HashMap::new(),
+        }
+    }
+
     /// A tree's key: the same for the same part of the same directory of the same client.
     fn key(&self, session: &Session, name: &str, filter: &LocalFilter) -> String {
         let shared = self.shared_keys.get(name).map_or(session.shared_key.as_str(), String::as_str);
@@ -60,7 +60,12 @@ impl SessionClient {
         format!("{shared}\n{name}\n{}", Digest::of(part.as_bytes()))
     }
 
-    async fn local_of(&self, name: &str, filter: &LocalFilter) -> Result<LocalDirectory, Status> {
+    async fn local_of(
+        &self,
+        name: &str,
+        filter: &LocalFilter,
+        progress: ProgressFn<'_>,
+    ) -> Result<LocalDirectory, Status> {
         let other = match self.local_sessions.get(name) {
             Some(id) => Some(self.sessions.find(id).await?),
             None => None,
@@ -77,23 +82,7 @@ impl SessionClient {
             exclude: filter.exclude.clone(),
             follow: filter.follow.clone(),
         };
-        // The builder has begun a step for this; which one, only its name tells.
-        let what = match filter.include.first().map(String::as_str) {
-            None => name,
-            Some(IGNORED) => IGNORED,
-            Some(_) => "dockerfile",
-        };
-        let (part, begun) = (format!("transferring {what}:"), Timestamp::now());
-        let told = |size| self.record.part_of_running(TRANSFERS, &part, size, begun, false);
-        let size = receive(session, &wanted, &place, told).await?;
-        self.record.part_of_running(TRANSFERS, &part, size, begun, true);
-        if let Some(path) = filter.include.first().filter(|path| *path != IGNORED) {
-            let file = place.path().join(path);
-            let read = tokio::task::spawn_blocking(move || read_dockerfile(&file)).await.ok().flatten();
-            if let Some(bytes) = read {
-                *self.dockerfile.lock() = Some((path.clone(), bytes));
-            }
-        }
+        receive(session, &wanted, &place, progress).await?;
         let path = place.path().to_owned();
         Ok(LocalDirectory::new(path, place))
     }
@@ -118,15 +107,6 @@ impl SessionClient {
         });
         Ok(reader)
     }
-}
-
-/// A Dockerfile that can be shown: a plain file that is not too long.
-fn read_dockerfile(path: &std::path::Path) -> Option<Vec<u8>> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    if !metadata.is_file() || metadata.len() > LONGEST_DOCKERFILE {
-        return None;
-    }
-    std::fs::read(path).ok()
 }
 
 impl Client for SessionClient {
@@ -180,6 +160,8 @@ impl Client for SessionClient {
     fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Option<Credentials>, ClientError>> {
         Box::pin(async move {
             let what = format!("credentials for {host}");
+            // Clients know their own registry by the host that answers for it.
+            let host = if host == "docker.io" { "registry-1.docker.io" } else { host };
             let (username, password) = self.session.credentials(host).await.map_err(error(what))?;
             let is_known = !username.is_empty() || !password.is_empty();
             Ok(is_known.then_some(Credentials { username, password }))
@@ -190,7 +172,11 @@ impl Client for SessionClient {
         &'a self,
         name: &'a str,
         filter: &'a LocalFilter,
+        progress: ProgressFn<'a>,
     ) -> BoxFuture<'a, Result<LocalDirectory, ClientError>> {
-        Box::pin(async move { self.local_of(name, filter).await.map_err(error(format!("directory {name}"))) })
+        Box::pin(async move {
+            let brought = self.local_of(name, filter, progress).await;
+            brought.map_err(error(format!("directory {name}")))
+        })
     }
 }

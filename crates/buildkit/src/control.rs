@@ -76,6 +76,10 @@ pub(crate) fn version(kit: &Inner) -> BuildkitVersion {
 
 /// The one worker there is: this daemon.
 pub(crate) fn worker(kit: &Inner) -> WorkerRecord {
+    // What `host-gateway` means to builds: clients put the address in its place.
+    let gateway = kit.engine.network("bridge").ok().and_then(|network| network.gateway);
+    let gateway =
+        gateway.map(|gateway| ("org.mobyproject.buildkit.worker.moby.host-gateway-ip", gateway.to_string()));
     let labels = [
         // By this one clients see that images of several platforms and archives can be asked for.
         ("org.mobyproject.buildkit.worker.snapshotter", "overlayfs".to_owned()),
@@ -86,7 +90,7 @@ pub(crate) fn worker(kit: &Inner) -> WorkerRecord {
     let platform = Platform::host();
     WorkerRecord {
         id: kit.engine.config().instance.clone(),
-        labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        labels: labels.into_iter().chain(gateway).map(|(name, value)| (name.to_owned(), value)).collect(),
         platforms: vec![ops::Platform {
             architecture: platform.architecture,
             os: platform.os,
@@ -130,11 +134,10 @@ async fn solve(connection: &Arc<Connection>, request: SolveRequest) -> Result<Re
     }
     let outcome = async {
         export::check(&exporters)?;
-        if let Some(other) =
-            request.cache.iter().flat_map(|cache| &cache.exports).find(|entry| entry.kind != "inline")
-        {
-            let message =
-                format!("cache export to {:?} is not supported: use --cache-to type=inline", other.kind);
+        let caches = request.cache.iter().flat_map(|cache| &cache.exports);
+        let mut others = caches.filter(|entry| !matches!(entry.kind.as_str(), "inline" | "local"));
+        if let Some(other) = others.next() {
+            let message = format!("cache export to {:?} is not supported: use inline or local", other.kind);
             return Err(Status::new(Code::Unimplemented, message));
         }
         run(connection, &history.running, &request, &exporters, returned).await
@@ -188,22 +191,29 @@ async fn run(
     }
     let reference = connection.reference(&id)?;
     let built = connection.evaluate(&reference).await?;
-    let mut response = Response::new();
-    for (number, exporter) in exporters.iter().enumerate() {
-        let export = Export {
-            session: &session,
-            record: &job.record,
-            build: &job.reference,
-            built: &built,
-            split: reference.is_multi_platform(),
-        };
-        let exported = tokio::select! {
-            exported = export.run(number, exporter) => exported?,
-            () = session.gone() => return Err(Status::new(Code::Cancelled, "the client has gone")),
-        };
-        response.extend(exported);
+    let export = Export {
+        kit: &connection.kit,
+        session: &session,
+        record: &job.record,
+        build: &job.reference,
+        built: &built,
+        split: reference.is_multi_platform(),
+    };
+    let exporting = async {
+        let mut response = Response::new();
+        for (number, exporter) in exporters.iter().enumerate() {
+            response.extend(export.run(number, exporter).await?);
+        }
+        let caches = request.cache.iter().flat_map(|cache| &cache.exports);
+        for entry in caches.filter(|entry| entry.kind == "local") {
+            response.extend(export.cache(entry).await?);
+        }
+        Ok(response)
+    };
+    tokio::select! {
+        exported = exporting => exported,
+        () = session.gone() => Err(Status::new(Code::Cancelled, "the client has gone")),
     }
-    Ok(response)
 }
 
 /// The only result: ours have all platforms in one.
@@ -245,13 +255,10 @@ impl Drop for Kept<'_> {
 
 /// What a build tells, from its beginning to its end; also of one that has been.
 async fn status(kit: &Inner, call: &Call, reference: &str) -> Result<(), Status> {
-    let before = match kit.jobs.get(reference) {
-        Some(_) => None,
-        None => kit.history.told(reference),
-    };
-    let record = match before {
-        Some(record) => Arc::new(record),
-        None => Arc::clone(&kit.jobs.find(reference).await?.record),
+    let record = match (kit.jobs.get(reference), kit.history.told(reference)) {
+        (Some(job), _) => Arc::clone(&job.record),
+        (None, Some(before)) => Arc::new(before),
+        (None, None) => Arc::clone(&kit.jobs.find(reference).await?.record),
     };
     let mut follower = record.follow();
     while let Some(update) = follower.next().await {

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dray_build::{ArchiveOptions, Built, Compression};
+use dray_build::{ArchiveOptions, Built, CacheMode, Compression, Exported};
 use dray_engine::Root;
-use dray_image::Reference;
+use dray_image::{Digest, Reference};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use crate::client::SessionClient;
 use crate::grpc::{Code, Metadata, Status};
+use crate::kit::Inner;
 use crate::pipe;
-use crate::proto::control::Exporter;
+use crate::proto::control::{CacheOptionsEntry, Exporter};
 use crate::proto::session::BytesMessage;
 use crate::record::{Record, Work};
 use crate::session::{FILE_SEND, Session};
-use crate::sync;
+use crate::{Push, content, sync};
 
 /// What clients are told of their results.
 pub(crate) type Response = BTreeMap<String, String>;
@@ -28,10 +30,13 @@ const DIGEST: &str = "containerimage.digest";
 const CONFIG_DIGEST: &str = "containerimage.config.digest";
 const DESCRIPTOR: &str = "containerimage.descriptor";
 const NAME: &str = "image.name";
+/// What a session calls the directory that a layout goes to.
+const LAYOUT_STORE: &str = "export";
 
 /// All that an export needs to know.
 pub(crate) struct Export<'a> {
-    pub(crate) session: &'a Session,
+    pub(crate) kit: &'a Inner,
+    pub(crate) session: &'a Arc<Session>,
     pub(crate) record: &'a Record,
     /// The build's name.
     pub(crate) build: &'a str,
@@ -71,20 +76,13 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
         match exporter.kind.as_str() {
             "moby" | "image" => {
                 names(exporter)?;
-                if is_true(exporter.attrs.get("push")) {
-                    return refused(
-                        "pushing while building is not supported by this daemon: build first, then use `docker push`",
-                    );
+                if is_true(exporter.attrs.get("push")) && names(exporter)?.is_empty() {
+                    return refused("tag is needed when pushing to registry");
                 }
             }
             "oci" | "docker" => {
                 names(exporter)?;
                 compression(exporter)?;
-                if exporter.attrs.get("tar").is_some_and(|tar| !is_true(Some(tar))) {
-                    return refused(
-                        "exporting into a directory in OCI's layout is not supported: leave out tar=false",
-                    );
-                }
             }
             "local" | "tar" => {}
             other => {
@@ -165,11 +163,30 @@ impl Export<'_> {
         let mut response = Response::new();
         response.insert(DIGEST.to_owned(), id.to_string());
         response.insert(CONFIG_DIGEST.to_owned(), id.to_string());
+        if is_true(exporter.attrs.get("push")) {
+            for name in &names {
+                let digest = self.push(work, name).await?;
+                response.insert(DIGEST.to_owned(), digest.to_string());
+            }
+        }
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(Reference::to_string).collect();
             response.insert(NAME.to_owned(), names.join(","));
         }
         Ok(response)
+    }
+
+    /// Takes the image to the registry of a name.
+    async fn push(&self, work: &Work<'_>, name: &Reference) -> Result<Digest, Status> {
+        let client = SessionClient::new(self.kit, Arc::clone(self.session));
+        let begun = Timestamp::now();
+        let progress =
+            |part: &str, done, total| work.part(part, done, total, begun, total > 0 && done >= total);
+        let push = Push { name, client: &client, progress: &progress };
+        let pushed = self.kit.pusher.push(push).await;
+        let digest = pushed.map_err(|why| internal(format!("failed to push {name}: {why}")))?;
+        work.part(&format!("pushing manifest for {name}@{digest}"), 0, 0, begun, true);
+        Ok(digest)
     }
 
     /// The files of each platform, with the directory that they go to.
@@ -227,6 +244,10 @@ impl Export<'_> {
         }
         let options = ArchiveOptions { names: names(exporter)?, compression: compression(exporter)?, docker };
         let shown: Vec<String> = options.names.iter().map(Reference::to_string).collect();
+        if exporter.attrs.get("tar").is_some_and(|tar| !is_true(Some(tar))) {
+            let exported = self.layout(work, options).await?;
+            return Ok(described(&exported, &shown));
+        }
         let begun = Timestamp::now();
         let (pipe, pieces) = pipe::writer();
         let writing = async {
@@ -237,26 +258,49 @@ impl Export<'_> {
             Ok::<_, Status>(exported)
         };
         let (exported, sent) = tokio::join!(writing, self.send_pieces(work, number, pieces));
-        let mut response = Response::new();
-        if !shown.is_empty() {
-            response.insert(NAME.to_owned(), shown.join(","));
-        }
         match (exported, sent) {
-            (Ok(exported), Ok(())) => {
-                let descriptor = serde_json::json!({
-                    "mediaType": exported.media_type,
-                    "digest": exported.digest.as_str(),
-                    "size": exported.size,
-                });
-                response.insert(DIGEST.to_owned(), exported.digest.to_string());
-                response.insert(CONFIG_DIGEST.to_owned(), exported.config.to_string());
-                response.insert(DESCRIPTOR.to_owned(), STANDARD.encode(descriptor.to_string()));
-                Ok(response)
-            }
+            (Ok(exported), Ok(())) => Ok(described(&exported, &shown)),
             // The client has such a file, and does not want another.
-            (_, Err(status)) if status.code == Code::AlreadyExists => Ok(response),
+            (_, Err(status)) if status.code == Code::AlreadyExists => Ok(Response::new()),
             (_, Err(status)) | (Err(status), Ok(())) => Err(status),
         }
+    }
+
+    /// The images in OCI's layout, blob by blob into a directory of the client's.
+    async fn layout(&self, work: &Work<'_>, options: ArchiveOptions) -> Result<Exported, Status> {
+        let begun = Timestamp::now();
+        let scratch = self.kit.engine.scratch().map_err(|error| internal(error.chain()))?;
+        let exported = self.built.write_layout(options, scratch.path()).await;
+        let exported = exported.map_err(|error| internal(error.chain()))?;
+        work.part("exporting layers", 0, 0, begun, true);
+        let sent = |size| work.part("sending blobs", size, 0, begun, false);
+        content::give(self.session, LAYOUT_STORE, scratch.path(), sent).await?;
+        Ok(exported)
+    }
+
+    /// The cache of a build as the client wants it; `inline` is part of the image.
+    pub(crate) async fn cache(&self, entry: &CacheOptionsEntry) -> Result<Response, Status> {
+        let mode = match entry.attrs.get("mode").map(String::as_str).unwrap_or_default() {
+            "" | "min" => CacheMode::Min,
+            "max" => CacheMode::Max,
+            other => return Err(Status::invalid(format!("invalid cache mode {other:?}: use min or max"))),
+        };
+        let destination = entry.attrs.get("dest").map(String::as_str).unwrap_or_default();
+        let work = self.work("exporting cache to client directory");
+        let result = self.local_cache(&work, mode, destination).await;
+        work.done(result)
+    }
+
+    async fn local_cache(&self, work: &Work<'_>, mode: CacheMode, to: &str) -> Result<Response, Status> {
+        let begun = Timestamp::now();
+        let scratch = self.kit.engine.scratch().map_err(|error| internal(error.chain()))?;
+        let exported = self.built.export_cache(mode, scratch.path()).await;
+        let exported = exported.map_err(|error| internal(error.chain()))?;
+        work.part("preparing build cache for export", 0, 0, begun, true);
+        let sent = |size| work.part("sending cache", size, 0, begun, false);
+        content::give(self.session, &format!("local:{to}"), scratch.path(), sent).await?;
+        work.part(&format!("writing cache manifest {}", exported.digest), 0, 0, begun, true);
+        Ok([("cache.manifest".to_owned(), descriptor(&exported).to_string())].into())
     }
 
     async fn send_pieces(
@@ -283,6 +327,26 @@ impl Export<'_> {
         work.part("sending tarball", size, 0, begun, true);
         Ok(())
     }
+}
+
+fn descriptor(exported: &Exported) -> serde_json::Value {
+    serde_json::json!({
+        "mediaType": exported.media_type,
+        "digest": exported.digest.as_str(),
+        "size": exported.size,
+    })
+}
+
+/// What clients are told of an archive or a layout.
+fn described(exported: &Exported, names: &[String]) -> Response {
+    let mut response = Response::new();
+    response.insert(DIGEST.to_owned(), exported.digest.to_string());
+    response.insert(CONFIG_DIGEST.to_owned(), exported.config.to_string());
+    response.insert(DESCRIPTOR.to_owned(), STANDARD.encode(descriptor(exported).to_string()));
+    if !names.is_empty() {
+        response.insert(NAME.to_owned(), names.join(","));
+    }
+    response
 }
 
 /// A root that can be read from, for its own descriptor only names it.

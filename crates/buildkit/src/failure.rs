@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dray_build::Error;
+use dray_build::{Error, Place};
 use serde_json::json;
 
 use crate::grpc::{Code, Status};
@@ -10,12 +10,11 @@ use crate::proto::google::Any;
 
 /// What the form of a place in a file is called.
 const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source+json";
+/// What the form of a step is called.
+const VERTEX: &str = "github.com/moby/buildkit/errdefs.Vertex+json";
 
-/// A Dockerfile: its path and its bytes.
-pub(crate) type Dockerfile = (String, Vec<u8>);
-
-/// The status that a failed build ends with. With the Dockerfile at hand it tells the lines that are meant.
-pub(crate) fn status(error: &Error, dockerfile: Option<Dockerfile>) -> Status {
+/// The status that a failed build ends with, with the lines of the Dockerfile that are meant.
+pub(crate) fn status(error: &Error) -> Status {
     let message = match error.inner() {
         Error::Run { command, code } => {
             format!("process \"{command}\" did not complete successfully: exit code: {code}")
@@ -31,8 +30,8 @@ pub(crate) fn status(error: &Error, dockerfile: Option<Dockerfile>) -> Status {
         other => other.chain(),
     };
     let code = if matches!(error.inner(), Error::Cancelled) { Code::Cancelled } else { Code::Unknown };
-    let place = error.line().zip(dockerfile).map(|(line, dockerfile)| place(line, &dockerfile));
-    Status { code, message, details: place.into_iter().collect() }
+    let details = error.place().into_iter().flat_map(details).collect();
+    Status { code, message, details }
 }
 
 /// A failure that was told in the classic builder's words, in BuildKit's.
@@ -53,33 +52,25 @@ pub(crate) fn plain(status: Status) -> Status {
     Status { code, ..status }
 }
 
-/// The lines of the instruction that begins at one, as clients print them.
-fn place(line: usize, (path, bytes): &Dockerfile) -> Any {
+/// The place of an error as clients print it, and the step that it was in.
+fn details(place: &Place) -> Vec<Any> {
+    let position =
+        |line: usize, column: usize| json!({ "line": line, "character": column.saturating_sub(1) });
+    let range = place.range;
     let source = json!({
-        "info": { "filename": path, "data": STANDARD.encode(bytes), "language": "Dockerfile" },
-        "ranges": [{ "start": { "line": line }, "end": { "line": last_line(line, bytes) } }],
+        "info": { "filename": place.file, "data": STANDARD.encode(&place.source), "language": "Dockerfile" },
+        "ranges": [{
+            "start": position(range.start_line, range.start_column),
+            "end": position(range.end_line, range.end_column),
+        }],
     });
-    Any { type_url: SOURCE.to_owned(), value: source.to_string().into_bytes() }
-}
-
-/// The last line of an instruction: the one before the next, without what is empty or a comment between the two.
-fn last_line(line: usize, bytes: &[u8]) -> usize {
-    let Ok(file) = dray_build::parse(bytes) else { return line };
-    let starts =
-        file.arguments.iter().map(|instruction| instruction.line).chain(file.stages.iter().flat_map(
-            |stage| std::iter::once(stage.line).chain(stage.instructions.iter().map(|of| of.line)),
-        ));
-    let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    let mut last = starts.filter(|start| *start > line).min().map_or(lines.len(), |next| next - 1);
-    while last > line {
-        let content = lines.get(last - 1).map_or("", |line| line.trim());
-        if !content.is_empty() && !content.starts_with('#') {
-            break;
-        }
-        last -= 1;
+    let mut details = Vec::new();
+    if let Some(vertex) = &place.vertex {
+        let value = json!({ "digest": vertex.as_str() }).to_string().into_bytes();
+        details.push(Any { type_url: VERTEX.to_owned(), value });
     }
-    last
+    details.push(Any { type_url: SOURCE.to_owned(), value: source.to_string().into_bytes() });
+    details
 }
 
 #[cfg(test)]
@@ -87,11 +78,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instruction_ends_before_the_next() {
-        let file = b"FROM a\n\nRUN one \\\n  two\n# about three\n\nRUN three\n\n";
-        for (line, last) in [(1, 1), (3, 4), (7, 7), (99, 99)] {
-            assert_eq!(last_line(line, file), last, "{line}");
-        }
-        assert_eq!(last_line(2, b"\xff\nnonsense\n"), 2);
+    fn the_classic_words_for_a_failed_command_become_buildkits() {
+        let told = "The command '/bin/sh -c echo 'a' && false' returned a non-zero code: 1";
+        let expected = "process \"/bin/sh -c echo 'a' && false\" did not complete successfully: exit code: 1";
+        assert_eq!(words(told.to_owned()), expected);
+        assert_eq!(words("COPY failed".to_owned()), "COPY failed");
+    }
+
+    #[test]
+    fn a_place_is_told_in_the_forms_of_clients() {
+        let range = dray_build::SourceRange { start_line: 3, end_line: 4, ..Default::default() };
+        let place =
+            Place { file: "Dockerfile".to_owned(), source: b"FROM a".as_slice().into(), range, vertex: None };
+        let details = details(&place);
+        let value: serde_json::Value = serde_json::from_slice(&details[0].value).unwrap();
+        assert_eq!(value["info"]["data"], "RlJPTSBh");
+        assert_eq!(value["ranges"][0]["start"]["line"], 3);
+        assert_eq!(value["ranges"][0]["end"]["line"], 4);
     }
 }

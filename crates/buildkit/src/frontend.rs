@@ -39,8 +39,19 @@ pub(crate) enum OtherContext {
     Local(String),
     Image(String),
     Remote(String),
+    /// An image of a layout that the client lends.
+    Layout(ClientLayout),
     /// An input of this name.
     Input(String),
+}
+
+/// A layout that a client lends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientLayout {
+    /// What the session calls it.
+    pub(crate) store: String,
+    /// What in it is meant.
+    pub(crate) digest: String,
 }
 
 /// A build in the words of the frontend.
@@ -49,6 +60,8 @@ pub(crate) struct Wanted {
     pub(crate) request: BuildRequest,
     pub(crate) context: MainContext,
     pub(crate) named: BTreeMap<String, OtherContext>,
+    /// Caches of the client's that steps may be taken from.
+    pub(crate) caches: Vec<ClientLayout>,
     /// Sessions that have directories, by the directory's name.
     pub(crate) local_sessions: BTreeMap<String, String>,
     /// Keys of directories, by the directory's name.
@@ -126,23 +139,28 @@ fn network(text: &str) -> Result<NetworkMode, Status> {
     }
 }
 
-/// The images whose caches are to be used.
-fn cache_from(attributes: &Attributes) -> Result<Vec<CacheImport>, Status> {
+/// The images and the client's layouts whose caches are to be used.
+fn cache_from(attributes: &Attributes) -> Result<(Vec<CacheImport>, Vec<ClientLayout>), Status> {
     let mut images: Vec<String> = attributes.get("cache-from").map(|text| fields(text)).unwrap_or_default();
+    let mut layouts = Vec::new();
     if let Some(text) = attributes.get("cache-imports").filter(|text| !text.is_empty()) {
         let entries: Option<Vec<CacheEntry>> = serde_json::from_str(text)
             .map_err(|error| Status::invalid(format!("invalid cache-imports: {error}")))?;
         for mut entry in entries.unwrap_or_default() {
-            match (entry.kind.as_str(), entry.attributes.remove("ref")) {
-                ("registry", Some(image)) => images.push(image),
+            let mut attribute = |name| entry.attributes.remove(name);
+            match (entry.kind.as_str(), attribute("ref"), attribute("src"), attribute("digest")) {
+                ("registry", Some(image), ..) => images.push(image),
+                ("local", _, Some(directory), Some(digest)) => {
+                    layouts.push(ClientLayout { store: format!("local:{directory}"), digest });
+                }
                 // A cache that cannot be read costs time only, as with BuildKit.
-                (kind, _) => tracing::warn!(kind, "a cache of this kind cannot be imported"),
+                (kind, ..) => tracing::warn!(kind, "a cache of this kind cannot be imported"),
             }
         }
     }
     images.sort();
     images.dedup();
-    Ok(images.into_iter().map(CacheImport::Image).collect())
+    Ok((images.into_iter().map(CacheImport::Image).collect(), layouts))
 }
 
 fn other_context(value: &str) -> OtherContext {
@@ -155,6 +173,14 @@ fn other_context(value: &str) -> OtherContext {
     }
     if let Some(name) = rest("input:") {
         return OtherContext::Input(name);
+    }
+    if let Some((name, digest)) = value.strip_prefix("oci-layout://").and_then(|rest| rest.split_once('@')) {
+        // A tag may stand between the two; the digest says it all.
+        let store = name.split_once(':').map_or(name, |(store, _)| store);
+        return OtherContext::Layout(ClientLayout {
+            store: format!("oci:{store}"),
+            digest: digest.to_owned(),
+        });
     }
     OtherContext::Remote(value.to_owned())
 }
@@ -217,6 +243,7 @@ pub(crate) fn read(attributes: &Attributes, entitlements: &[String]) -> Result<W
         let name = name.split_once("::").map_or(name.as_str(), |(name, _)| name).to_lowercase();
         named.insert(name, other_context(&value));
     }
+    let (cache_from, caches) = cache_from(attributes)?;
     let checks = checks(text("build-arg:BUILDKIT_DOCKERFILE_CHECK"));
     let request = BuildRequest {
         dockerfile,
@@ -229,7 +256,7 @@ pub(crate) fn read(attributes: &Attributes, entitlements: &[String]) -> Result<W
             Some(stages) if stages.is_empty() => NoCache::All,
             Some(stages) => NoCache::Stages(fields(stages).into_iter().collect()),
         },
-        cache_from: cache_from(attributes)?,
+        cache_from,
         pull: text("image-resolve-mode") == "pull",
         network: network(text("force-network-mode"))?,
         resources: Resources {
@@ -260,6 +287,7 @@ pub(crate) fn read(attributes: &Attributes, entitlements: &[String]) -> Result<W
         request,
         context,
         named,
+        caches,
         local_sessions: prefixed("local-sessionid:").collect(),
         shared_keys: prefixed("sharedkey:localdir:").collect(),
     })
@@ -274,13 +302,13 @@ fn checks(text: &str) -> (std::collections::BTreeSet<String>, bool) {
 }
 
 impl OtherContext {
-    /// The same in the builder's words; inputs are for the caller.
+    /// The same in the builder's words; layouts and inputs are for the caller.
     pub(crate) fn plain(self) -> Option<NamedContext> {
         match self {
             Self::Local(name) => Some(NamedContext::Local(name)),
             Self::Image(name) => Some(NamedContext::Image(name)),
             Self::Remote(address) => Some(NamedContext::Remote(address)),
-            Self::Input(_) => None,
+            Self::Layout(_) | Self::Input(_) => None,
         }
     }
 }

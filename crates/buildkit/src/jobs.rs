@@ -1,6 +1,6 @@
 //! Builds that run, and what their clients return to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::record::Record;
 
 /// How long a client that asks about a build waits for it: it asks for all at once.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Builds that have just ended and are still known: their clients ask about them on several streams at once.
+const RECENT: usize = 64;
 /// The longest name of a build.
 const LONGEST_NAME: usize = 256;
 
@@ -41,8 +43,14 @@ impl Job {
 /// The builds that run.
 #[derive(Clone)]
 pub(crate) struct Jobs {
-    running: Arc<Mutex<HashMap<String, Arc<Job>>>>,
+    known: Arc<Mutex<Known>>,
     changed: Arc<watch::Sender<()>>,
+}
+
+#[derive(Default)]
+struct Known {
+    running: HashMap<String, Arc<Job>>,
+    recent: VecDeque<Arc<Job>>,
 }
 
 /// A build, until this is dropped.
@@ -54,13 +62,19 @@ pub(crate) struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.job.record.complete();
-        self.jobs.running.lock().remove(&self.job.reference);
+        let mut known = self.jobs.known.lock();
+        if let Some(job) = known.running.remove(&self.job.reference) {
+            known.recent.push_back(job);
+            if known.recent.len() > RECENT {
+                known.recent.pop_front();
+            }
+        }
     }
 }
 
 impl Jobs {
     pub(crate) fn new() -> Self {
-        Self { running: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
+        Self { known: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
     }
 
     /// Begins a build.
@@ -92,22 +106,24 @@ impl Jobs {
             returns: Mutex::new(Some(sender)),
         });
         {
-            let mut running = self.running.lock();
-            if running.contains_key(reference) {
+            let mut known = self.known.lock();
+            if known.running.contains_key(reference) {
                 return Err(Status::new(Code::AlreadyExists, format!("job ID {reference} exists")));
             }
-            running.insert(reference.to_owned(), Arc::clone(&job));
+            known.running.insert(reference.to_owned(), Arc::clone(&job));
         }
         self.changed.send_replace(());
         Ok((Running { job, jobs: self.clone() }, returned))
     }
 
-    /// A build that runs.
+    /// A build that runs, or has just ended.
     pub(crate) fn get(&self, reference: &str) -> Option<Arc<Job>> {
-        self.running.lock().get(reference).map(Arc::clone)
+        let known = self.known.lock();
+        let recent = || known.recent.iter().rfind(|job| job.reference == reference);
+        known.running.get(reference).or_else(recent).map(Arc::clone)
     }
 
-    /// A build that runs, or is about to.
+    /// A build that runs, is about to, or has just ended.
     pub(crate) async fn find(&self, reference: &str) -> Result<Arc<Job>, Status> {
         let mut changed = self.changed.subscribe();
         let found = async {
@@ -124,6 +140,6 @@ impl Jobs {
 
     /// All that run.
     pub(crate) fn all(&self) -> Vec<Arc<Job>> {
-        self.running.lock().values().map(Arc::clone).collect()
+        self.known.lock().running.values().map(Arc::clone).collect()
     }
 }

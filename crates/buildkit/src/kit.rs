@@ -5,7 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dray_build::{BuildRequest, Builder, Built, Client, ContextSource, Event, NamedContext};
+use dray_build::{
+    BuildRequest, Builder, Built, CacheImport, Client, ContextSource, Event, LocalDirectory, NamedContext,
+};
 use dray_engine::Engine;
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -13,15 +15,15 @@ use tokio::sync::{OnceCell, mpsc};
 
 use crate::client::SessionClient;
 use crate::definition::{self, Source};
-use crate::frontend::{self, Attributes, MainContext, OtherContext};
+use crate::frontend::{self, Attributes, ClientLayout, MainContext, OtherContext};
 use crate::grpc::{self, Call, Code, Status};
 use crate::history::History;
 use crate::jobs::{Job, Jobs};
 use crate::proto::ops::Definition;
 use crate::record::Record;
-use crate::session::Sessions;
+use crate::session::{Session, Sessions};
 use crate::sync::Keep;
-use crate::{Error, bridge, control, failure};
+use crate::{Error, Pusher, bridge, content, control, failure};
 
 /// Events of a build that wait to be told.
 const AHEAD: usize = 64;
@@ -38,6 +40,7 @@ pub struct BuildKit {
 pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) builder: Builder,
+    pub(crate) pusher: Arc<dyn Pusher>,
     pub(crate) version: &'static str,
     pub(crate) sessions: Sessions,
     pub(crate) jobs: Jobs,
@@ -48,11 +51,12 @@ pub(crate) struct Inner {
 impl BuildKit {
     /// The API on a builder; it keeps its own below the engine's data directory. `version` is what clients are told.
     #[must_use]
-    pub fn new(engine: Engine, builder: Builder, version: &'static str) -> Self {
+    pub fn new(engine: Engine, builder: Builder, pusher: Arc<dyn Pusher>, version: &'static str) -> Self {
         let data = engine.config().data_dir.clone();
         let inner = Inner {
             engine,
             builder,
+            pusher,
             version,
             sessions: Sessions::new(),
             jobs: Jobs::new(),
@@ -237,13 +241,9 @@ impl Connection {
         let mut wanted = frontend::read(&reference.attributes, &reference.entitlements)?;
         wanted.request.inline_cache = reference.inline_cache;
         let client = Arc::new(SessionClient {
-            session: Arc::clone(&session),
-            sessions: self.kit.sessions.clone(),
-            keep: Arc::clone(&self.kit.keep),
             local_sessions: std::mem::take(&mut wanted.local_sessions),
             shared_keys: std::mem::take(&mut wanted.shared_keys),
-            record: Arc::clone(&reference.record),
-            dockerfile: Mutex::new(None),
+            ..SessionClient::new(&self.kit, Arc::clone(&session))
         });
         wanted.request.context = match &wanted.context {
             MainContext::Upload(path) => ContextSource::archive(client.upload(path)?),
@@ -256,15 +256,25 @@ impl Connection {
         for (name, context) in std::mem::take(&mut wanted.named) {
             let context = match context {
                 OtherContext::Input(input) => self.input(reference, &input).await?,
+                OtherContext::Layout(layout) => {
+                    let directory = self.layout(&session, &layout).await?;
+                    Some(NamedContext::OciLayout { directory, reference: Some(layout.digest) })
+                }
                 plain => plain.plain(),
             };
             wanted.request.named_contexts.extend(context.map(|context| (name, context)));
+        }
+        for cache in std::mem::take(&mut wanted.caches) {
+            match self.layout(&session, &cache).await {
+                Ok(directory) => wanted.request.cache_from.push(CacheImport::Directory(directory)),
+                Err(status) => tracing::warn!(%status, "a client's cache cannot be read"),
+            }
         }
         let (sender, mut events) = mpsc::channel(AHEAD);
         let working = work(Asking {
             builder: self.kit.builder.clone(),
             request: wanted.request,
-            client: Arc::<SessionClient>::clone(&client),
+            client,
             events: sender,
         });
         let telling = async {
@@ -275,9 +285,17 @@ impl Connection {
         };
         let done = async { tokio::join!(working, telling).0 };
         tokio::select! {
-            done = done => done.map_err(|error| failure::status(&error, client.dockerfile.lock().take())),
+            done = done => done.map_err(|error| failure::status(&error)),
             () = session.gone() => Err(Status::new(Code::Cancelled, "the client has gone")),
         }
+    }
+
+    /// A layout that the client lends, brought here.
+    async fn layout(&self, session: &Session, layout: &ClientLayout) -> Result<LocalDirectory, Status> {
+        let scratch = self.kit.engine.scratch();
+        let scratch = scratch.map_err(|error| Status::new(Code::Internal, error.chain()))?;
+        content::fetch(session, &layout.store, &layout.digest, scratch.path()).await?;
+        Ok(LocalDirectory::new(scratch.path().to_owned(), scratch))
     }
 
     fn main_input(reference: &Reference) -> Result<ContextSource, Status> {

@@ -7,6 +7,7 @@
 
 mod bridge;
 mod client;
+mod content;
 mod control;
 mod definition;
 mod error;
@@ -19,6 +20,7 @@ mod jobs;
 mod kit;
 mod pipe;
 mod proto;
+mod push;
 mod record;
 mod session;
 mod subrequest;
@@ -27,6 +29,7 @@ mod usage;
 
 pub use error::Error;
 pub use kit::BuildKit;
+pub use push::{Push, Pusher};
 
 /// A name that nothing else has, and nobody guesses.
 fn random_id() -> String {

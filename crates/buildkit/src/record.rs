@@ -36,11 +36,8 @@ struct Told {
 }
 
 /// How a step stands.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Step {
-    name: String,
-    /// Its place among those that have begun; 0 when it has not.
-    begun: usize,
     is_complete: bool,
     is_cached: bool,
 }
@@ -76,12 +73,7 @@ impl Record {
             return;
         }
         for vertex in &update.vertexes {
-            let next = told.steps.len() + 1;
             let step = told.steps.entry(vertex.digest.clone()).or_default();
-            if step.begun == 0 && vertex.started.is_some() {
-                step.begun = next;
-            }
-            step.name.clone_from(&vertex.name);
             step.is_complete = vertex.completed.is_some();
             step.is_cached = vertex.cached;
         }
@@ -121,28 +113,6 @@ impl Record {
         }
         if update != StatusResponse::default() {
             self.tell(update);
-        }
-    }
-
-    /// Tells how far a part is of the step that runs whose name begins so; the one that began last, if there are several.
-    pub(crate) fn part_of_running(
-        &self,
-        name: &str,
-        part: &str,
-        current: u64,
-        begun: Timestamp,
-        is_done: bool,
-    ) {
-        let vertex = {
-            let told = self.told.lock();
-            let running = told
-                .steps
-                .iter()
-                .filter(|(_, step)| step.begun > 0 && !step.is_complete && step.name.starts_with(name));
-            running.max_by_key(|(_, step)| step.begun).map(|(digest, _)| digest.clone())
-        };
-        if let Some(vertex) = vertex {
-            self.part(&vertex, part, (current, 0), begun, is_done);
         }
     }
 

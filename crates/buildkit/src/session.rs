@@ -31,6 +31,8 @@ const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+pub(crate) const READ_CONTENT: &str = "/containerd.services.content.v1.Content/Read";
+pub(crate) const WRITE_CONTENT: &str = "/containerd.services.content.v1.Content/Write";
 pub(crate) const UPLOAD: &str = "/moby.upload.v1.Upload/Pull";
 
 /// A client that answers.
@@ -195,4 +197,4 @@ impl Drop for Closed {
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
-mod tests;
+pub(crate) mod tests;

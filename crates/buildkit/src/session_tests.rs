@@ -26,7 +26,7 @@ fn head(id: &str, methods: &[&str]) -> HeaderMap {
 }
 
 /// Opens a session whose client answers with `handler`.
-async fn open<F>(
+pub(crate) async fn open<F>(
     sessions: &Sessions,
     id: &str,
     methods: &[&str],

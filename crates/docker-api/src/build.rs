@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dray_build::{
-    BuildRequest, Built, ContextSource, DockerfileSource, Error as BuildError, Event, NoCache, NoClient,
-};
+use dray_build::{BuildRequest, Built, ContextSource, DockerfileSource, Error as BuildError, Event, NoCache};
 use dray_engine::{NetworkMode, Resources, Ulimit};
 use dray_image::{Digest, Reference};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -17,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::Api;
 use crate::body::{self, Body};
+use crate::build_images::ClassicClient;
 use crate::create::UlimitRequest;
 use crate::endpoints;
 use crate::error::{ApiError, Result};
@@ -136,8 +135,9 @@ impl From<BuildError> for ApiError {
 
 /// Builds an image. What is wrong before the first step is a status code; what fails later, and all that the build
 /// tells, are lines of the answer.
-pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
-    let context = body::reader(incoming);
+pub(crate) async fn build(api: &Api, query: &Query, request: Request<Incoming>) -> Result<Response<Body>> {
+    let client = Arc::new(ClassicClient::of(request.headers())?);
+    let context = body::reader(request.into_body());
     let (mut request, tags) = build_request(query)?;
     request.context = match query.non_empty("remote") {
         Some(address) => ContextSource::Remote(address.to_owned()),
@@ -148,7 +148,7 @@ pub(crate) async fn build(api: &Api, query: &Query, incoming: Incoming) -> Resul
     let builder = api.builder.clone();
     // When the client goes, the events are no longer taken, and that ends the build.
     let building = tokio::spawn(async move {
-        let built = builder.build(request, Arc::new(NoClient), progress.clone()).await?;
+        let built = builder.build(request, client, progress.clone()).await?;
         record(&built, &tags, &progress).await
     });
     let Some(first) = events.recv().await else {

@@ -8,6 +8,8 @@ mod absent;
 mod archive;
 mod body;
 mod build;
+mod build_images;
+mod build_push;
 mod buildkit;
 mod commit;
 mod containers;

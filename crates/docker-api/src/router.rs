@@ -75,7 +75,7 @@ async fn answer(
         ("POST", ["auth"]) => transfer::login(api, request.into_body()).await,
 
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
-        ("POST", ["build"]) => build::build(api, query, request.into_body()).await,
+        ("POST", ["build"]) => build::build(api, query, request).await,
         ("POST", ["build", "prune"]) => build::prune(api, query).await,
         ("POST", ["session"]) => buildkit::session(api, request).await,
         ("POST", ["grpc"]) => buildkit::calls(api, request).await,

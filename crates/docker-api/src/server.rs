@@ -15,6 +15,8 @@ use hyper_util::server::conn::auto;
 use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
 
+use crate::build_images::RegistryImages;
+use crate::build_push::RegistryPushes;
 use crate::metrics::Metrics;
 use crate::router;
 use crate::swarm::ByRequest;
@@ -51,8 +53,10 @@ impl Api {
         id: String,
     ) -> dray_swarm::Result<Self> {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let builder = Builder::new(engine.clone());
-        let buildkit = BuildKit::new(engine.clone(), builder.clone(), version);
+        let images = RegistryImages { registries: registries.clone(), store: Arc::clone(engine.images()) };
+        let builder = Builder::new(engine.clone()).with_images(Arc::new(images));
+        let pushes = Arc::new(RegistryPushes { registries: registries.clone() });
+        let buildkit = BuildKit::new(engine.clone(), builder.clone(), pushes, version);
         let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
         let about = Arc::new(About { version, name, id });
         Ok(Self { engine, builder, buildkit, swarm, registries, about, metrics: Arc::default() })

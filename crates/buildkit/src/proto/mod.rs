@@ -2,6 +2,7 @@
 //!
 //! Fields that nobody here reads are left out: decoding skips them. Numbers and types are the wire's and never change.
 
+pub(crate) mod content;
 pub(crate) mod control;
 pub(crate) mod fsutil;
 pub(crate) mod gateway;

@@ -1,0 +1,331 @@
+//! Contexts and sources of other machines: real git servers and a web server on the loopback address.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test that cannot go on must stop here")]
+
+mod world;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dray_build::Error;
+use dray_testkit::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use world::{World, of, of_address, run};
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args([
+            "-c",
+            "user.name=T",
+            "-c",
+            "user.email=t@t",
+            "-c",
+            "init.defaultBranch=main",
+            "-c",
+            "protocol.file.allow=always",
+        ])
+        .args(["-c", "safe.directory=*", "-C"])
+        .arg(directory)
+        .args(arguments)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", directory)
+        .output()
+        .expect("cannot run git: install it");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A repository `x.git` with a branch, a tag, a directory, links, and large files that differ a little.
+fn repository(base: &Path) -> String {
+    let work = base.join("work");
+    fs::create_dir_all(work.join("sub/deep")).unwrap();
+    git(&work, &["init", "-q"]);
+    fs::write(work.join("Dockerfile"), "FROM scratch\nCOPY . /\n").unwrap();
+    fs::write(work.join("sub/Dockerfile"), "FROM scratch\nCOPY deep/file /of-sub\n").unwrap();
+    fs::write(work.join("sub/deep/file"), "deep").unwrap();
+    let lines = |n: usize| (0..3000).map(|line| format!("{}\n", line * n)).collect::<String>();
+    fs::write(work.join("large1"), lines(1) + "one").unwrap();
+    fs::write(work.join("large2"), lines(1) + "two").unwrap();
+    fs::write(work.join("tool"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(work.join("tool"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("sub/deep/file", work.join("link")).unwrap();
+    std::os::unix::fs::symlink("/etc", work.join("out")).unwrap();
+    git(&work, &["add", "-A"]);
+    git(&work, &["commit", "-qm", "one"]);
+    git(&work, &["tag", "-a", "v1", "-m", "first"]);
+    fs::write(work.join("sub/deep/file"), "deeper").unwrap();
+    git(&work, &["commit", "-qam", "two"]);
+    git(&work, &["branch", "other"]);
+    let commit = git(&work, &["rev-parse", "HEAD"]);
+    git(base, &["clone", "-q", "--bare", "work", "x.git"]);
+    git(&base.join("x.git"), &["repack", "-adfq"]);
+    commit
+}
+
+fn daemon(base: &Path) -> Killed {
+    // Not through git itself, which would be another process to end.
+    let programs = git(base, &["--exec-path"]);
+    let child = Command::new(Path::new(&programs).join("git-daemon"))
+        .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", "--port=9418"])
+        .arg(format!("--base-path={}", base.display()))
+        .env("HOME", base)
+        .envs([
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
+            ("GIT_CONFIG_VALUE_0", "*"),
+        ])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("git's daemon to listen", Duration::from_secs(10), || {
+        std::net::TcpStream::connect("127.0.0.1:9418").ok()
+    });
+    Killed(child)
+}
+
+#[test]
+fn builds_from_a_git_repository() {
+    run(|| async {
+        let world = World::new().await;
+        let base = world.files("git", &[("nothing", "")]);
+        let commit = repository(&base);
+        let _daemon = daemon(&base);
+        let built = world.build(of_address("git://127.0.0.1/x.git")).await.unwrap();
+        assert_eq!(world.read(&built, "sub/deep/file"), "deeper");
+        assert!(
+            world.read(&built, "large1").ends_with("one") && world.read(&built, "large2").ends_with("two")
+        );
+        assert!(!world.exists(&built, ".git"));
+        let root = built.open(built.first().unwrap()).unwrap().unwrap();
+        assert_eq!(root.stat("tool").unwrap().st_mode & 0o777, 0o755);
+        assert_eq!(root.read_link("link").unwrap(), Path::new("sub/deep/file"));
+        for (fragment, expected) in [
+            ("v1:sub", "deep"),
+            ("other:sub", "deeper"),
+            (&format!("{commit}:sub"), "deeper"),
+            ("refs/tags/v1:sub", "deep"),
+        ] {
+            let built = world.build(of_address(&format!("git://127.0.0.1/x.git#{fragment}"))).await.unwrap();
+            assert_eq!(world.read(&built, "of-sub"), expected, "{fragment}");
+        }
+        // As a source of ADD, with and without its own directory.
+        let context = world.files("c", &[("a", "a")]);
+        let dockerfile = format!(
+            "FROM scratch\nADD git://127.0.0.1/x.git#v1 /plain/\nADD --keep-git-dir=true git://127.0.0.1/x.git /kept/\nADD --checksum={commit} git://127.0.0.1/x.git#other /checked\n"
+        );
+        let built = world.build_in(&context, &dockerfile).await.unwrap();
+        assert_eq!(world.read(&built, "plain/sub/deep/file"), "deep");
+        assert_eq!(world.read(&built, "kept/.git/HEAD").trim(), commit);
+        let out = world.directory.path().join("out");
+        built.write_directory(&out).await.unwrap();
+        assert_eq!(git(&out.join("kept"), &["log", "--format=%s"]), "two", "git takes it as a repository");
+        let wrong = "FROM scratch\nADD --checksum=0123456789 git://127.0.0.1/x.git /x\n";
+        let error = world.build_in(&context, wrong).await.unwrap_err().chain();
+        assert!(error.contains("expected checksum to match 0123456789"), "{error}");
+        drop(built);
+        world.assert_nothing_left();
+        world.engine.close().await;
+    });
+}
+
+#[test]
+fn cve_2019_13139_and_cve_2026_33748_addresses_are_no_options_and_no_paths() {
+    run(|| async {
+        let world = World::new().await;
+        let base = world.files("git", &[("nothing", "")]);
+        repository(&base);
+        let _daemon = daemon(&base);
+        let victim = world.directory.path().join("victim");
+        for fragment in [
+            format!("--upload-pack=touch {}", victim.display()),
+            "main --depth=5".to_owned(),
+            "-q:sub".to_owned(),
+            format!("$(touch {})", victim.display()),
+            "main\ncommand=x".to_owned(),
+            "../../main".to_owned(),
+        ] {
+            let result = world.build(of_address(&format!("git://127.0.0.1/x.git#{fragment}"))).await;
+            let error = result.unwrap_err().chain();
+            assert!(
+                error.contains("it has no branch and no tag") || error.contains("cannot fetch"),
+                "{error}"
+            );
+        }
+        assert!(!victim.exists());
+        for directory in ["../..", "/etc", "out", "sub/../../..", "link", "none"] {
+            let result = world.build(of_address(&format!("git://127.0.0.1/x.git#main:{directory}"))).await;
+            let error = result.unwrap_err().chain();
+            assert!(error.contains("it has no directory"), "{directory}: {error}");
+        }
+        let error = world.build(of_address("git@127.0.0.1:x.git")).await.unwrap_err().chain();
+        assert!(error.contains("git over ssh is not supported: use its https address"), "{error}");
+        world.assert_nothing_left();
+        world.engine.close().await;
+    });
+}
+
+#[test]
+fn cve_2026_33747_nothing_is_read_or_written_outside_of_the_context() {
+    run(|| async {
+        let world = World::new().await;
+        let context = world.files("c", &[("a", "a"), ("sub/Dockerfile", "FROM scratch\nCOPY a /\n")]);
+        std::os::unix::fs::symlink("/etc/hostname", context.join("outside")).unwrap();
+        fs::write(world.directory.path().join("Dockerfile"), "FROM scratch\nCOPY a /\n").unwrap();
+        for path in ["../Dockerfile", "/etc/passwd", "outside", "sub/../../Dockerfile"] {
+            let request = dray_build::BuildRequest {
+                dockerfile: dray_build::DockerfileSource::Context(path.to_owned()),
+                ..dray_build::BuildRequest::of_directory(&context)
+            };
+            let error = world.build(request).await.unwrap_err();
+            assert!(matches!(error.inner(), Error::NoDockerfile { .. }), "{path}: {error:?}");
+        }
+        world.engine.close().await;
+    });
+}
+
+/// A web server: files by path, redirects, and git over CGI below `/git/`.
+async fn serve(base: &Path, files: HashMap<&'static str, Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (base, files) = (base.to_owned(), Arc::new(files));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (base, files) = (base.clone(), Arc::clone(&files));
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                let head_end = loop {
+                    let mut buffer = [0; 4096];
+                    let n = stream.read(&mut buffer).await.unwrap();
+                    request.extend_from_slice(&buffer[..n]);
+                    if let Some(at) = request.windows(4).position(|four| four == b"\r\n\r\n") {
+                        break at + 4;
+                    }
+                    if n == 0 {
+                        return;
+                    }
+                };
+                let head = String::from_utf8_lossy(&request[..head_end]).into_owned();
+                let mut words = head.split_whitespace();
+                let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
+                let header = |name: &str| {
+                    head.lines().find_map(|line| {
+                        let (key, value) = line.split_once(':')?;
+                        key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+                    })
+                };
+                let length: usize = header("content-length").map_or(0, |text| text.parse().unwrap());
+                let mut body = request.split_off(head_end);
+                while body.len() < length {
+                    let mut buffer = [0; 4096];
+                    let n = stream.read(&mut buffer).await.unwrap();
+                    body.extend_from_slice(&buffer[..n]);
+                }
+                let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+                let answer = if let Some(path) = path.strip_prefix("/git") {
+                    let mut child = Command::new("git")
+                        .args(["-c", "safe.directory=*", "http-backend"])
+                        .env("GIT_PROJECT_ROOT", &base)
+                        .env("GIT_HTTP_EXPORT_ALL", "1")
+                        .env("PATH_INFO", path)
+                        .env("QUERY_STRING", query)
+                        .env("REQUEST_METHOD", &method)
+                        .env("CONTENT_TYPE", header("content-type").unwrap_or_default())
+                        .env("CONTENT_LENGTH", length.to_string())
+                        .env("GIT_PROTOCOL", header("git-protocol").unwrap_or_default())
+                        .env("HOME", &base)
+                        .stdin(Stdio::piped())
+                        .stdout(Stdio::piped())
+                        .spawn()
+                        .unwrap();
+                    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &body).unwrap();
+                    let output = child.wait_with_output().unwrap().stdout;
+                    [b"HTTP/1.1 200 OK\r\nConnection: close\r\n".as_slice(), &output].concat()
+                } else if let Some(to) = path.strip_prefix("/redirect") {
+                    format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+                } else if let Some(bytes) = files.get(path) {
+                    let head = format!(
+                        "HTTP/1.1 200 OK\r\nLast-Modified: Sun, 09 Sep 2001 01:46:40 GMT\r\nContent-Length: {}\r\n\r\n",
+                        bytes.len()
+                    );
+                    [head.as_bytes(), bytes].concat()
+                } else {
+                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()
+                };
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn builds_from_web_servers() {
+    run(|| async {
+        let world = World::new().await;
+        let base = world.files("git", &[("nothing", "")]);
+        repository(&base);
+        let context =
+            world.files("context", &[("Dockerfile", "FROM scratch\nCOPY a /a\n"), ("a", "of the archive")]);
+        let mut archive =
+            tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        archive.append_dir_all(".", &context).unwrap();
+        let archive = archive.into_inner().unwrap().finish().unwrap();
+        let files = HashMap::from([
+            ("/context.tar.gz", archive),
+            ("/Dockerfile", b"FROM scratch\nCOPY <<EOF /x\nby address\nEOF\n".to_vec()),
+            ("/file.txt", b"fetched".to_vec()),
+        ]);
+        let server = serve(&base, files).await;
+        for address in [format!("{server}/context.tar.gz"), format!("{server}/redirect/context.tar.gz")] {
+            let built = world.build(of_address(&address)).await.unwrap();
+            assert_eq!(world.read(&built, "a"), "of the archive");
+        }
+        let built = world.build(of_address(&format!("{server}/Dockerfile"))).await.unwrap();
+        assert_eq!(world.read(&built, "x"), "by address\n");
+        let built = world.build(of_address(&format!("{server}/git/x.git#v1:sub"))).await.unwrap();
+        assert_eq!(world.read(&built, "of-sub"), "deep", "git over HTTP");
+        let error = world.build(of_address(&format!("{server}/none"))).await.unwrap_err().chain();
+        assert!(error.contains("invalid response status 404: check the address"), "{error}");
+
+        let digest = "sha256:a60bdb71d02d7bd5bb64d6c0bb24ed6b50aab8b6cd1e9b1bc1ff7e2e2f5e3a34";
+        let dockerfile = format!("FROM scratch\nADD --checksum={digest} {server}/file.txt /x\n");
+        let error = world.build_in(&context, &dockerfile).await.unwrap_err().chain();
+        assert!(error.contains("digest mismatch: it is sha256:"), "{error}");
+        let actual = error.split("it is ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        let dockerfile = format!(
+            "FROM scratch\nADD --checksum={actual} {server}/file.txt /x\nADD --chmod=644 {server}/file.txt /d/\nADD --unpack {server}/context.tar.gz /un/\nADD {server}/context.tar.gz /kept\n"
+        );
+        let built = world.build_in(&context, &dockerfile).await.unwrap();
+        assert_eq!(
+            (world.read(&built, "x"), world.read(&built, "d/file.txt")),
+            ("fetched".into(), "fetched".into())
+        );
+        assert_eq!(world.read(&built, "un/a"), "of the archive");
+        let root = built.open(built.first().unwrap()).unwrap().unwrap();
+        let (x, d) = (root.stat("x").unwrap(), root.stat("d/file.txt").unwrap());
+        assert_eq!((x.st_mode & 0o777, d.st_mode & 0o777, x.st_mtime), (0o600, 0o644, 1_000_000_000));
+        // The same bytes are the same step.
+        let (again, events) =
+            world.build_for(of(&context, &dockerfile), Arc::new(dray_build::NoClient)).await;
+        assert_eq!((world::id(&again.unwrap()), world::cached(&events)), (world::id(&built), 4));
+        drop((built, root));
+        world.assert_nothing_left();
+        world.engine.close().await;
+    });
+}

@@ -1,0 +1,168 @@
+//! `cargo xtask bench builds`: builds beside dockerd's, with its classic builder and with BuildKit, in turns, by the same
+//! client.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{Dockerd, Line, RUNS, Samples, WARM_UP, build, file, report};
+use crate::{
+    Error,
+    daemon::{Daemon, Directory, output, prepare},
+    tools,
+};
+
+/// Builds without a cache take their time, so there are fewer of them.
+const COLD: usize = 5;
+/// Bytes of the base image that cold builds stand on.
+const BASE: usize = 300 << 20;
+const BASE_FILES: usize = 3000;
+
+/// Who builds.
+struct Side {
+    name: &'static str,
+    socket: PathBuf,
+    buildkit: &'static str,
+    cached: Samples,
+    cold: Samples,
+    stages: Samples,
+}
+
+impl Side {
+    fn new(name: &'static str, socket: PathBuf, buildkit: &'static str) -> Self {
+        let [cached, cold, stages] = std::array::from_fn(|_| Samples::default());
+        Self { name, socket, buildkit, cached, cold, stages }
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("--host").arg(format!("unix://{}", self.socket.display())).args(arguments);
+        command.env("DOCKER_BUILDKIT", self.buildkit);
+        command
+    }
+
+    fn build(&self, options: &[&str], context: &Path) -> Result<(), Error> {
+        let context = context.to_string_lossy();
+        output(&mut self.docker(&[&["build", "-q"], options, &[&context]].concat())).map(drop)
+    }
+}
+
+/// Ten steps of the usual kinds, over an image.
+fn ten_steps(base: &str) -> String {
+    format!(
+        "FROM {base}\nENV A=1\nWORKDIR /srv\nCOPY one.txt .\nRUN sh -c 'true > made'\nCOPY tree tree/\n\
+         RUN sh -c 'true > made2'\nLABEL a=b\nCOPY two.txt .\nRUN sh -c 'true > made3'\nCMD [\"true\"]\n"
+    )
+}
+
+fn context(directory: &Path, name: &str, dockerfile: &str) -> Result<PathBuf, Error> {
+    let context = directory.join(name);
+    fs::create_dir_all(context.join("tree")).map_err(file(&context))?;
+    for index in 0..50 {
+        let path = context.join(format!("tree/{index}.txt"));
+        fs::write(&path, format!("{index}")).map_err(file(&path))?;
+    }
+    for (name, text) in [("one.txt", "one"), ("two.txt", "two"), ("Dockerfile", dockerfile)] {
+        let path = context.join(name);
+        fs::write(&path, text).map_err(file(&path))?;
+    }
+    Ok(context)
+}
+
+/// A base image of many files with contents that do not compress.
+fn base(daemon: &Daemon, directory: &Path) -> Result<(), Error> {
+    let context = directory.join("base");
+    let data = context.join("data");
+    fs::create_dir_all(&data).map_err(file(&data))?;
+    let mut state = 1_u64;
+    for index in 0..BASE_FILES {
+        let mut bytes = Vec::with_capacity(BASE / BASE_FILES);
+        while bytes.len() < BASE / BASE_FILES {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        let path = data.join(format!("{index}"));
+        fs::write(&path, bytes).map_err(file(&path))?;
+    }
+    let path = context.join("Dockerfile");
+    fs::write(&path, "FROM bench\nCOPY data /data\n").map_err(file(&path))?;
+    daemon.ask(&["build", "-q", "-t", "large", &context.to_string_lossy()]).map(drop)
+}
+
+pub(super) fn run(root: &Path) -> Result<(), Error> {
+    tools::install_peers()?;
+    let [dray] = prepare(root, ["dray"])?;
+    let directory = Directory::new("bench-builds")?;
+    let state = directory.path().join("state");
+    fs::create_dir_all(&state).map_err(file(&state))?;
+    let daemon = Daemon::start(&dray, &state)?;
+    build(&daemon, directory.path())?;
+    base(&daemon, directory.path())?;
+    let dockerd = Dockerd::start(directory.path())?;
+    let archive = directory.path().join("images.tar");
+    let archive = archive.to_string_lossy();
+    daemon.ask(&["save", "-o", &archive, "bench", "large"])?;
+    output(&mut dockerd.client(&["load", "-q", "-i", &archive]))?;
+    let mut sides = [
+        Side::new("ours", daemon.socket(), "0"),
+        Side::new("classic", dockerd.socket.clone(), "0"),
+        Side::new("BuildKit", dockerd.socket.clone(), "1"),
+    ];
+    let cached = context(directory.path(), "cached", &ten_steps("bench"))?;
+    let cold = context(directory.path(), "cold", &ten_steps("large"))?;
+    let stages = "FROM bench AS a\nRUN sleep 2\nFROM bench AS b\nRUN sleep 2\nFROM bench\n\
+                  COPY --from=a /bin/true /a\nCOPY --from=b /bin/true /b\n";
+    let stages = context(directory.path(), "stages", stages)?;
+    for round in 0..WARM_UP + RUNS {
+        for side in &mut sides {
+            let mut samples = std::mem::take(&mut side.cached);
+            samples.time(|| side.build(&[], &cached))?;
+            side.cached = samples;
+            if round < WARM_UP {
+                side.cached.0.clear();
+            }
+        }
+    }
+    for _ in 0..COLD {
+        for side in &mut sides {
+            for (samples, context) in [(&mut side.cold, &cold), (&mut side.stages, &stages)] {
+                let mut own = std::mem::take(samples);
+                let builder = Side::new(side.name, side.socket.clone(), side.buildkit);
+                own.time(|| builder.build(&["--no-cache"], context))?;
+                *samples = own;
+            }
+        }
+    }
+    let [ours, classic, buildkit] = &sides;
+    let peer = |pick: fn(&Side) -> &Samples| {
+        format!("{} {}, {} {}", classic.name, pick(classic).text(), buildkit.name, pick(buildkit).text())
+    };
+    let lines = [
+        Line {
+            what: "build of ten steps, all cached",
+            ours: ours.cached.text(),
+            peer: peer(|side| &side.cached),
+            bar: "a tenth of BuildKit",
+            met: ours.cached.median() * 10.0 <= buildkit.cached.median(),
+        },
+        Line {
+            what: "build of ten steps over 300 MB, none cached",
+            ours: ours.cold.text(),
+            peer: peer(|side| &side.cold),
+            bar: "a third of BuildKit",
+            met: ours.cold.median() * 3.0 <= buildkit.cold.median(),
+        },
+        Line {
+            what: "two independent stages of two seconds",
+            ours: ours.stages.text(),
+            peer: peer(|side| &side.stages),
+            bar: "< 2500",
+            met: ours.stages.median() < 2500.0,
+        },
+    ];
+    daemon.stop(true)?;
+    report(&lines);
+    Ok(())
+}
