@@ -36,6 +36,7 @@ mod mounts;
 mod parser;
 mod plan;
 mod platform;
+pub mod pressure;
 mod progress;
 mod remote;
 mod request;

@@ -61,6 +61,12 @@ impl Api {
         let about = Arc::new(About { version, name, id });
         Ok(Self { engine, builder, buildkit, swarm, registries, about, metrics: Arc::default() })
     }
+
+    /// The builder, with its cache.
+    #[must_use]
+    pub fn builder(&self) -> Builder {
+        self.builder.clone()
+    }
 }
 
 /// Serves the API until `shutdown` is done; requests that are under way then are given time by the caller, and

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use dray_build::pressure::Pressure;
 use dray_cli::docker::DockerCommand;
 use dray_cli::kubectl::{GlobalOptions, KubectlCommand};
 use dray_engine::DefaultPool;
@@ -86,6 +88,18 @@ pub(crate) struct UpOptions {
     /// Take any certificate, and none, from this registry or network; can be given more than once.
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]|CIDR")]
     pub(crate) insecure_registries: Vec<String>,
+    /// Give up the build cache, and then images that a registry has, when the disk is this full, in percent; 100 means never.
+    #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) image_gc_high_threshold: u8,
+    /// Stop giving up when the disk is less full than this.
+    #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) image_gc_low_threshold: u8,
+    /// Look at the disk this often.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) image_gc_period: u64,
+    /// Keep what was used less long ago.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) minimum_image_ttl: u64,
     /// Give out and take in images as a registry at this address.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) registry: Option<SocketAddr>,
@@ -148,6 +162,16 @@ pub(crate) struct RegistryOptions {
 }
 
 impl UpOptions {
+    /// When to give up what can be had again.
+    pub(crate) fn pressure(&self) -> Pressure {
+        Pressure {
+            high: self.image_gc_high_threshold,
+            low: self.image_gc_low_threshold.min(self.image_gc_high_threshold),
+            period: Duration::from_secs(self.image_gc_period),
+            least_age: Duration::from_secs(self.minimum_image_ttl),
+        }
+    }
+
     /// The node's name: what was given, or the host's name in lower case.
     pub(crate) fn node_name(&self) -> String {
         self.node_name

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dray_build::pressure;
 use dray_engine::{Engine, EngineConfig};
 use dray_image::Digest;
 use dray_registry::server::Registry;
@@ -230,6 +231,7 @@ async fn live(
             registry.serve(listener, async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
         })
     });
+    let pressure = tokio::spawn(pressure::watch(docker_api.builder(), options.pressure()));
     let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
@@ -238,6 +240,7 @@ async fn live(
     let all = signals.receive().await;
     notify::stopping();
     tracing::info!(containers = if all { "end too" } else { "go on" }, "stopping");
+    pressure.abort();
     stop.send_replace(true);
     let _ = docker.await;
     if let Some(registry) = registry {

@@ -8,7 +8,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::Daemon;
+use common::{Daemon, PATIENCE};
+use dray_testkit::eventually;
 
 /// A registry of its own; it ends with the value.
 struct Registry {
@@ -209,4 +210,49 @@ fn users_log_in() {
             daemon.refused(&["pull", &name], "pull access denied");
         }
     }
+}
+
+#[test]
+fn a_full_disk_gives_up_what_can_be_had_again() {
+    let mut daemon = Daemon::start();
+    daemon.kill();
+    let data = daemon.path("d");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "none"]).arg(&data).status();
+    assert!(mounted.unwrap().success());
+    daemon.up_with(&[], &["--image-gc-period", "1", "--minimum-image-ttl", "0"]);
+    daemon.load_busybox();
+    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &[]);
+    let context = daemon.path("context");
+    fs::create_dir(&context).unwrap();
+    let build = |name: &str| {
+        fs::write(context.join("Dockerfile"), format!("FROM box\nRUN echo {name} > /name\n")).unwrap();
+        daemon.ok(&["build", "-q", "-t", name, context.to_str().unwrap()]);
+    };
+    let (spare, used) = (registry.name("spare:1"), registry.name("used:1"));
+    for name in [&spare, &used, "alone"] {
+        build(name);
+    }
+    for name in [&spare, &used] {
+        daemon.ok(&["push", "-q", name]);
+    }
+    daemon.ok(&["run", "-d", "--name", "user", &used, "sleep", "1000"]);
+    let named = || daemon.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let cached = || daemon.get("/system/df")["BuildCache"].as_array().unwrap().len();
+    assert!(named().contains(&spare) && cached() >= 3, "there is room: {}", named());
+
+    let filler = data.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(7), 76 << 20), &mut file).unwrap();
+    eventually("the spare image to go", PATIENCE, || (!named().contains(&spare)).then_some(()));
+    assert_eq!(cached(), 0, "what a build can make again goes first");
+    for kept in ["box:latest", "alone:latest", &used] {
+        assert!(named().contains(kept), "{kept}: {}", named());
+    }
+    assert_eq!(daemon.ok(&["exec", "user", "cat", "/name"]), used);
+    fs::remove_file(&filler).unwrap();
+    daemon.ok(&["pull", "-q", &spare]);
+    assert_eq!(daemon.ok(&["run", "--rm", &spare, "cat", "/name"]), spare);
+    daemon.ok(&["rm", "-f", "user"]);
+    daemon.down(&["--all"]);
+    assert!(Command::new("umount").arg(&data).status().unwrap().success());
 }
