@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dray_engine::{
-    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, HealthCheck, LogPolicy, Mount, MountSource,
-    NamespaceMode, NetworkMode, PortBinding, Protocol, RestartPolicy, SeccompMode, Security, Ulimit,
-    VolumeMount,
+    ContainerSpec, DeviceSpec, DnsOptions, EndpointSpec, Error as EngineError, HealthCheck, LogPolicy, Mount,
+    MountSource, NamespaceMode, NetworkMode, PortBinding, Protocol, RestartPolicy, SeccompMode, Security,
+    Ulimit, VolumeMount,
 };
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -150,7 +150,11 @@ pub(crate) async fn container(
     for from in std::mem::take(&mut spec.api["VolumesFrom"]).as_array().into_iter().flatten() {
         volumes_from(api, from.as_str().unwrap_or_default(), &mut spec)?;
     }
-    let created = api.engine.create(spec).await?;
+    let created = api.engine.create(spec).await.map_err(|error| match error {
+        // dockerd tells of it at the start only. "Not found" here means the image to its command line, which pulls it.
+        EngineError::NetworkNotFound { .. } => ApiError::bad_request(error.chain()),
+        error => error.into(),
+    })?;
     warnings.extend(created.warnings);
     body::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": warnings }))
 }

@@ -255,4 +255,175 @@ fn a_full_disk_gives_up_what_can_be_had_again() {
     daemon.ok(&["rm", "-f", "user"]);
     daemon.down(&["--all"]);
     assert!(Command::new("umount").arg(&data).status().unwrap().success());
+
+/// Runs `dray …` as a client of the daemon, with a configuration of its own.
+fn own(daemon: &Daemon, arguments: &[&str], input: &str) -> (bool, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dray"))
+        .args(arguments)
+        .env("DOCKER_HOST", format!("unix://{}", daemon.path("r/docker.sock").display()))
+        .env("DOCKER_CONFIG", daemon.path("own-config"))
+        .env("KUBECONFIG", daemon.path("d/kubeconfig"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[test]
+fn the_own_client_and_pods_show_who_they_are() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let users = daemon.path("users");
+    fs::write(&users, USERS).unwrap();
+    let options = ["--htpasswd", users.to_str().unwrap()];
+    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &options);
+    let name = registry.name("team/pod:1");
+    daemon.ok(&["tag", "box", &name]);
+    let (success, said) = own(&daemon, &["push", &name], "");
+    assert!(!success && said.contains("no basic auth credentials"), "{said}");
+    let login = ["login", "-u", "user", "--password-stdin", &registry.address];
+    assert!(!own(&daemon, &login, "wrong\n").0);
+    let (success, said) = own(&daemon, &login, "secret\n");
+    assert!(success && said.contains("Login Succeeded"), "{said}");
+    use std::os::unix::fs::PermissionsExt as _;
+    let kept = fs::metadata(daemon.path("own-config/config.json")).unwrap();
+    assert_eq!(kept.permissions().mode() & 0o777, 0o600, "passwords are the user's alone");
+    let (success, said) = own(&daemon, &["push", &name], "");
+    assert!(success && said.contains("Pushed") && said.contains("1: digest: sha256:"), "{said}");
+    daemon.ok(&["rmi", "box", &name]);
+    let (success, said) = own(&daemon, &["run", "--rm", &name, "echo", "pulled"], "");
+    assert!(success && said.contains("pulled"), "{said}");
+    daemon.ok(&["rmi", &name]);
+
+    let pod = |pod: &str, secret: &str| {
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"{pod}\"}},\"spec\":{{\"restartPolicy\":\"Never\",\
+             \"imagePullSecrets\":[{{\"name\":\"{secret}\"}}],\"containers\":[{{\"name\":\"c\",\"image\":\"{name}\",\
+             \"imagePullPolicy\":\"Always\",\"command\":[\"true\"]}}]}}}}"
+        )
+    };
+    let document = format!(
+        "{{\"auths\":{{\"{}\":{{\"username\":\"user\",\"password\":\"secret\"}}}}}}",
+        registry.address
+    );
+    let secret = format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{{\"name\":\"known\"}},\
+         \"type\":\"kubernetes.io/dockerconfigjson\",\"stringData\":{{\".dockerconfigjson\":{document:?}}}}}"
+    );
+    let kubectl = |arguments: &[&str], input: &str| own(&daemon, &[&["kubectl"], arguments].concat(), input);
+    let (success, said) = kubectl(&["apply", "-f", "-"], &secret);
+    assert!(success, "{said}");
+    for (name, secret) in [("with", "known"), ("without", "unknown")] {
+        let (success, said) = kubectl(&["apply", "-f", "-"], &pod(name, secret));
+        assert!(success, "{said}");
+    }
+    let get = |pod: &str, path: &str| {
+        kubectl(&["get", "pod", pod, "-o", &format!("jsonpath={path}")], "").1.trim().to_owned()
+    };
+    dray_testkit::eventually("the pod with a secret to end well", common::PATIENCE, || {
+        (get("with", "{.status.phase}") == "Succeeded").then_some(())
+    });
+    let reason = "{.status.containerStatuses[0].state.waiting.reason}";
+    dray_testkit::eventually("the pod without one to wait", common::PATIENCE, || {
+        let reason = get("without", reason);
+        (reason == "ErrImagePull" || reason == "ImagePullBackOff").then_some(())
+    });
+    let (_, events) = kubectl(&["get", "events"], "");
+    assert!(
+        events.contains("Successfully pulled image") && events.contains("Failed to pull")
+            || events.contains("failed to pull"),
+        "{events}"
+    );
+    for name in ["with", "without"] {
+        kubectl(&["delete", "pod", name, "--grace-period", "0", "--force"], "");
+    }
+}
+
+/// Makes an authority and a certificate for 127.0.0.1 and `registry.test`.
+fn certificates(directory: &Path) -> (std::path::PathBuf, std::path::PathBuf, std::path::PathBuf) {
+    let path = |name: &str| directory.join(name);
+    let openssl = |arguments: &str| {
+        let done = Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(directory)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let kind = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {kind} -keyout ca.key -out ca.crt -subj /CN=authority -days 2"));
+    openssl(&format!("req {kind} -keyout tls.key -out tls.csr -subj /CN=registry"));
+    fs::write(path("extensions"), "subjectAltName=IP:10.99.0.1,DNS:registry.test\n").unwrap();
+    openssl(
+        "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out tls.crt -days 2 -extfile extensions",
+    );
+    (path("ca.crt"), path("tls.crt"), path("tls.key"))
+}
+
+#[test]
+fn tls_is_checked_by_the_authority_that_was_given() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    // Loopback addresses are never checked; this one is the test's own.
+    let ip = |arguments: &str| {
+        assert!(Command::new("ip").args(arguments.split_whitespace()).status().unwrap().success());
+    };
+    ip("link add reg0 type veth peer name reg1");
+    ip("addr add 10.99.0.1/24 dev reg0");
+    ip("link set reg0 up");
+    let (authority, certificate, key) = certificates(&daemon.path(""));
+    let options = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let registry = Registry::start(&daemon.path("registry"), "10.99.0.1:0", &options);
+    let name = registry.name("tls");
+    daemon.ok(&["tag", "box", &name]);
+    daemon.refused(&["push", &name], "certificate");
+    // The host's /etc stays as it is: what is written goes beside it, in the test's own mount namespace.
+    let over = daemon.path("over");
+    fs::create_dir_all(&over).unwrap();
+    let mount =
+        |arguments: &[&str]| assert!(Command::new("mount").args(arguments).status().unwrap().success());
+    let over = over.to_str().unwrap();
+    mount(&["-t", "tmpfs", "none", over]);
+    for name in ["upper", "work"] {
+        fs::create_dir(Path::new(over).join(name)).unwrap();
+    }
+    let layers = format!("lowerdir=/etc,upperdir={over}/upper,workdir={over}/work");
+    mount(&["-t", "overlay", "-o", &layers, "none", "/etc"]);
+    let place = Path::new("/etc/docker/certs.d");
+    let mine = place.join(&registry.address);
+    fs::create_dir_all(&mine).unwrap();
+    fs::copy(&authority, mine.join("ca.crt")).unwrap();
+    daemon.ok(&["push", &name]);
+    daemon.ok(&["rmi", &name]);
+    daemon.ok(&["pull", &name]);
+}
+
+#[test]
+fn a_mirror_is_asked_first_and_another_registry_may_be_insecure() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    let upstream = Registry::start(&daemon.path("upstream"), "127.0.0.1:0", &[]);
+    let name = upstream.name("library/thing:1");
+    daemon.ok(&["tag", "box", &name]);
+    daemon.ok(&["push", &name]);
+    let mirror = format!("http://{}", upstream.address);
+    let through = Registry::start(&daemon.path("mirror"), "127.0.0.1:0", &["--mirror", &mirror]);
+    daemon.ok(&["rmi", "box", &name]);
+    daemon.down(&[]);
+    let mirror = format!("http://{}", through.address);
+    daemon.up_with(&[], &["--registry-mirror", &mirror, "--insecure-registry", "10.0.0.0/8"]);
+    assert!(daemon.ok(&["pull", "thing:1"]).contains("Pulling from library/thing"));
+    assert_eq!(daemon.ok(&["run", "--rm", "thing:1", "echo", "mirrored"]), "mirrored");
+    let info = daemon.get("/v1.43/info");
+    assert_eq!(info["RegistryConfig"]["Mirrors"][0], format!("{mirror}/").as_str());
+    drop(upstream);
+    daemon.ok(&["rmi", "thing:1"]);
+    // What was asked for once is kept.
+    daemon.ok(&["pull", "thing:1"]);
+    daemon.refused(&["push", &through.name("x:1")], "An image does not exist locally");
 }
