@@ -140,7 +140,10 @@ async fn solve(connection: &Arc<Connection>, request: SolveRequest) -> Result<Re
             let message = format!("cache export to {:?} is not supported: use inline or local", other.kind);
             return Err(Status::new(Code::Unimplemented, message));
         }
-        run(connection, &history.running, &request, &exporters, returned).await
+        tokio::select! {
+            outcome = run(connection, &history.running, &request, &exporters, returned) => outcome,
+            () = history.running.job.cancel.cancelled() => Err(Status::new(Code::Cancelled, "the build was cancelled")),
+        }
     }
     .await
     .map_err(failure::plain);

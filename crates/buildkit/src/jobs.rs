@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::grpc::{Code, Status};
 use crate::proto::gateway::ReturnRequest;
@@ -26,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) entitlements: Vec<String>,
     pub(crate) inline_cache: bool,
     pub(crate) record: Arc<Record>,
+    /// Ends the build.
+    pub(crate) cancel: CancellationToken,
     /// Where what the client makes of the build goes.
     returns: Mutex<Option<oneshot::Sender<ReturnRequest>>>,
 }
@@ -103,6 +106,7 @@ impl Jobs {
             entitlements,
             inline_cache,
             record: Arc::new(Record::new()),
+            cancel: CancellationToken::new(),
             returns: Mutex::new(Some(sender)),
         });
         {

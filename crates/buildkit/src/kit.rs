@@ -85,6 +85,13 @@ impl BuildKit {
         self.inner.sessions.run(headers, connection).await.map_err(Error::from)
     }
 
+    /// Ends a build by its name; one that does not run is ended already.
+    pub fn cancel(&self, build: &str) {
+        if let Some(job) = self.inner.jobs.get(build) {
+            job.cancel.cancel();
+        }
+    }
+
     /// Answers calls on a connection, until that ends. Builds that it asked for end with it.
     ///
     /// # Errors

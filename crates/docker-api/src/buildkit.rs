@@ -8,6 +8,7 @@ use hyper::upgrade::Upgraded;
 use crate::Api;
 use crate::body::{self, Body};
 use crate::error::{ApiError, Result};
+use crate::query::Query;
 
 /// HTTP/2 from the first byte on, as clients call it.
 const PROTOCOL: &str = "h2c";
@@ -21,6 +22,13 @@ impl From<BuildKitError> for ApiError {
         };
         Self::new(status, error.to_string())
     }
+}
+
+/// Ends a build by its name.
+pub(crate) fn cancel(api: &Api, query: &Query) -> Result<Response<Body>> {
+    let id = query.non_empty("id").ok_or_else(|| ApiError::bad_request("build ID not provided"))?;
+    api.buildkit.cancel(id);
+    Ok(body::empty(StatusCode::OK))
 }
 
 /// Opens a session, on which the daemon asks and the client answers.

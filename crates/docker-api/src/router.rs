@@ -77,6 +77,7 @@ async fn answer(
         ("POST", ["commit"]) => commit::commit(api, query, request.into_body()).await,
         ("POST", ["build"]) => build::build(api, query, request).await,
         ("POST", ["build", "prune"]) => build::prune(api, query).await,
+        ("POST", ["build", "cancel"]) => buildkit::cancel(api, query),
         ("POST", ["session"]) => buildkit::session(api, request).await,
         ("POST", ["grpc"]) => buildkit::calls(api, request).await,
 

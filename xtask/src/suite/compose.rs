@@ -214,7 +214,10 @@ impl Project<'_> {
         command.args(&words[1..]).current_dir(&self.directory);
         command.env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
         command.env("DOCKER_CONFIG", self.directory.join("config"));
-        command.env("DOCKER_BUILDKIT", "0").env("COMPOSE_DOCKER_CLI_BUILD", "0");
+        if self.compose.separator == "_" {
+            // The first version builds by the classic endpoint alone.
+            command.env("DOCKER_BUILDKIT", "0").env("COMPOSE_DOCKER_CLI_BUILD", "0");
+        }
         command
     }
 

@@ -66,7 +66,10 @@ impl Client {
         message: &impl Message,
     ) -> Result<T, Status> {
         let mut stream = self.stream(method, &Metadata::new())?;
-        stream.send(message).await?;
+        if let Some(sender) = stream.sender() {
+            // Whoever answers without having read the question has answered all the same.
+            let _ = sender.send(message).await;
+        }
         stream.close();
         let answer = stream.next().await?;
         let answer = answer.ok_or_else(|| Status::new(Code::Internal, "the answer has no message"))?;
@@ -120,10 +123,13 @@ impl Stream {
             return Ok(());
         }
         // The other side has ended the call; its status says why.
-        Err(match self.next::<()>().await {
-            Err(status) => status,
-            Ok(_) => Status::new(Code::Unavailable, "the call ended early"),
-        })
+        loop {
+            match self.next::<()>().await {
+                Err(status) => return Err(status),
+                Ok(Some(())) => {}
+                Ok(None) => return Err(Status::new(Code::Unavailable, "the call ended early")),
+            }
+        }
     }
 
     /// What sends while another task receives.

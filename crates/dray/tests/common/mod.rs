@@ -4,6 +4,7 @@
 
 pub mod network;
 pub mod plugins;
+pub mod registry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
