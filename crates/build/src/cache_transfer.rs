@@ -30,19 +30,13 @@ pub(crate) async fn import(session: &Session) -> Result<()> {
             }
             CacheImport::Directory(directory) => {
                 let (engine, directory) = (session.builder.engine.clone(), directory.clone());
-                let images = blocking(move || layout::load_all(&engine, directory.path())).await;
-                match images {
-                    Ok((images, fresh)) => {
-                        let adopted = adopt(session, images).await;
-                        let store = Arc::clone(session.builder.engine.images());
-                        blocking(move || {
-                            // What only carried the cache is no image of this machine.
-                            for id in fresh {
-                                store.remove(id.as_str(), true, |_| Vec::new())?;
-                            }
-                            Ok(())
-                        })
-                        .await?;
+                let loaded = blocking(move || layout::load_all(&engine, directory.path())).await;
+                match loaded {
+                    Ok(borrowed) => {
+                        let adopted = adopt(session, borrowed.images.clone()).await;
+                        let engine = session.builder.engine.clone();
+                        // What only carried the cache is no image of this machine.
+                        blocking(move || borrowed.give_back(&engine)).await?;
                         adopted
                     }
                     Err(error) => Err(error),

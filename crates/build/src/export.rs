@@ -153,6 +153,18 @@ impl Built {
         Ok(())
     }
 
+    /// Records the image of the first platform with what other builds need to take steps from it, under a name to be
+    /// pushed by; see [`crate::CacheImport::Image`]. Answers its id.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn record_cache(&self, name: &Reference) -> Result<Digest> {
+        let mut image = self.first()?.clone();
+        cache_transfer::inscribe(&mut image)?;
+        let built = Self { images: vec![image], ..self.clone() };
+        built.record(std::slice::from_ref(name)).await
+    }
+
     /// Writes what other builds need to take steps from this one, an OCI layout, into a directory.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dray_engine::Engine;
-use dray_image::{Digest, Image};
+use dray_image::{Digest, Hold, Image, Reference};
 use serde_json::Value;
 
 use crate::sources::Tree;
@@ -12,8 +12,9 @@ use crate::{Error, Result};
 /// Largest index that is read, in bytes.
 const LONGEST: u64 = 8 << 20;
 
-/// Takes the image that a reference names in a layout into the store; without one the only image, or the first.
-pub(crate) fn load(engine: &Engine, directory: &Path, reference: Option<&str>) -> Result<Image> {
+/// Brings the image that a reference names in a layout here; without one the only image, or the first. The store keeps
+/// its files as long as the hold is kept, and does not list it, unless it did before.
+pub(crate) fn load(engine: &Engine, directory: &Path, reference: Option<&str>) -> Result<(Image, Hold)> {
     let bad = |why: &str| Error::invalid(format!("the OCI layout {} {why}", directory.display()));
     let tree = Tree::directory(crate::LocalDirectory::new(directory, ()))?;
     let index = tree.root().read("index.json", LONGEST).map_err(|_| bad("has no index.json"))?;
@@ -28,25 +29,44 @@ pub(crate) fn load(engine: &Engine, directory: &Path, reference: Option<&str>) -
                 || annotation("io.containerd.image.name")
         })
     };
-    if !manifests.iter().any(names) {
-        return Err(bad(&format!("has no image {}", reference.unwrap_or_default())));
-    }
-    let (reader, writer) = std::io::pipe().map_err(|error| bad(&error.to_string()))?;
-    let directory = tree.open_for_reading()?;
-    let loaded = std::thread::scope(|scope| {
-        let packing = scope.spawn(move || dray_image::archive_contents(directory, writer));
-        let loaded = engine.images().load(reader);
-        let _ = packing.join();
-        loaded
-    })?;
-    let first = loaded.first().ok_or_else(|| bad("has no image"))?;
-    let id: &Digest = &first.id;
-    Ok(engine.images().resolve(id.as_str())?)
+    // Archives are loaded in the order of their index.
+    let place = manifests.iter().position(names);
+    let place = place.ok_or_else(|| bad(&format!("has no image {}", reference.unwrap_or_default())))?;
+    let borrowed = load_all(engine, directory)?;
+    let image = borrowed.images.get(place.min(borrowed.images.len().saturating_sub(1))).cloned();
+    let hold = image.as_ref().map(|image| image.layers.iter().map(|layer| layer.chain_id.clone()).collect());
+    let hold = engine.images().hold(hold.unwrap_or_else(Vec::new));
+    borrowed.give_back(engine)?;
+    Ok((image.ok_or_else(|| bad("has no image"))?, hold))
 }
 
-/// Takes all images of a layout into the store; answers them, and the ids of those that were not there before.
-pub(crate) fn load_all(engine: &Engine, directory: &Path) -> Result<(Vec<Image>, Vec<Digest>)> {
-    let before: Vec<Digest> = engine.images().list()?.into_iter().map(|image| image.id).collect();
+/// Images of a layout that are in the store for a while.
+pub(crate) struct Borrowed {
+    pub(crate) images: Vec<Image>,
+    /// Those that were not there before.
+    fresh: Vec<Digest>,
+    /// What names meant before.
+    names: Vec<(Reference, Digest)>,
+}
+
+impl Borrowed {
+    /// The store lists no image more than before, and every name means what it meant.
+    pub(crate) fn give_back(self, engine: &Engine) -> Result<()> {
+        for id in self.fresh {
+            engine.images().remove(id.as_str(), true, |_| Vec::new())?;
+        }
+        for (name, id) in self.names {
+            if engine.images().named(&name).as_ref() != Some(&id) {
+                engine.images().tag(&id, &name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes all images of a layout into the store.
+pub(crate) fn load_all(engine: &Engine, directory: &Path) -> Result<Borrowed> {
+    let before = engine.images().list()?;
     let tree = Tree::directory(crate::LocalDirectory::new(directory, ()))?;
     let (reader, writer) = std::io::pipe().map_err(|error| Error::invalid(error.to_string()))?;
     let directory = tree.open_for_reading()?;
@@ -60,6 +80,9 @@ pub(crate) fn load_all(engine: &Engine, directory: &Path) -> Result<(Vec<Image>,
     for loaded in &loaded {
         images.push(engine.images().resolve(loaded.id.as_str())?);
     }
-    let fresh = loaded.into_iter().map(|loaded| loaded.id).filter(|id| !before.contains(id)).collect();
-    Ok((images, fresh))
+    let is_old = |id: &Digest| before.iter().any(|image| image.id == *id);
+    let fresh = loaded.into_iter().map(|loaded| loaded.id).filter(|id| !is_old(id)).collect();
+    let names =
+        before.iter().flat_map(|image| image.references.iter().map(|name| (name.clone(), image.id.clone())));
+    Ok(Borrowed { images, fresh, names: names.collect() })
 }

@@ -16,6 +16,7 @@ use crate::error::IoContext;
 use crate::instruction::MountOptions;
 use crate::mount_place::MountPlace;
 use crate::mounts::{parse_size, parse_switch};
+use crate::session::Session;
 use crate::sources::Tree;
 use crate::tree::{Copier, Hasher, Ownership};
 use crate::{Builder, Error, Result, transfer};
@@ -157,14 +158,18 @@ impl RunMount {
 
     /// What of it can change what the step writes: the files that are bound, and where things are, but not what a
     /// cache or a secret holds.
-    pub(crate) fn identity(&self, memo: &dyn Fn(&str) -> Option<String>) -> Result<String> {
+    pub(crate) fn identity(&self, session: &Session) -> Result<String> {
         let Self { kind, target } = self;
         let source_digest = |from: &Tree, source: &str| -> Result<String> {
             let key = from.identity().map(|identity| format!("mount {identity} {source}"));
-            if let Some(known) = key.as_deref().and_then(memo) {
+            if let Some(known) = key.as_deref().and_then(|key| session.memo(key)) {
                 return Ok(known);
             }
-            digest(from, source)
+            let digest = digest(from, source)?;
+            if let Some(key) = key {
+                session.remember(key, digest.clone());
+            }
+            Ok(digest)
         };
         Ok(match kind {
             Kind::Bind { from, source, writable } => {

@@ -42,8 +42,7 @@ pub(crate) struct Session {
     main: OnceCell<Arc<Tree>>,
     named: tokio::sync::Mutex<HashMap<String, Arc<Tree>>>,
     images: tokio::sync::Mutex<HashMap<(String, Platform), Image>>,
-    /// Digests of parts of trees that never change.
-    memo: Mutex<HashMap<String, String>>,
+    nothing: OnceCell<Arc<Tree>>,
 }
 
 /// What a session begins with.
@@ -77,7 +76,7 @@ impl Session {
             main: OnceCell::new(),
             named: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),
-            memo: Mutex::default(),
+            nothing: OnceCell::new(),
         }
     }
 
@@ -87,8 +86,9 @@ impl Session {
         epoch.unwrap_or_else(jiff::Timestamp::now).to_string()
     }
 
+    /// The digest of a part of a tree that never changes, if it was asked for before.
     pub(crate) fn memo(&self, key: &str) -> Option<String> {
-        self.memo.lock().get(key).cloned().or_else(|| self.builder.memo.lock().get(key).cloned())
+        self.builder.memo.lock().get(key).cloned()
     }
 
     /// Remembers the digest of a part of a tree that never changes, also for later builds.
@@ -107,10 +107,7 @@ impl Session {
         let loaded = self.main.get_or_try_init(|| async {
             match &self.definition.main {
                 Main::Ready(tree) => Ok(Arc::clone(tree)),
-                Main::Empty => {
-                    let engine = self.builder.engine.clone();
-                    blocking(move || Ok(Arc::new(context::unpack(&engine, EMPTY_ARCHIVE)?))).await
-                }
+                Main::Empty => self.nothing().await,
                 Main::Local(name) => {
                     let filter = LocalFilter {
                         include: Vec::new(),
@@ -122,6 +119,15 @@ impl Session {
             }
         });
         loaded.await.cloned()
+    }
+
+    /// A tree with nothing in it, for who copies only what stands in the Dockerfile.
+    pub(crate) async fn nothing(&self) -> Result<Arc<Tree>> {
+        let made = self.nothing.get_or_try_init(|| async {
+            let engine = self.builder.engine.clone();
+            blocking(move || Ok(Arc::new(context::unpack(&engine, EMPTY_ARCHIVE)?))).await
+        });
+        made.await.cloned()
     }
 
     async fn local(&self, what: &str, name: &str, filter: &LocalFilter) -> Result<Arc<Tree>> {
@@ -231,7 +237,11 @@ impl Session {
             Some(NamedContext::OciLayout { directory, reference }) => {
                 let engine = self.builder.engine.clone();
                 let (directory, reference) = (directory.clone(), reference.clone());
-                blocking(move || crate::layout::load(&engine, directory.path(), reference.as_deref())).await
+                let (image, hold) =
+                    blocking(move || crate::layout::load(&engine, directory.path(), reference.as_deref()))
+                        .await?;
+                self.holds.lock().push(hold);
+                Ok(image)
             }
             Some(NamedContext::Built(built)) => {
                 let image = built.images.iter().find(|image| platform.matches(&image.platform));

@@ -85,7 +85,8 @@ impl<'g> StageRun<'g> {
                 }
             },
             done: 0,
-            total: 1 + stage.instructions.iter().filter(|instruction| instruction.kind.writes()).count(),
+            total: usize::from(matches!(plan.base, Base::Image(_) | Base::Named(_)))
+                + stage.instructions.iter().filter(|instruction| instruction.kind.writes()).count(),
             step: plan.first_step,
         };
         if index == graph.plan.stages.iter().position(|stage| stage.needed).unwrap_or(0) {
@@ -200,7 +201,6 @@ impl<'g> StageRun<'g> {
                 self.scope.arguments.inherit(&finished.arguments);
                 self.vertex.clone_from(&finished.vertex);
                 self.state = finished.state.clone();
-                self.done += 1;
                 return Ok(());
             }
             Base::Scratch => {
@@ -210,7 +210,6 @@ impl<'g> StageRun<'g> {
                 if !platform.variant.is_empty() {
                     self.state.config.other.insert("variant".to_owned(), platform.variant.clone().into());
                 }
-                self.done += 1;
                 return Ok(());
             }
             Base::Named(name) => match session.named_tree(name).await? {

@@ -57,9 +57,12 @@ impl StageRun<'_> {
         let absolute = transfer::absolute(&self.state.config.config.working_dir, &path);
         let absolute = if absolute == "/" { absolute } else { absolute.trim_end_matches('/').to_owned() };
         let told = format!("WORKDIR {absolute}");
+        // With the classic builder new directories are root's, with BuildKit the user's.
+        let user = &self.state.config.config.user;
+        let owner = (!self.graph.session.request.classic && !user.is_empty()).then(|| user.clone());
         let step = Step {
             title: title.to_owned(),
-            key: self.key("workdir").with(&absolute).finish(),
+            key: self.key("workdir").with(&absolute).with(owner.as_deref().unwrap_or_default()).finish(),
             told: (format!("{NOP}{told}"), told),
             kind: "regular",
             inputs: Vec::new(),
@@ -68,7 +71,9 @@ impl StageRun<'_> {
         let Some(making) = self.begin(step).await? else { return Ok(()) };
         let made = self
             .write(making.owner(), move |root| {
-                transfer::make_directories(root, &PathBuf::from(&absolute), None).map(drop)
+                let owner = owner.map(|owner| transfer::parse_owner(root, &owner)).transpose();
+                let owner = owner.map_err(Error::invalid)?;
+                transfer::make_directories(root, &PathBuf::from(&absolute), owner).map(drop)
             })
             .await;
         self.finish(making, made).await
@@ -144,6 +149,8 @@ impl StageRun<'_> {
                 inputs.extend(vertex);
                 tree
             }
+            // What stands in the Dockerfile or comes from an address needs no context.
+            None if job.sources.is_empty() => self.graph.session.nothing().await?,
             None => self.graph.session.main_context().await?,
         };
         job.keep_owners = source.keeps_owners();
@@ -335,13 +342,8 @@ impl StageRun<'_> {
         let (mounts, inputs) = self.mounts(run).await?;
         let identities = {
             let (mounts, session) = (mounts.clone(), Arc::clone(&session));
-            blocking(move || {
-                mounts
-                    .iter()
-                    .map(|mount| mount.identity(&|key| session.memo(key)))
-                    .collect::<Result<Vec<_>>>()
-            })
-            .await?
+            blocking(move || mounts.iter().map(|mount| mount.identity(&session)).collect::<Result<Vec<_>>>())
+                .await?
         };
         let script = match &run.command {
             Command::Script(text) => Some((script_path(&text.name), text.content.clone())),

@@ -473,7 +473,7 @@ pub(crate) fn absolute(working_dir: &str, path: &str) -> String {
 }
 
 /// `user[:group]`, names by the image's own files; without a group the one of the same name or number.
-fn parse_owner(root: &Root, text: &str) -> Result<(u32, u32), String> {
+pub(crate) fn parse_owner(root: &Root, text: &str) -> Result<(u32, u32), String> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
     let group = if group.is_empty() { user } else { group };
     if user.is_empty() {

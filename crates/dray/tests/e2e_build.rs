@@ -310,3 +310,60 @@ fn what_a_killed_daemon_was_building_is_cleared_away() {
     let output = daemon.ok(&["build", path.to_str().unwrap()]);
     assert_eq!(output.matches("Using cache").count(), 1, "{output}");
 }
+
+/// `user` with the password `secret`, as `htpasswd -B` writes it.
+const USERS: &str = "user:$2y$05$dEN46vIb.yJvmYpjobM4a.jTwjMkkxEPHz5rV2d7wbi5HPaIENVVC\n";
+
+#[test]
+fn pulls_what_it_stands_on() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    fs::write(daemon.path("users"), USERS).unwrap();
+    let users = daemon.path("users");
+    daemon.down(&[]);
+    let registry = "127.0.0.1:5005";
+    daemon.up_with(&[], &["--registry", registry, "--htpasswd", users.to_str().unwrap()]);
+    let name = format!("{registry}/team/box");
+    let project = Project::new(&daemon, "pulling", &[]);
+    project.write(
+        "Dockerfile",
+        &format!("FROM {name}\nRUN echo made > /made\nCOPY --from={name} /etc/passwd /p\n"),
+    );
+    daemon.ok(&["login", "-u", "user", "-p", "secret", registry]);
+    daemon.ok(&["tag", "box", &name]);
+    daemon.ok(&["push", &name]);
+    daemon.ok(&["rmi", &name, "box"]);
+    assert_eq!(daemon.ok(&["images", "-q"]), "");
+    let output = project.build(&["-t", "pulled"]);
+    assert!(output.contains("Successfully tagged pulled:latest"), "{output}");
+    assert_eq!(run(&daemon, "pulled", "cat /made; grep -c user /p"), "made\n1");
+    let output = project.build(&["--pull"]);
+    assert_eq!(output.matches("Using cache").count(), 2, "{output}");
+    // Whoever has no login is refused, and told so.
+    daemon.ok(&["logout", registry]);
+    daemon.ok(&["rmi", "-f", &name, "pulled"]);
+    let errors = project.refused(&[], &format!("pull access denied for {name}"));
+    assert!(errors.contains("docker login"), "{errors}");
+}
+
+#[test]
+fn a_remote_context_is_fetched_by_the_daemon() {
+    use std::io::{Read as _, Write as _};
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).unwrap();
+        let body = "FROM box\nRUN echo remote > /x\n";
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    });
+    let path = format!("/v1.43/build?t=remote&remote=http%3A%2F%2F{address}%2FDockerfile");
+    let answer = daemon.request("POST", &path, "");
+    assert!(answer.contains("Successfully tagged remote:latest"), "{answer}");
+    serving.join().unwrap();
+    assert_eq!(run(&daemon, "remote", "cat /x"), "remote");
+    daemon.assert_nothing_left();
+}
