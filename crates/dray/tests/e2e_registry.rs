@@ -255,6 +255,7 @@ fn a_full_disk_gives_up_what_can_be_had_again() {
     daemon.ok(&["rm", "-f", "user"]);
     daemon.down(&["--all"]);
     assert!(Command::new("umount").arg(&data).status().unwrap().success());
+}
 
 /// Runs `dray …` as a client of the daemon, with a configuration of its own.
 fn own(daemon: &Daemon, arguments: &[&str], input: &str) -> (bool, String) {
