@@ -326,11 +326,11 @@ fn the_own_client_and_pods_show_who_they_are() {
     let get = |pod: &str, path: &str| {
         kubectl(&["get", "pod", pod, "-o", &format!("jsonpath={path}")], "").1.trim().to_owned()
     };
-    dray_testkit::eventually("the pod with a secret to end well", common::PATIENCE, || {
+    eventually("the pod with a secret to end well", PATIENCE, || {
         (get("with", "{.status.phase}") == "Succeeded").then_some(())
     });
     let reason = "{.status.containerStatuses[0].state.waiting.reason}";
-    dray_testkit::eventually("the pod without one to wait", common::PATIENCE, || {
+    eventually("the pod without one to wait", PATIENCE, || {
         let reason = get("without", reason);
         (reason == "ErrImagePull" || reason == "ImagePullBackOff").then_some(())
     });
