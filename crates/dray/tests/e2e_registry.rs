@@ -242,13 +242,20 @@ fn a_full_disk_gives_up_what_can_be_had_again() {
 
     let filler = data.join("filler");
     let mut file = fs::File::create(&filler).unwrap();
-    std::io::copy(&mut std::io::Read::take(std::io::repeat(7), 76 << 20), &mut file).unwrap();
+    let is_full = || {
+        let disk = rustix::fs::statvfs(&data).unwrap();
+        disk.f_bavail * 100 < disk.f_blocks * 10
+    };
+    while !is_full() {
+        std::io::Write::write_all(&mut file, &[7; 1 << 20]).unwrap();
+    }
     eventually("the spare image to go", PATIENCE, || (!named().contains(&spare)).then_some(()));
     assert_eq!(cached(), 0, "what a build can make again goes first");
     for kept in ["box:latest", "alone:latest", &used] {
         assert!(named().contains(kept), "{kept}: {}", named());
     }
     assert_eq!(daemon.ok(&["exec", "user", "cat", "/name"]), used);
+    drop(file);
     fs::remove_file(&filler).unwrap();
     daemon.ok(&["pull", "-q", &spare]);
     assert_eq!(daemon.ok(&["run", "--rm", &spare, "cat", "/name"]), spare);
