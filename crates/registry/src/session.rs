@@ -106,8 +106,11 @@ impl Session {
         if response.status() == StatusCode::UNAUTHORIZED {
             // Without a scope of its own nothing is asked for yet, and without a name there is nothing to say: what is
             // asked for next may be for everybody.
+            // Who was given a token for just this needs no other.
+            let is_known = self.authorization.lock().is_some();
             let is_scoped = !self.scopes.lock().is_empty();
             if is_scoped
+                && !is_known
                 && let Err(error) = self.authorize(response.headers(), false).await
                 && (self.credentials.is_some() || !matches!(error, Error::Unauthorized { .. }))
             {

@@ -183,10 +183,11 @@ impl Drop for Peer {
 impl World {
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env("DOCKER_HOST", &self.docker)
-            .env("DOCKER_CONFIG", self.directory.join("config"));
+        command.args(arguments);
+        // The others would look there too, and have no login of their own then.
+        if program == "docker" {
+            command.env("DOCKER_HOST", &self.docker).env("DOCKER_CONFIG", self.directory.join("config"));
+        }
         command.stdin(Stdio::null());
         command
     }
