@@ -106,7 +106,7 @@ impl<'g> StageRun<'g> {
 
     async fn instructions(&mut self, stage: &Stage) -> Result<()> {
         self.print_step(&stage.source).await?;
-        let based = self.base(stage).await;
+        let based = self.base().await;
         self.located(based, stage.line, stage.line)?;
         self.text(format!(" ---> {}\n", self.state.short_id())).await?;
         let replaced = stage.name.as_ref();
@@ -192,7 +192,7 @@ impl<'g> StageRun<'g> {
     }
 
     /// What a stage stands on.
-    async fn base(&mut self, stage: &Stage) -> Result<()> {
+    async fn base(&mut self) -> Result<()> {
         let session = &self.graph.session;
         let platform = self.platform.clone();
         let (shown, state) = match &self.graph.plan.stages[self.index].base {
@@ -222,7 +222,6 @@ impl<'g> StageRun<'g> {
                 (shown, State::of(session.image(name, &platform).await?))
             }
         };
-        let _ = stage;
         let key = format!("from {}", state.lineage);
         let name = self.vertex_name(&format!("FROM {shown}"));
         let vertex = Running::start(&session.output, &key, name, Vec::new()).await?;
