@@ -15,9 +15,11 @@ pub(crate) use status::{Code, Status};
 
 /// The largest message that is taken, in bytes: BuildKit's own limit.
 pub(crate) const LARGEST_MESSAGE: usize = 16 << 20;
-/// Bytes of a stream, and of a whole connection, that may be under way unread.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of a stream that may be under way unread: what bounds memory, for streams are few.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same of a whole connection. It is this wide because h2 ends a connection on which small frames wait that would cost
+/// half of it at 256 bytes each, and a tree of files is nothing but small frames.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 /// The largest frame that is taken, in bytes.
 const LARGEST_FRAME: u32 = 256 << 10;
 /// Messages to a slow reader that wait.

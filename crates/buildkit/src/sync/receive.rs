@@ -125,7 +125,9 @@ pub(crate) async fn receive(
     let _ = tokio::time::timeout(Duration::from_secs(1), asking).await;
     match (received, kept) {
         // The client has ended the call, and its status says why.
-        (Err(status), Err(kept)) if kept.code == Code::Unavailable => return Err(status),
+        (Err(status), Err(kept)) if matches!(kept.code, Code::Unavailable | Code::Cancelled) => {
+            return Err(status);
+        }
         (received, kept) => kept.and(received)?,
     }
     progress(size);
