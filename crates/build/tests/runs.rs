@@ -64,13 +64,9 @@ impl World {
 
     async fn end(self) {
         eventually("the containers to go", PATIENCE, || self.engine.containers().is_empty().then_some(()));
-        eventually("the mounts to go", PATIENCE, || {
-            let left = fs::read_dir(self.directory.path().join("d/build-mounts")).unwrap().count();
-            (left == 0).then_some(())
-        });
+        self.assert_nothing_left();
         let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
         assert!(!mounts.contains("build-mounts"), "{mounts}");
-        self.assert_nothing_left();
         self.engine.close().await;
     }
 }

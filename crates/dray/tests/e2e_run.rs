@@ -391,7 +391,7 @@ fn bad_input_is_refused_as_docker_does_and_leaves_nothing() {
     assert_eq!(output.status.code(), Some(125));
     assert!(
         errors.contains("Unable to find image 'nosuch:tag' locally")
-            && errors.contains("pull access denied for nosuch"),
+            && errors.contains("registry-1.docker.io"),
         "{errors}"
     );
     daemon.refused(&["create", "--pull", "never", "nosuch"], "No such image: nosuch:latest");

@@ -5,13 +5,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dray_build::{
     BuildRequest, Builder, Built, Client, ContextSource, DockerfileSource, Error, Event, NoClient,
 };
 use dray_engine::{Engine, EngineConfig};
 use dray_image::Digest;
+use dray_testkit::eventually;
 use tokio::sync::mpsc;
+
+/// Longer than anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub directory: tempfile::TempDir,
@@ -90,10 +95,13 @@ impl World {
         root.lstat(path).is_ok()
     }
 
+    /// What a build that was cancelled had goes behind it.
     pub fn assert_nothing_left(&self) {
         for place in ["d/scratch", "d/build-mounts", "d/image/ingest"] {
-            let left: Vec<_> = fs::read_dir(self.directory.path().join(place)).unwrap().collect();
-            assert!(left.is_empty(), "{place}: {left:?}");
+            eventually(place, PATIENCE, || {
+                let left = fs::read_dir(self.directory.path().join(place)).unwrap().count();
+                (left == 0).then_some(())
+            });
         }
     }
 }
