@@ -152,7 +152,9 @@ pub(crate) async fn container(
     }
     let created = api.engine.create(spec).await.map_err(|error| match error {
         // dockerd tells of it at the start only. "Not found" here means the image to its command line, which pulls it.
-        EngineError::NetworkNotFound { .. } => ApiError::bad_request(error.chain()),
+        EngineError::NetworkNotFound { .. } | EngineError::NotFound { .. } => {
+            ApiError::bad_request(ApiError::from(error).message)
+        }
         error => error.into(),
     })?;
     warnings.extend(created.warnings);

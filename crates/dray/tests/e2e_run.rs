@@ -448,7 +448,6 @@ fn bad_input_is_refused_as_docker_does_and_leaves_nothing() {
         ("POST", "/build?buildargs=x", "", "400"),
         ("POST", "/build?labels=%7B", "", "400"),
         ("POST", "/build?t=A%20B", "", "400"),
-        ("POST", "/build?remote=https://x/y.git", "", "400"),
         ("GET", "/v9.99/info", "", "400"),
         ("GET", "/nosuch", "", "404"),
     ] {
