@@ -128,7 +128,8 @@ impl Reference {
         if self.registry != DEFAULT_REGISTRY {
             return format!("{}/{}", self.registry, self.repository);
         }
-        self.repository.strip_prefix(OFFICIAL_PREFIX).unwrap_or(&self.repository).to_owned()
+        let short = self.repository.strip_prefix(OFFICIAL_PREFIX).filter(|rest| !rest.contains('/'));
+        short.unwrap_or(&self.repository).to_owned()
     }
 
     /// The whole reference as users write it, for example `nginx:latest`.
@@ -217,6 +218,15 @@ impl From<Reference> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_name_of_one_part_is_short() {
+        for (text, familiar) in [("library/box", "box:latest"), ("library/a/b", "library/a/b:latest")] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(reference.familiar(), familiar);
+            assert_eq!(Reference::parse(&reference.familiar()).unwrap(), reference);
+        }
+    }
 
     #[test]
     fn normalises_as_docker_does() {
