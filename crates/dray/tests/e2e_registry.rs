@@ -6,43 +6,11 @@ mod common;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use common::registry::Registry;
 use common::{Daemon, PATIENCE};
 use dray_testkit::eventually;
-
-/// A registry of its own; it ends with the value.
-struct Registry {
-    process: Child,
-    address: String,
-}
-
-impl Registry {
-    fn start(data: &Path, listen: &str, options: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_dray"))
-            .args(["registry", "--listen", listen, "--data"])
-            .arg(data)
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect(&line).to_owned();
-        Self { process, address }
-    }
-
-    fn name(&self, repository: &str) -> String {
-        format!("{}/{repository}", self.address)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn digest_of(output: &str) -> String {
     let at = output.find("sha256:").expect(output);
@@ -52,7 +20,7 @@ fn digest_of(output: &str) -> String {
 #[test]
 fn pushes_and_pulls() {
     let daemon = Daemon::start();
-    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &[]);
+    let registry = Registry::start_with(&daemon.path("registry"), "127.0.0.1:0", &[]);
     daemon.load_busybox();
     let name = registry.name("team/box:v1");
     daemon.ok(&["tag", "box", &name]);
@@ -102,7 +70,7 @@ fn pushes_and_pulls() {
 #[test]
 fn a_layer_that_the_registry_has_is_lent() {
     let daemon = Daemon::start();
-    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &[]);
+    let registry = Registry::start_with(&daemon.path("registry"), "127.0.0.1:0", &[]);
     daemon.load_busybox();
     let (one, two) = (registry.name("one"), registry.name("two"));
     for name in [&one, &two] {
@@ -179,7 +147,7 @@ fn users_log_in() {
         let with_tokens = options.len() > 1;
         let options: Vec<&str> = options.iter().copied().chain([users.to_str().unwrap()]).collect();
         let data = daemon.path(if with_tokens { "tokens" } else { "basic" });
-        let registry = Registry::start(&data, "127.0.0.1:0", &options);
+        let registry = Registry::start_with(&data, "127.0.0.1:0", &options);
         let name = registry.name("private");
         daemon.ok(&["tag", "box", &name]);
         let words = if with_tokens { "unauthorized" } else { "no basic auth credentials" };
@@ -221,7 +189,7 @@ fn a_full_disk_gives_up_what_can_be_had_again() {
     assert!(mounted.unwrap().success());
     daemon.up_with(&[], &["--image-gc-period", "1", "--minimum-image-ttl", "0"]);
     daemon.load_busybox();
-    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &[]);
+    let registry = Registry::start_with(&daemon.path("registry"), "127.0.0.1:0", &[]);
     let context = daemon.path("context");
     fs::create_dir(&context).unwrap();
     let build = |name: &str| {
@@ -289,7 +257,7 @@ fn the_own_client_and_pods_show_who_they_are() {
     let users = daemon.path("users");
     fs::write(&users, USERS).unwrap();
     let options = ["--htpasswd", users.to_str().unwrap()];
-    let registry = Registry::start(&daemon.path("registry"), "127.0.0.1:0", &options);
+    let registry = Registry::start_with(&daemon.path("registry"), "127.0.0.1:0", &options);
     let name = registry.name("team/pod:1");
     daemon.ok(&["tag", "box", &name]);
     let (success, said) = own(&daemon, &["push", &name], "");
@@ -386,7 +354,7 @@ fn tls_is_checked_by_the_authority_that_was_given() {
     ip("link set reg0 up");
     let (authority, certificate, key) = certificates(&daemon.path(""));
     let options = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-    let registry = Registry::start(&daemon.path("registry"), "10.99.0.1:0", &options);
+    let registry = Registry::start_with(&daemon.path("registry"), "10.99.0.1:0", &options);
     let name = registry.name("tls");
     daemon.ok(&["tag", "box", &name]);
     daemon.refused(&["push", &name], "certificate");
@@ -415,12 +383,12 @@ fn tls_is_checked_by_the_authority_that_was_given() {
 fn a_mirror_is_asked_first_and_another_registry_may_be_insecure() {
     let mut daemon = Daemon::start();
     daemon.load_busybox();
-    let upstream = Registry::start(&daemon.path("upstream"), "127.0.0.1:0", &[]);
+    let upstream = Registry::start_with(&daemon.path("upstream"), "127.0.0.1:0", &[]);
     let name = upstream.name("library/thing:1");
     daemon.ok(&["tag", "box", &name]);
     daemon.ok(&["push", &name]);
     let mirror = format!("http://{}", upstream.address);
-    let through = Registry::start(&daemon.path("mirror"), "127.0.0.1:0", &["--mirror", &mirror]);
+    let through = Registry::start_with(&daemon.path("mirror"), "127.0.0.1:0", &["--mirror", &mirror]);
     daemon.ok(&["rmi", "box", &name]);
     daemon.down(&[]);
     let mirror = format!("http://{}", through.address);
