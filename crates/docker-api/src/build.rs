@@ -197,11 +197,12 @@ async fn record(
     progress: &mpsc::Sender<Event>,
 ) -> Result<Digest, BuildError> {
     let id = built.record(tags).await?;
-    let mut text = format!("Successfully built {}\n", id.short());
-    for tag in tags {
-        text.push_str(&format!("Successfully tagged {}\n", tag.familiar()));
+    let built = format!("Successfully built {}\n", id.short());
+    let tagged = tags.iter().map(|tag| format!("Successfully tagged {}\n", tag.familiar()));
+    // Each a message of its own: clients look for the identifier at the end of one.
+    for text in std::iter::once(built).chain(tagged) {
+        progress.send(Event::Text(text)).await.map_err(|_| BuildError::Cancelled)?;
     }
-    progress.send(Event::Text(text)).await.map_err(|_| BuildError::Cancelled)?;
     Ok(id)
 }
 

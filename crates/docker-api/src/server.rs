@@ -57,7 +57,7 @@ impl Api {
         let builder = Builder::new(engine.clone()).with_images(Arc::new(images));
         let pushes = Arc::new(RegistryPushes { registries: registries.clone() });
         let buildkit = BuildKit::new(engine.clone(), builder.clone(), pushes, version);
-        let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest))?;
+        let swarm = Swarm::open(engine.clone(), Arc::new(ByRequest { registries: registries.clone() }))?;
         let about = Arc::new(About { version, name, id });
         Ok(Self { engine, builder, buildkit, swarm, registries, about, metrics: Arc::default() })
     }

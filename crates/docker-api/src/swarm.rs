@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use dray_engine::ContainerSpec;
-use dray_swarm::{Error as SwarmError, Kind, Rotation, Swarm, TaskContainer};
+use dray_image::Reference;
+use dray_registry::{Client, Events, PullRequest};
+use dray_swarm::{Error as SwarmError, Fetch, Kind, Rotation, Swarm, TaskContainer};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -16,8 +18,10 @@ use crate::filters::Filters;
 use crate::query::Query;
 use crate::{Api, create, logs};
 
-/// How tasks become containers: by the words of this API.
-pub(crate) struct ByRequest;
+/// How tasks become containers: by the words of this API, of images that its client for registries gets.
+pub(crate) struct ByRequest {
+    pub(crate) registries: Client,
+}
 
 impl TaskContainer for ByRequest {
     fn specification(&self, body: Value) -> std::result::Result<ContainerSpec, String> {
@@ -26,6 +30,20 @@ impl TaskContainer for ByRequest {
 
     fn decoded(&self, text: &str) -> Option<Vec<u8>> {
         STANDARD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()
+    }
+
+    fn fetch(&self, image: String) -> Fetch {
+        let registries = self.registries.clone();
+        Box::pin(async move {
+            let reference = Reference::parse(&image).map_err(|error| error.to_string())?;
+            let request = PullRequest { reference, platform: None, credentials: None };
+            let pulled = registries.pull(&request, &Events::ignored()).await;
+            // Why it did not come is not what services show: it may as well have been meant to be here.
+            pulled.map(drop).map_err(|error| {
+                tracing::warn!(%image, error = %error.chain(), "the image of a service cannot be pulled");
+                format!("No such image: {}", request.reference.familiar())
+            })
+        })
     }
 }
 

@@ -362,7 +362,7 @@ fn a_remote_context_is_fetched_by_the_daemon() {
     });
     let path = format!("/v1.43/build?t=remote&remote=http%3A%2F%2F{address}%2FDockerfile");
     let answer = daemon.request("POST", &path, "");
-    assert!(answer.contains("Successfully tagged remote:latest"), "{answer}");
+    assert!(answer.contains(r#"{"stream":"Successfully tagged remote:latest\n"}"#), "{answer}");
     serving.join().unwrap();
     assert_eq!(run(&daemon, "remote", "cat /x"), "remote");
     daemon.assert_nothing_left();

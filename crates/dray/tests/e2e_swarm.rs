@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 
+use common::registry::Registry;
 use common::{Daemon, PATIENCE};
 use dray_testkit::eventually;
 
@@ -160,5 +161,31 @@ fn swap_of_a_service_comes_on_top_of_its_memory() {
     let told = daemon.ok(&["inspect", "-f", limits, &containers(&daemon, "web")[0]]);
     assert_eq!(told, format!("{} {} 7", 64 << 20, 96 << 20));
     daemon.ok(&["service", "rm", "web"]);
+    daemon.ok(&["swarm", "leave", "--force"]);
+}
+
+#[test]
+fn the_image_of_a_service_is_pulled_when_it_is_not_here() {
+    let daemon = Daemon::start();
+    let registry = Registry::start(&daemon.path("registry"));
+    daemon.load_busybox();
+    let image = registry.name("box:latest");
+    daemon.ok(&["tag", "box", &image]);
+    daemon.ok(&["push", "-q", &image]);
+    daemon.ok(&["rmi", "box", &image]);
+    daemon.ok(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
+    let create = |name: &str, image: &str| {
+        let service = ["service", "create", "-d", "--no-resolve-image", "--name", name, image, "sleep", "1000"];
+        daemon.ok(&service);
+    };
+    create("web", &image);
+    replicas_become(&daemon, "web", "1/1");
+    let missing = registry.name("none:latest");
+    create("none", &missing);
+    let tasks = ["service", "ps", "none", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}"];
+    let rejected = eventually("the task without an image", PATIENCE, || {
+        daemon.ok(&tasks).lines().find(|line| line.starts_with("Rejected")).map(str::to_owned)
+    });
+    assert!(rejected.contains(&format!("No such image: {missing}")), "{rejected}");
     daemon.ok(&["swarm", "leave", "--force"]);
 }

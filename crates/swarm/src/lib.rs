@@ -16,4 +16,4 @@ mod task;
 pub use cluster::{Rotation, Swarm};
 pub use error::{Error, Result};
 pub use objects::Kind;
-pub use task::{TaskContainer, Translate};
+pub use task::{Fetch, TaskContainer, Translate};

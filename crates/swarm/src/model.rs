@@ -64,6 +64,8 @@ pub(crate) struct Service {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TaskState {
     New,
+    /// Its image is on its way.
+    Preparing,
     Running,
     Complete,
     Failed,
@@ -73,12 +75,13 @@ pub(crate) enum TaskState {
 
 impl TaskState {
     pub(crate) fn is_over(self) -> bool {
-        !matches!(self, Self::New | Self::Running)
+        !matches!(self, Self::New | Self::Preparing | Self::Running)
     }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
+            Self::Preparing => "preparing",
             Self::Running => "running",
             Self::Complete => "complete",
             Self::Failed => "failed",

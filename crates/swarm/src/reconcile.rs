@@ -62,6 +62,15 @@ impl Swarm {
         let due: Vec<Task> =
             self.change_quietly(|cluster| make_tasks(cluster, &mut again)).unwrap_or_default();
         for task in due {
+            if !self.has_image(&task) {
+                let _ = self.change_quietly(|cluster| {
+                    if let Some(task) = cluster.tasks.get_mut(&task.object.id) {
+                        (task.since, task.state) = (Timestamp::now(), TaskState::Preparing);
+                    }
+                });
+                self.fetch_in_background(&task);
+                continue;
+            }
             let Ok(cluster) = self.read(|cluster| Ok(cluster.clone())) else { return again };
             let started = self.start_task(&cluster, &task).await;
             let _ = self.change_quietly(|cluster| {
@@ -169,8 +178,12 @@ impl Swarm {
             })
     }
 
-    /// Removes the containers of tasks that nobody knows any more: a crash came between.
+    /// Removes the containers of tasks that nobody knows any more, and asks again for images: a crash came between.
     async fn clear(&self) {
+        let _ = self.change_quietly(|cluster| {
+            let waiting = cluster.tasks.values_mut().filter(|task| task.state == TaskState::Preparing);
+            waiting.for_each(|task| task.state = TaskState::New);
+        });
         for record in self.inner.engine.containers() {
             let Some(task) = record.spec.labels.get(crate::task::TASK_LABEL) else { continue };
             let is_known = self.read(|cluster| Ok(cluster.tasks.contains_key(task))).unwrap_or(false);

@@ -1,16 +1,19 @@
 //! A task as a container: its words, its files, its end.
 
 use std::fs;
+use std::future::Future;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use dray_engine::ContainerSpec;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Swarm;
 use crate::error::{Error, Result};
-use crate::model::{Cluster, Task};
+use crate::model::{Cluster, Task, TaskState};
 use crate::objects::Kind;
 
 /// The label that names a container's task.
@@ -29,9 +32,44 @@ pub trait TaskContainer: Send + Sync {
 
     /// The bytes of a text in base 64; none when it is not that.
     fn decoded(&self, text: &str) -> Option<Vec<u8>>;
+
+    /// Gets an image that is not here from its registry; a sentence for the user where that fails.
+    fn fetch(&self, image: String) -> Fetch;
+}
+
+/// An image on its way.
+pub type Fetch = Pin<Box<dyn Future<Output = std::result::Result<(), String>> + Send>>;
+
+/// The image that a task asks for.
+fn image(task: &Task) -> &str {
+    task.object.spec["ContainerSpec"]["Image"].as_str().unwrap_or_default()
 }
 
 impl Swarm {
+    /// Whether the image of a task is here.
+    pub(crate) fn has_image(&self, task: &Task) -> bool {
+        self.inner.engine.images().resolve(image(task)).is_ok()
+    }
+
+    /// Gets the image of a task, which is `Preparing`, without holding up the others.
+    pub(crate) fn fetch_in_background(&self, task: &Task) {
+        let (swarm, id) = (self.clone(), task.object.id.clone());
+        let fetch = self.inner.translate.fetch(image(task).to_owned());
+        tokio::spawn(async move {
+            let fetched = fetch.await;
+            let _ = swarm.change_silently(|cluster| {
+                let task = cluster.tasks.get_mut(&id).filter(|task| task.state == TaskState::Preparing);
+                let Some(task) = task else { return Ok(()) };
+                (task.since, task.state) = (Timestamp::now(), TaskState::New);
+                if let Err(error) = fetched {
+                    (task.error, task.state) = (error, TaskState::Rejected);
+                }
+                Ok(())
+            });
+            swarm.inner.changed.notify_one();
+        });
+    }
+
     /// Makes the container of a task and starts it; gives its id.
     pub(crate) async fn start_task(&self, cluster: &Cluster, task: &Task) -> Result<String> {
         let body = self.body(cluster, task)?;
