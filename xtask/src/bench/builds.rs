@@ -1,10 +1,12 @@
-//! `cargo xtask bench builds`: builds beside dockerd's, with its classic builder and with BuildKit, in turns, by the same
-//! client.
+//! `cargo xtask bench builds`: builds by the own client and by Docker's with buildx, beside dockerd's with its classic
+//! builder and with BuildKit, in turns.
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use super::{Dockerd, Line, RUNS, Samples, WARM_UP, build, file, report};
@@ -23,29 +25,33 @@ const BASE_FILES: usize = 3000;
 /// Who builds.
 struct Side {
     name: &'static str,
+    program: PathBuf,
     socket: PathBuf,
-    buildkit: &'static str,
+    /// Where Docker's client finds its plugins; without it builds classically.
+    plugins: Option<PathBuf>,
     cached: Samples,
     cold: Samples,
     stages: Samples,
 }
 
 impl Side {
-    fn new(name: &'static str, socket: PathBuf, buildkit: &'static str) -> Self {
+    fn new(name: &'static str, program: &Path, socket: &Path, plugins: Option<&Path>) -> Self {
         let [cached, cold, stages] = std::array::from_fn(|_| Samples::default());
-        Self { name, socket, buildkit, cached, cold, stages }
+        let (program, socket) = (program.to_owned(), socket.to_owned());
+        Self { name, program, socket, plugins: plugins.map(Path::to_owned), cached, cold, stages }
     }
 
-    fn docker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.arg("--host").arg(format!("unix://{}", self.socket.display())).args(arguments);
-        command.env("DOCKER_BUILDKIT", self.buildkit);
-        command
-    }
-
-    fn build(&self, options: &[&str], context: &Path) -> Result<(), Error> {
-        let context = context.to_string_lossy();
-        output(&mut self.docker(&[&["build", "-q"], options, &[&context]].concat())).map(drop)
+    fn build(&self, options: &[&str], context: &Path) -> Result<Duration, Error> {
+        let mut command = Command::new(&self.program);
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
+        command.env("DOCKER_BUILDKIT", if self.plugins.is_some() { "1" } else { "0" });
+        if let Some(plugins) = &self.plugins {
+            command.env("DOCKER_CONFIG", plugins);
+        }
+        command.args(["build", "-q"]).args(options).arg(context);
+        let begin = Instant::now();
+        output(&mut command)?;
+        Ok(begin.elapsed())
     }
 }
 
@@ -105,10 +111,17 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
     let archive = archive.to_string_lossy();
     daemon.ask(&["save", "-o", &archive, "bench", "large"])?;
     output(&mut dockerd.client(&["load", "-q", "-i", &archive]))?;
+    let plugins = directory.path().join("client/cli-plugins");
+    fs::create_dir_all(&plugins).map_err(file(&plugins))?;
+    let buildx = plugins.join("docker-buildx");
+    symlink(tools::buildx(root)?, &buildx).map_err(file(&buildx))?;
+    let with = Some(directory.path().join("client"));
+    let (docker, ours) = (Path::new("docker"), daemon.socket());
     let mut sides = [
-        Side::new("ours", daemon.socket(), "0"),
-        Side::new("classic", dockerd.socket.clone(), "0"),
-        Side::new("BuildKit", dockerd.socket.clone(), "1"),
+        Side::new("ours", &dray, &ours, None),
+        Side::new("classic", docker, &dockerd.socket, None),
+        Side::new("BuildKit", docker, &dockerd.socket, with.as_deref()),
+        Side::new("ours by buildx", docker, &ours, with.as_deref()),
     ];
     let cached = context(directory.path(), "cached", &ten_steps("bench"))?;
     let cold = context(directory.path(), "cold", &ten_steps("large"))?;
@@ -117,27 +130,26 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
     let stages = context(directory.path(), "stages", stages)?;
     for round in 0..WARM_UP + RUNS {
         for side in &mut sides {
-            let mut samples = std::mem::take(&mut side.cached);
-            samples.time(|| side.build(&[], &cached))?;
-            side.cached = samples;
-            if round < WARM_UP {
-                side.cached.0.clear();
+            let took = side.build(&[], &cached)?;
+            if round >= WARM_UP {
+                side.cached.add(took);
             }
         }
     }
     for _ in 0..COLD {
         for side in &mut sides {
-            for (samples, context) in [(&mut side.cold, &cold), (&mut side.stages, &stages)] {
-                let mut own = std::mem::take(samples);
-                let builder = Side::new(side.name, side.socket.clone(), side.buildkit);
-                own.time(|| builder.build(&["--no-cache"], context))?;
-                *samples = own;
-            }
+            let took = side.build(&["--no-cache"], &cold)?;
+            side.cold.add(took);
+            let took = side.build(&["--no-cache"], &stages)?;
+            side.stages.add(took);
         }
     }
-    let [ours, classic, buildkit] = &sides;
+    let [ours, others @ ..] = &sides;
+    let [_, buildkit, _] = others;
     let peer = |pick: fn(&Side) -> &Samples| {
-        format!("{} {}, {} {}", classic.name, pick(classic).text(), buildkit.name, pick(buildkit).text())
+        let texts: Vec<String> =
+            others.iter().map(|side| format!("{} {}", side.name, pick(side).text())).collect();
+        texts.join(", ")
     };
     let lines = [
         Line {

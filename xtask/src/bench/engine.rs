@@ -262,7 +262,8 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
         ours: published.text(),
         peer: straight.text(),
         bar: "95 % of straight",
-        met: published.median() >= straight.median() * 0.95,
+        // Turn by turn, as the machine's own speed changes between them.
+        met: published.of(&straight).median() >= 0.95,
     });
     drop(dockerd);
     daemon.stop(true)?;

@@ -179,7 +179,7 @@ impl Floor {
         let target = place.join("target");
         for (index, entry) in fs::read_dir(&blobs).map_err(file(&blobs))?.flatten().enumerate() {
             if entry.metadata().is_ok_and(|metadata| metadata.len() > 1 << 20) {
-                output(Command::new("gzip").arg("-f").arg(entry.path()))?;
+                output(Command::new("gzip").args(["-n", "-f"]).arg(entry.path()))?;
                 let (blob, into) = (entry.path(), target.join(index.to_string()));
                 lines.push_str(&format!(
                     "mkdir -p {into}; tee >(sha256sum >/dev/null) < {blob}.gz | gunzip | tee >(sha256sum >/dev/null) | tar -xp -C {into} &\n",

@@ -36,8 +36,12 @@ impl Samples {
     fn time(&mut self, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         let begin = Instant::now();
         work()?;
-        self.0.push(begin.elapsed().as_secs_f64() * 1e3);
+        self.add(begin.elapsed());
         Ok(())
+    }
+
+    fn add(&mut self, took: Duration) {
+        self.0.push(took.as_secs_f64() * 1e3);
     }
 
     fn quantile(&self, part: f64) -> f64 {
@@ -56,6 +60,11 @@ impl Samples {
 
     fn median(&self) -> f64 {
         self.quantile(0.5)
+    }
+
+    /// Each run as a part of the other's run in the same turn.
+    fn of(&self, others: &Samples) -> Samples {
+        Samples(self.0.iter().zip(&others.0).map(|(ours, other)| ours / other).collect())
     }
 
     fn text(&self) -> String {
