@@ -13,6 +13,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::images;
 use crate::{
     Error,
     daemon::{self, Daemon, Directory},
@@ -32,8 +33,6 @@ const REQUIREMENTS: [&str; 6] = [
     "websocket-client>=1.3.0",
 ];
 const IMAGES: [&str; 4] = ["busybox:latest", "alpine:3.10", "alpine:latest", "hello-world:latest"];
-/// Where the mirror of docker.io listens.
-const REGISTRY: &str = "127.0.0.1:5099";
 /// Seconds that one test may take.
 const PATIENCE: &str = "90";
 
@@ -50,9 +49,7 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let tools = install(root)?;
     let dray = super::binary(root)?;
     let directory = Directory::new("py")?;
-    let mirror = format!("http://{REGISTRY}");
-    let options = ["--registry", REGISTRY, "--registry-mirror", &mirror];
-    let daemon = Daemon::start_with(&dray, directory.path(), &options)?;
+    let daemon = Daemon::start_with(&dray, directory.path(), &images::MIRRORED)?;
     let host = format!("unix://{}", daemon.socket().display());
     make_images(directory.path(), &host)?;
     let home = directory.path().join("home");
@@ -136,12 +133,8 @@ fn make_images(directory: &Path, host: &str) -> Result<(), Error> {
         // A message of its own makes each an image of its own.
         import.env("DOCKER_HOST", host).args(["import", "-m", image, "-c", "CMD [\"/bin/sh\"]"]);
         run(import.arg(&archive).arg(image).stdout(Stdio::null()))?;
-        let pushed = format!("{REGISTRY}/library/{image}");
-        for arguments in [["tag", image, &pushed].as_slice(), &["push", "-q", &pushed], &["rmi", &pushed]] {
-            run(Command::new("docker").env("DOCKER_HOST", host).args(arguments).stdout(Stdio::null()))?;
-        }
     }
-    Ok(())
+    images::publish(host, &IMAGES)
 }
 
 /// A key and a store of passwords for the tests of credentials.

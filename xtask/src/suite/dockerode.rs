@@ -1,7 +1,8 @@
 //! `cargo xtask suite dockerode`: the tests of dockerode, the Docker client of Node's programs, of its repository.
 //!
 //! `DOCKERODE=DIR` names a checkout (otherwise git clones one below the target directory), and `DRAY=PATH` a binary that
-//! is built already. No registry is asked: the images that the tests want are made of Debian's busybox.
+//! is built already. The images that the tests want are made of Debian's busybox, and pulled from the daemon's own
+//! registry, which stands for docker.io as its mirror.
 
 use std::{
     collections::BTreeSet,
@@ -33,9 +34,11 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let checkout = install(root)?;
     let dray = super::binary(root)?;
     let directory = Directory::new("node")?;
-    let daemon = Daemon::start(&dray, directory.path())?;
+    let daemon = Daemon::start_with(&dray, directory.path(), &images::MIRRORED)?;
     let host = format!("unix://{}", daemon.socket().display());
-    let result = images::make(directory.path(), &host, &IMAGES).and_then(|()| test(root, &checkout, &host));
+    let result = images::make(directory.path(), &host, &IMAGES)
+        .and_then(|()| images::publish(&host, &["ubuntu:latest"]))
+        .and_then(|()| test(root, &checkout, &host));
     daemon.stop(true)?;
     judge(root, &result?)
 }

@@ -9,6 +9,24 @@ use std::{
 
 use crate::{Error, run};
 
+/// Where the daemon's own registry listens, which stands for docker.io as its mirror.
+const MIRROR: &str = "127.0.0.1:5099";
+const MIRROR_URL: &str = "http://127.0.0.1:5099";
+
+/// The options of a daemon that pulls what is asked of docker.io from its own registry.
+pub(super) const MIRRORED: [&str; 4] = ["--registry", MIRROR, "--registry-mirror", MIRROR_URL];
+
+/// Gives images of the daemon at `host` to that registry, from which they can be pulled.
+pub(super) fn publish(host: &str, images: &[&str]) -> Result<(), Error> {
+    for image in images {
+        let pushed = format!("{MIRROR}/library/{image}");
+        for arguments in [["tag", image, &pushed].as_slice(), &["push", "-q", &pushed], &["rmi", &pushed]] {
+            run(Command::new("docker").env("DOCKER_HOST", host).args(arguments).stdout(Stdio::null()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Something with a shell by both its names, and with the users and directories that an image usually has.
 pub(super) const BASE: &str = "FROM scratch
 COPY busybox /bin/busybox
