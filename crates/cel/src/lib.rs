@@ -28,4 +28,4 @@ pub use program::{Activation, Evaluation, Program, Variables};
 pub use schema::{Declared, ListStyle, escape, unescape};
 pub use source::{Issue, Issues};
 pub use types::{ObjectField, ObjectType, Type};
-pub use value::{Entries, Fault, Hidden, Instance, List, Map, Text, Value};
+pub use value::{Entries, Fault, Hidden, Instance, List, Map, Text, Timestamp, Value};

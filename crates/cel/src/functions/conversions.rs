@@ -2,9 +2,9 @@
 
 use super::{Caller, Row, text};
 use crate::value::{
-    Hidden, Opaque, Outcome, Value, fault, no_such_overload,
+    Hidden, Opaque, Outcome, Timestamp, Value, fault, no_such_overload,
     numbers::go_double,
-    time::{parse_duration, parse_timestamp, timestamp, write_duration},
+    time::{parse_duration, parse_timestamp, write_duration},
 };
 
 pub(super) const CONVERSIONS: &[Row] = &[
@@ -97,7 +97,7 @@ fn to_duration<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
 
 fn to_timestamp<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
     match arguments {
-        [Value::Int(seconds)] => timestamp(i128::from(*seconds), 0).map(Value::Timestamp),
+        [Value::Int(seconds)] => Timestamp::new(i128::from(*seconds), 0).map(Value::Timestamp),
         [Value::String(text)] => match parse_timestamp(text) {
             Some(time) => Ok(Value::Timestamp(time)),
             None => unfit(text, "google.protobuf.Timestamp"),
@@ -115,7 +115,7 @@ fn to_int<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
         }
         [Value::Double(_)] => out_of_range(),
         [Value::Duration(nanos)] => Ok(Value::Int(*nanos)),
-        [Value::Timestamp(time)] => Ok(Value::Int(time.as_nanosecond().div_euclid(1_000_000_000) as i64)),
+        [Value::Timestamp(time)] => Ok(Value::Int(time.seconds())),
         [Value::String(text)] => match text.parse::<i64>() {
             Ok(number) => Ok(Value::Int(number)),
             Err(_) => unfit(text, "int"),

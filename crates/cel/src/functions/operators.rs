@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{Caller, Row, bounded, special};
-use crate::value::{Fault, Key, Map, Outcome, Value, fault, no_such_overload, ordered, time};
+use crate::value::{Fault, Key, Map, Outcome, Timestamp, Value, fault, no_such_overload, ordered, time};
 
 pub(super) const LOGIC: &[Row] = &[
     ("conditional", "_?_:_(bool, A, A) -> A", special),
@@ -111,8 +111,8 @@ fn checked_unsigned<'a>(number: Option<u64>) -> Outcome<'a> {
 }
 
 /// A point in time so many nanoseconds later.
-fn later<'a>(from: jiff::Timestamp, nanos: i128) -> Outcome<'a> {
-    time::timestamp(0, from.as_nanosecond() + nanos).map(Value::Timestamp)
+fn later<'a>(from: Timestamp, nanos: i128) -> Outcome<'a> {
+    Timestamp::new(0, from.as_nanoseconds() + nanos).map(Value::Timestamp)
 }
 
 pub(super) fn add<'a>(caller: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
@@ -152,7 +152,7 @@ fn subtract<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
         }
         [Value::Timestamp(time), Value::Duration(nanos)] => later(*time, -i128::from(*nanos)),
         [Value::Timestamp(one), Value::Timestamp(two)] => {
-            time::duration(one.as_nanosecond() - two.as_nanosecond()).map(Value::Duration)
+            time::duration(one.as_nanoseconds() - two.as_nanoseconds()).map(Value::Duration)
         }
         _ => no_such_overload(),
     }

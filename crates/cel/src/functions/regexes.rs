@@ -88,6 +88,13 @@ fn translate(pattern: &str) -> Result<String, String> {
                     escaped => {
                         written.push('\\');
                         written.push(escaped);
+                        let braced = matches!(escaped, 'p' | 'P' | 'x') && letters.peek() == Some(&'{');
+                        while braced && let Some(inner) = letters.next() {
+                            written.push(inner);
+                            if inner == '}' {
+                                break;
+                            }
+                        }
                     }
                 }
             }

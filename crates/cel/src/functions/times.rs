@@ -1,6 +1,6 @@
 //! Parts of points in time and of durations.
 
-use jiff::{Zoned, tz::TimeZone};
+use jiff::{civil::DateTime, tz::TimeZone};
 
 use super::{Caller, Row, text};
 use crate::value::{Fault, Outcome, Value, no_such_overload, time::zone};
@@ -52,18 +52,18 @@ const ALL: [[Row; 2]; 12] = {
 pub(super) const TIMES: &[Row] = ALL.as_flattened();
 
 /// The time in the zone that is asked for, UTC otherwise.
-fn zoned(arguments: &[Value<'_>]) -> Result<Zoned, Fault> {
+fn clock(arguments: &[Value<'_>]) -> Result<DateTime, Fault> {
     let Some(Value::Timestamp(time)) = arguments.first() else { return no_such_overload() };
     let zone = if arguments.len() > 1 { zone(text(arguments, 1)?)? } else { TimeZone::UTC };
-    Ok(time.to_zoned(zone))
+    time.at(&zone)
 }
 
-fn part<'a>(arguments: &[Value<'a>], of: impl Fn(&Zoned) -> i64) -> Outcome<'a> {
-    zoned(arguments).map(|time| Value::Int(of(&time)))
+fn part<'a>(arguments: &[Value<'a>], of: impl Fn(&DateTime) -> i64) -> Outcome<'a> {
+    clock(arguments).map(|time| Value::Int(of(&time)))
 }
 
 /// A part of a duration, which is a whole of it, or of a point in time.
-fn of_either<'a>(arguments: &[Value<'a>], unit: i64, of: impl Fn(&Zoned) -> i64) -> Outcome<'a> {
+fn of_either<'a>(arguments: &[Value<'a>], unit: i64, of: impl Fn(&DateTime) -> i64) -> Outcome<'a> {
     match arguments {
         [Value::Duration(nanos)] => Ok(Value::Int(nanos / unit)),
         _ => part(arguments, of),

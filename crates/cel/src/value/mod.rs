@@ -15,7 +15,6 @@ pub(crate) mod time;
 use std::{fmt, net::IpAddr, ops::Deref, sync::Arc};
 
 use dray_machinery::quantity::Quantity;
-use jiff::Timestamp;
 
 pub(crate) use compare::{Work, compare, equal, ordered};
 pub use fault::Fault;
@@ -23,6 +22,7 @@ pub(crate) use fault::{Outcome, fault, no_such_key, no_such_overload};
 pub(crate) use keys::Key;
 pub use lists::List;
 pub use maps::{Entries, Map};
+pub use time::Timestamp;
 
 use crate::{
     functions::{

@@ -1,6 +1,11 @@
 //! Durations as Go writes them, and points in time as RFC 3339 does.
 
-use jiff::{Timestamp, civil, tz::TimeZone};
+use std::fmt;
+
+use jiff::{
+    SignedDuration, civil,
+    tz::{Offset, TimeZone},
+};
 
 use super::{Fault, fault};
 
@@ -8,16 +13,57 @@ const SECOND: i128 = 1_000_000_000;
 /// The first second of the year 1 and the last of 9999.
 const RANGE: (i64, i64) = (-62_135_596_800, 253_402_300_799);
 
-/// A point in time, if it is in range.
-pub(crate) fn timestamp(seconds: i128, nanos: i128) -> Result<Timestamp, Fault> {
-    let total = seconds * SECOND + nanos;
-    let second = total.div_euclid(SECOND);
-    if second < i128::from(RANGE.0) || second > i128::from(RANGE.1) {
-        return fault("timestamp overflow");
+/// A point in time between the first second of the year 1 and the last of 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    seconds: i64,
+    nanos: i32,
+}
+
+impl Timestamp {
+    /// A point in time so far from the beginning of 1970.
+    ///
+    /// # Errors
+    /// Where it is out of range.
+    pub fn new(seconds: i128, nanos: i128) -> Result<Timestamp, Fault> {
+        let total = seconds * SECOND + nanos;
+        let seconds = total.div_euclid(SECOND);
+        if seconds < i128::from(RANGE.0) || seconds > i128::from(RANGE.1) {
+            return fault("timestamp overflow");
+        }
+        Ok(Timestamp { seconds: seconds as i64, nanos: total.rem_euclid(SECOND) as i32 })
     }
-    match Timestamp::from_nanosecond(total) {
-        Ok(found) => Ok(found),
-        Err(_) => fault("timestamp overflow"),
+
+    /// The whole seconds since the beginning of 1970.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
+    pub(crate) fn as_nanoseconds(self) -> i128 {
+        i128::from(self.seconds) * SECOND + i128::from(self.nanos)
+    }
+
+    /// The date and the time of a clock so many seconds ahead of UTC.
+    fn clock(self, ahead: i64) -> Option<civil::DateTime> {
+        let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+        epoch.checked_add(SignedDuration::new(self.seconds + ahead, self.nanos)).ok()
+    }
+
+    /// The date and the time in a zone.
+    pub(crate) fn at(self, zone: &TimeZone) -> Result<civil::DateTime, Fault> {
+        // The zones' rules end a day before the years do.
+        let nearest = jiff::Timestamp::new(self.seconds, self.nanos).unwrap_or(jiff::Timestamp::MAX);
+        let ahead = i64::from(zone.to_offset(nearest).seconds());
+        self.clock(ahead).map_or_else(|| fault("timestamp overflow"), Ok)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.clock(0) {
+            Some(clock) => write!(f, "{clock}Z"),
+            None => Err(fmt::Error),
+        }
     }
 }
 
@@ -61,7 +107,7 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
         }
         _ => return None,
     };
-    let date = civil::DateTime::new(
+    let clock = civil::DateTime::new(
         number(0, 4)? as i16,
         number(5, 7)? as i8,
         number(8, 10)? as i8,
@@ -71,9 +117,8 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
         nanos,
     )
     .ok()?;
-    let local = date.to_zoned(TimeZone::UTC).ok()?.timestamp();
-    let seconds = i128::from(local.as_second()) - i128::from(offset);
-    timestamp(seconds, i128::from(nanos)).ok()
+    let since = clock.duration_since(civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0));
+    Timestamp::new(-i128::from(offset), since.as_nanos()).ok()
 }
 
 /// Reads a date, `2006-01-02`.
@@ -145,7 +190,7 @@ pub(crate) fn zone(name: &str) -> Result<TimeZone, Fault> {
         let parse = |text: &str| text.parse::<i32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
         if let (Some(hours), Some(minutes)) = (parse(hours), parse(minutes)) {
             let seconds = (hours * 60 + minutes) * if name.starts_with('-') { -60 } else { 60 };
-            if let Ok(offset) = jiff::tz::Offset::from_seconds(seconds) {
+            if let Ok(offset) = Offset::from_seconds(seconds) {
                 return Ok(TimeZone::fixed(offset));
             }
         }
