@@ -134,7 +134,6 @@ impl Environment {
             "bool" => Type::Bool,
             "bytes" => Type::Bytes,
             "double" => Type::Double,
-            "dyn" => Type::Dyn,
             "int" => Type::Int,
             "uint" => Type::Uint,
             "string" => Type::String,

@@ -103,7 +103,7 @@ impl Program {
     pub fn variables(&self) -> BTreeSet<String> {
         let ids = 0..self.checked.ast.len() as Id;
         let named = ids.filter_map(|id| match (self.checked.ast.node(id), self.checked.reference(id)) {
-            (Node::Ident(name), Reference::Variable) => Some(name.to_string()),
+            (Node::Ident(name), Reference::Variable) => Some(name.trim_start_matches('.').to_owned()),
             _ => None,
         });
         named.collect()

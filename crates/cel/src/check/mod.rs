@@ -192,7 +192,9 @@ impl Checker<'_> {
             if let Some(of) = self.environment.variable(&candidate) {
                 self.set(id, of.clone());
                 self.refer(id, Reference::Variable);
-                self.ast.replace(id, Node::Ident(candidate.into()));
+                // The dot stays, so that no local variable hides the name.
+                let dot = if name.starts_with('.') { "." } else { "" };
+                self.ast.replace(id, Node::Ident(format!("{dot}{candidate}").into()));
                 return true;
             }
             if let Some(of) = self.environment.type_named(&candidate) {

@@ -67,7 +67,7 @@ impl<'a> Evaluator<'_, 'a> {
                 }
                 match of {
                     Value::Optional(None) => Ok(Value::NONE),
-                    Value::Optional(Some(of)) => {
+                    Value::Optional(Some(of)) if matches!(*of, Value::Map(_) | Value::Object(_)) => {
                         Ok(self.field(&of, field).transpose()?.map_or(Value::NONE, Value::some))
                     }
                     of => self.field(&of, field).unwrap_or_else(|| no_such_key(field)),

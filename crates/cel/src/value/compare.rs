@@ -1,4 +1,4 @@
-//! Equality and order. Numbers are compared across their types, exactly; other types are never equal.
+//! Equality and order. Numbers are compared across their types; other types are never equal.
 //!
 //! Values can be graphs that share their parts, so that what is small in memory is large to walk: `Work` bounds it.
 

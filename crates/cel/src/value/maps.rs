@@ -93,6 +93,11 @@ impl<'a> Map<'a> {
         }
     }
 
+    /// The keys and their values, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (Value<'a>, Result<Value<'a>, Fault>)> + '_ {
+        self.keys().into_iter().filter_map(|key| self.get(&key).map(|value| (key.value(), value)))
+    }
+
     pub(crate) fn equals(&self, other: &Map<'a>, work: &mut Work) -> Result<bool, Fault> {
         if self.len() != other.len() {
             return Ok(false);

@@ -140,6 +140,16 @@ impl<'a> Value<'a> {
         Value::List(List::Owned(Arc::new(elements)))
     }
 
+    /// A map of entries.
+    ///
+    /// # Errors
+    /// Where a key is of a type that keys cannot be of.
+    pub fn map_of(entries: impl IntoIterator<Item = (Value<'a>, Value<'a>)>) -> Result<Value<'a>, Fault> {
+        let entries: Result<_, Fault> =
+            entries.into_iter().map(|(key, value)| Ok((Key::new(&key)?, value))).collect();
+        Ok(Value::Map(Map::owned(entries?)))
+    }
+
     pub(crate) fn some(value: Value<'a>) -> Value<'a> {
         Value::Optional(Some(Arc::new(value)))
     }
