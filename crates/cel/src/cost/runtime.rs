@@ -150,8 +150,8 @@ fn traversal(value: &Value<'_>, work: &mut Work) -> Result<u64, Fault> {
 
 fn standard(overload: &str, arguments: &[Value<'_>]) -> u64 {
     match overload {
-        "starts_with_string" | "ends_with_string" | "string_to_bytes" | "bytes_to_string" | "strings_quote"
-        | "string_format" => letters(arguments, 0, 1.0),
+        "starts_with_string" | "ends_with_string" => letters(arguments, 1, 1.0),
+        "string_to_bytes" | "bytes_to_string" | "strings_quote" | "string_format" => letters(arguments, 0, 1.0),
         "in_list" => at(arguments, 1),
         "equals" | "not_equals" => scaled(at(arguments, 0).min(at(arguments, 1)), LETTER),
         "add_string" | "add_bytes" => scaled(at(arguments, 0).saturating_add(at(arguments, 1)), LETTER),

@@ -86,8 +86,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             (operator::INDEX | operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT, ..) => self.attribute(id),
             (operator::AND, None, [one, two]) => self.logic(*one, *two, false),
             (operator::OR, None, [one, two]) => self.logic(*one, *two, true),
-            (operator::EQUALS, None, [one, two]) => self.equality(*one, *two, operator::EQUALS),
-            (operator::NOT_EQUALS, None, [one, two]) => self.equality(*one, *two, operator::NOT_EQUALS),
+            (operator::EQUALS | operator::NOT_EQUALS, None, operands) => self.equality(id, operands, function),
             (operator::NOT_STRICTLY_FALSE, None, [argument]) => {
                 let value = match self.evaluate(*argument) {
                     Err(Fault::CostExceeded) => return Err(Fault::CostExceeded),
@@ -109,13 +108,40 @@ impl<'p, 'a> Evaluator<'p, 'a> {
                 self.apply(id, &values).map(|(value, _)| value)
             }
             _ => {
-                let mut values = Vec::with_capacity(arguments.len() + 1);
-                for argument in target.iter().chain(arguments) {
-                    values.push(self.evaluate(*argument)?);
-                }
+                let ids: Vec<Id> = target.iter().chain(arguments).copied().collect();
+                let values = self.arguments(id, &ids)?;
                 self.charged(id, &values)
             }
         }
+    }
+
+    /// The values of a call's arguments. Where one has none, the call costs what it would have, if all of them were asked
+    /// for: up to two always are.
+    fn arguments(&mut self, id: Id, arguments: &[Id]) -> Result<Vec<Value<'a>>, Fault> {
+        let mut values = Vec::with_capacity(arguments.len());
+        let mut failed = None;
+        for argument in arguments {
+            match self.evaluate(*argument) {
+                Ok(value) => values.push(value),
+                Err(Fault::CostExceeded) => return Err(Fault::CostExceeded),
+                Err(fault) => {
+                    failed = failed.or(Some(fault));
+                    values.push(Value::Null);
+                    if arguments.len() > 2 {
+                        break;
+                    }
+                }
+            }
+        }
+        let Some(fault) = failed else { return Ok(values) };
+        if values.len() == arguments.len()
+            && let Reference::Function(name, overloads) = self.reference(id)
+        {
+            let only = if let [only] = overloads.as_slice() { Some(only.id) } else { None };
+            let cost = cost::runtime::call(name, only, &values, &Value::Null, &mut self.work)?;
+            self.charge(cost)?;
+        }
+        Err(fault)
     }
 
     /// Calls a function, and charges for it.
@@ -154,9 +180,10 @@ impl<'p, 'a> Evaluator<'p, 'a> {
         failed.map_or(Ok(Value::Bool(!decisive)), Err)
     }
 
-    fn equality(&mut self, one: Id, two: Id, function: &str) -> Outcome<'a> {
-        let values = [self.evaluate(one)?, self.evaluate(two)?];
-        let same = equal(&values[0], &values[1], &mut self.work)?;
+    fn equality(&mut self, id: Id, operands: &[Id], function: &str) -> Outcome<'a> {
+        let values = self.arguments(id, operands)?;
+        let [one, two] = values.as_slice() else { return no_such_overload() };
+        let same = equal(one, two, &mut self.work)?;
         let result = Value::Bool(same == (function == operator::EQUALS));
         let overload = if function == operator::EQUALS { "equals" } else { "not_equals" };
         let cost = cost::runtime::call(function, Some(overload), &values, &result, &mut self.work)?;

@@ -50,17 +50,19 @@ impl<'a> Map<'a> {
     pub fn field(&self, name: &str) -> Option<Result<Value<'a>, Fault>> {
         match self {
             Map::Json(object, declared) => {
-                let (json_name, declared) = match declared {
-                    None => (name, None),
+                let declared = match declared {
+                    None => None,
                     Some(declared) => match declared.object() {
                         Some(of) => {
                             let field = of.fields.get(name)?;
-                            (field.json_name.as_str(), Some(&*field.declared))
+                            // A field that is null is as good as absent; an entry of a map is not.
+                            let value = object.get(&field.json_name).filter(|value| !value.is_null())?;
+                            return Some(Value::read(value, Some(&field.declared)));
                         }
-                        None => (name, Some(declared.item()?)),
+                        None => Some(declared.item()?),
                     },
                 };
-                object.get(json_name).map(|value| Value::read(value, declared))
+                object.get(name).map(|value| Value::read(value, declared))
             }
             Map::Owned(entries) => {
                 entries.0.get(&Key::String(Text::Borrowed(name))).cloned().map(Ok)
@@ -83,7 +85,8 @@ impl<'a> Map<'a> {
                 let object: &'a JsonMap<String, Json> = object;
                 match declared.and_then(|declared| declared.object()) {
                     Some(of) => {
-                        let known = of.fields.iter().filter(|(_, field)| object.contains_key(&field.json_name));
+                        let is_there = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
+                        let known = of.fields.iter().filter(|(_, field)| is_there(&field.json_name));
                         known.map(|(name, _)| Key::String(Text::Borrowed(name))).collect()
                     }
                     None => object.keys().map(|name| Key::String(Text::Borrowed(name))).collect(),
