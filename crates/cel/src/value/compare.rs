@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use super::{Fault, Hidden, Opaque, Outcome, Value, fault, no_such_overload, numbers::compare_with_double};
 
 /// How many parts of values one evaluation may look at, besides what the cost counts.
-const MOST_WORK: usize = 20_000_000;
+const MOST_WORK: usize = 10_000_000;
 
 /// What is left of an evaluation's work on the inside of values.
 #[derive(Debug)]
