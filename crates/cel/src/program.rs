@@ -7,11 +7,7 @@ use crate::{
     cost::{self, Range},
     environment::Environment,
     evaluate::Evaluator,
-    functions::{
-        Caller,
-        conversions::is_conversion,
-        regexes::Patterns,
-    },
+    functions::{Caller, conversions::is_conversion, regexes::Patterns},
     schema::Declared,
     source::{Issues, Source},
     syntax::{
@@ -147,7 +143,8 @@ impl Program {
         let mut program = Program { checked, constants, patterns: Patterns::default() };
         // Children come before their parents.
         for id in 0..count {
-            let constant = program.fold(id).map_err(|fault| (program.checked.ast.at(id), fault.to_string()))?;
+            let constant =
+                program.fold(id).map_err(|fault| (program.checked.ast.at(id), fault.to_string()))?;
             program.constants[id as usize] = constant;
             if let Some(pattern) = program.known_pattern(id) {
                 program.patterns.know(&pattern).map_err(|why| (program.checked.ast.at(id), why))?;
@@ -157,7 +154,9 @@ impl Program {
     }
 
     fn known_pattern(&self, id: Id) -> Option<std::sync::Arc<str>> {
-        let Reference::Function("matches" | "find" | "findAll", _) = self.checked.reference(id) else { return None };
+        let Reference::Function("matches" | "find" | "findAll", _) = self.checked.reference(id) else {
+            return None;
+        };
         let Node::Call { target, arguments, .. } = self.checked.ast.node(id) else { return None };
         let pattern = arguments.get(usize::from(target.is_none()))?;
         match self.checked.ast.node(*pattern) {
@@ -190,7 +189,9 @@ impl Program {
             Node::Map(entries) if entries.iter().all(|entry| !entry.optional) => {
                 let mut found = std::collections::BTreeMap::new();
                 for entry in entries {
-                    let (Some(key), Some(value)) = (known(entry.key), known(entry.value)) else { return Ok(None) };
+                    let (Some(key), Some(value)) = (known(entry.key), known(entry.value)) else {
+                        return Ok(None);
+                    };
                     let Ok(key) = Key::new(&key) else { return Ok(None) };
                     found.insert(key, value);
                 }
@@ -214,9 +215,12 @@ impl Program {
     }
 
     fn convert(&self, id: Id, value: Value<'static>) -> Result<Value<'static>, Fault> {
-        let Reference::Function(_, overloads) = self.checked.reference(id) else { return Err(Fault::NoSuchOverload) };
+        let Reference::Function(_, overloads) = self.checked.reference(id) else {
+            return Err(Fault::NoSuchOverload);
+        };
         let values = [value];
-        let overload = overloads.iter().find(|overload| overload.takes(&values)).ok_or(Fault::NoSuchOverload)?;
+        let overload =
+            overloads.iter().find(|overload| overload.takes(&values)).ok_or(Fault::NoSuchOverload)?;
         let mut patterns = Patterns::default();
         let mut work = Work::default();
         let mut caller = Caller { work: &mut work, remaining: u64::MAX, patterns: &mut patterns };

@@ -44,11 +44,12 @@ fn compile(expression: &str, declared: &Declared) -> Program {
 
 /// Evaluates expressions that are true, and compares what they cost.
 fn costs((schema, value): (Json, Json), cases: &[(&str, u64)]) {
-    let declared = Declared::from_schema(&schema, true, "self").unwrap();
+    let declared = Declared::from_schema(&schema, true, "self").expect("the test is well formed");
     let mut wrong = Vec::new();
     for (expression, expected) in cases {
         let program = compile(expression, &declared);
-        let activation = Activation::new().with("self", Value::declared(&value, &declared).unwrap());
+        let activation = Activation::new()
+            .with("self", Value::declared(&value, &declared).expect("the test is well formed"));
         let evaluation = program.evaluate(&activation, 1_000_000);
         if !matches!(evaluation.value, Ok(Value::Bool(true))) {
             wrong.push(format!("{expression} is {:?}", evaluation.value));
@@ -65,7 +66,10 @@ fn scalars() {
     costs(
         fields(&[(integer(), json!(i64::MAX)), (integer(), json!(i64::MAX)), (integer(), json!(5))]),
         &[
-            ("self.val1 == 9223372036854775807 && 9223372036854775807 == self.val1 && self.val1 == self.val2", 11),
+            (
+                "self.val1 == 9223372036854775807 && 9223372036854775807 == self.val1 && self.val1 == self.val2",
+                11,
+            ),
             ("type(self.val1) == int", 4),
             ("double(self.val3) < 10.0", 4),
             ("self.val3 + 1 == 5 + 1", 5),
@@ -91,8 +95,11 @@ fn scalars() {
             ("self.val1.substring(4, 10).trim() == 'takes'", 6),
             ("self.val1.upperAscii() == 'ROOK TAKES 👑'", 6),
             ("self.val1.lowerAscii() == self.val1.lowerAscii()", 10),
-            ("'%d %s %f %s %s'.format([1, 'abc', 1.0, duration('1m'), timestamp('2000-01-01T00:00:00.000Z')]) \
-              == '1 abc 1.000000 60s 2000-01-01T00:00:00Z'", 6),
+            (
+                "'%d %s %f %s %s'.format([1, 'abc', 1.0, duration('1m'), timestamp('2000-01-01T00:00:00.000Z')]) \
+              == '1 abc 1.000000 60s 2000-01-01T00:00:00Z'",
+                6,
+            ),
             ("'%e'.format([3.14]) == '3.140000×10⁰⁰'", 3),
             ("'%b %b %b'.format([7, 8, 9]) == '111 1000 1001'", 3),
         ],
@@ -126,7 +133,10 @@ fn scalars() {
         ],
     );
     costs(
-        (object(json!({"enumStr": {"type": "string", "enum": ["Pending", "Bound"]}})), json!({"enumStr": "Pending"})),
+        (
+            object(json!({"enumStr": {"type": "string", "enum": ["Pending", "Bound"]}})),
+            json!({"enumStr": "Pending"}),
+        ),
         &[("self.enumStr == 'Pending'", 3), ("self.enumStr in ['Pending', 'Available']", 2)],
     );
 }
@@ -189,7 +199,10 @@ fn lists() {
 #[test]
 fn maps_and_objects() {
     costs(
-        fields(&[(map(string()), json!({"k1": "a", "k2": "b"})), (map(string()), json!({"k2": "b", "k1": "a"}))]),
+        fields(&[
+            (map(string()), json!({"k1": "a", "k2": "b"})),
+            (map(string()), json!({"k2": "b", "k1": "a"})),
+        ]),
         &[
             ("self.val1 == self.val2", 5),
             ("'k1' in self.val1", 3),
@@ -343,10 +356,13 @@ fn special_types() {
             ("self.l[?0] == optional.of('a')", 5),
         ],
     );
-    let (schema, value) = (object(json!({"spec": object(json!({"field1": string()}))})), json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "foo", "generateName": "pickItForMe"},
-        "spec": {"field1": "a"},
-    }));
+    let (schema, value) = (
+        object(json!({"spec": object(json!({"field1": string()}))})),
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "foo", "generateName": "pickItForMe"},
+            "spec": {"field1": "a"},
+        }),
+    );
     costs(
         (schema, value),
         &[
@@ -380,7 +396,7 @@ fn worst(cases: &[(&str, Json, &str, u64, u64, u64)]) {
     for (expression, schema, name, unlimited, limit, expected) in cases {
         for (limit, expected) in [(None, unlimited), (Some(*limit), expected)] {
             let schema = limited(schema.clone(), name, limit);
-            let declared = Declared::from_schema(&schema, false, "self").unwrap();
+            let declared = Declared::from_schema(&schema, false, "self").expect("the test is well formed");
             let most = compile(expression, &declared).estimate(Some(&declared)).most;
             if most != *expected {
                 wrong.push(format!("{expression} with {schema} costs {most} and not {expected}"));
@@ -416,10 +432,13 @@ fn worst_cases_of_lists() {
     for (expression, expected) in
         [("self.all(x, self.all(y, true))", 352), ("self.all(x, self.all(y, self.all(z, true)))", 3_552)]
     {
-        let declared = Declared::from_schema(&limited_numbers, false, "self").unwrap();
+        let declared =
+            Declared::from_schema(&limited_numbers, false, "self").expect("the test is well formed");
         assert_eq!(compile(expression, &declared).estimate(Some(&declared)).most, expected);
-        let declared = Declared::from_schema(&of("number"), false, "self").unwrap();
-        assert!(compile(expression, &declared).estimate(Some(&declared)).most > dray_cel::cost::STATIC_PER_RULE);
+        let declared = Declared::from_schema(&of("number"), false, "self").expect("the test is well formed");
+        assert!(
+            compile(expression, &declared).estimate(Some(&declared)).most > dray_cel::cost::STATIC_PER_RULE
+        );
     }
 }
 
@@ -452,10 +471,11 @@ fn worst_cases_of_maps_and_texts() {
 
 #[test]
 fn what_costs_too_much_is_stopped() {
-    let declared = Declared::from_schema(&list(integer()), false, "self").unwrap();
+    let declared = Declared::from_schema(&list(integer()), false, "self").expect("the test is well formed");
     let program = compile("self.all(x, self.all(y, x != y || x == y)) || true", &declared);
     let value = json!((0..1000).collect::<Vec<i64>>());
-    let activation = Activation::new().with("self", Value::declared(&value, &declared).unwrap());
+    let activation =
+        Activation::new().with("self", Value::declared(&value, &declared).expect("the test is well formed"));
     let evaluation = program.evaluate(&activation, 10_000);
     assert_eq!(evaluation.value.unwrap_err().to_string(), "operation cancelled: actual cost limit exceeded");
     assert!((10_000..10_100).contains(&evaluation.cost), "{}", evaluation.cost);

@@ -27,7 +27,8 @@ fn show(value: &Value<'_>) -> String {
         Value::Optional(Some(value)) => format!("some {}", show(value)),
         Value::Double(number) => format!("{number:?}"),
         Value::List(list) => {
-            let shown: Vec<String> = list.iter().map(|element| show(&element.unwrap())).collect();
+            let shown: Vec<String> =
+                list.iter().map(|element| show(&element.expect("the test is well formed"))).collect();
             format!("[{}]", shown.join(", "))
         }
         other => other.to_json().map_or_else(|fault| format!("({fault})"), |json| json.to_string()),
@@ -38,10 +39,14 @@ fn show(value: &Value<'_>) -> String {
 fn evaluate(expression: &str) -> String {
     let program = match Program::compile(expression, &environment()) {
         Ok(program) => program,
-        Err(issues) => return format!("{}:{}: {}", issues.0[0].line, issues.0[0].column, issues.0[0].message),
+        Err(issues) => {
+            return format!("{}:{}: {}", issues.0[0].line, issues.0[0].column, issues.0[0].message);
+        }
     };
     let object = object();
-    let activation = Activation::new().with("self", Value::from_json(&object)).with("text", Value::from_json(&object["name"]));
+    let activation = Activation::new()
+        .with("self", Value::from_json(&object))
+        .with("text", Value::from_json(&object["name"]));
     match program.evaluate(&activation, 1_000_000).value {
         Ok(value) => show(&value),
         Err(fault) => format!("fault: {fault}"),
@@ -204,14 +209,20 @@ fn macros() {
         ("{'a': 1, 'b': 2}.transformMap(k, v, v > 1, v * 10)", "{\"b\":20}"),
         ("['a', 'b'].transformMap(i, v, v)[1]", "\"b\""),
         ("{'a': 'x'}.transformMapEntry(k, v, {v: k})", "{\"x\":\"a\"}"),
-        ("{'a': 'x', 'b': 'x'}.transformMapEntry(k, v, {v: k})", "fault: insert failed: key x already exists"),
+        (
+            "{'a': 'x', 'b': 'x'}.transformMapEntry(k, v, {v: k})",
+            "fault: insert failed: key x already exists",
+        ),
         ("[3, 1, 2].sortBy(x, -x)", "[3, 2, 1]"),
         ("['b', 'a'].sort()", "[\"a\", \"b\"]"),
         ("[1].all(x.y, true)", "1:10: argument must be a simple name"),
         ("[1].map(1, true)", "1:9: argument is not an identifier"),
         ("[1].all(x, x, true)", "1:12: duplicate variable name: x"),
         ("has(self)", "1:5: invalid argument to has() macro"),
-        ("1.map(x, x)", "1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)"),
+        (
+            "1.map(x, x)",
+            "1:1: expression of type 'int' cannot be range of a comprehension (must be list, map, or dynamic)",
+        ),
     ]);
 }
 
@@ -320,10 +331,19 @@ fn strings() {
         ("'abc'.contains('b') && 'abc'.startsWith('a') && 'abc'.endsWith('c')", "true"),
         ("'abc'.matches('^[a-c]+$') && matches('abc', 'b')", "true"),
         ("'abc'.matches('[')", "1:15: invalid matches argument"),
-        ("'%s|%d|%f|%.2f|%x|%X|%o|%b|%%'.format(['a', 1, 1.5, 2.345, 255, 'z', 8, true])", "\"a|1|1.500000|2.35|ff|7A|10|1|%\""),
+        (
+            "'%s|%d|%f|%.2f|%x|%X|%o|%b|%%'.format(['a', 1, 1.5, 2.345, 255, 'z', 8, true])",
+            "\"a|1|1.500000|2.35|ff|7A|10|1|%\"",
+        ),
         ("'%e'.format([3.14])", "\"3.140000×10⁰⁰\""),
-        ("'%s %s'.format([[1, 'a', 2.0], {'k': duration('1s')}])", "\"[1, \\\"a\\\", 2.000000] {\\\"k\\\":duration(\\\"1s\\\")}\""),
-        ("'%d'.format(['a'])", "1:14: error during formatting: decimal clause can only be used on integers, was given string"),
+        (
+            "'%s %s'.format([[1, 'a', 2.0], {'k': duration('1s')}])",
+            "\"[1, \\\"a\\\", 2.000000] {\\\"k\\\":duration(\\\"1s\\\")}\"",
+        ),
+        (
+            "'%d'.format(['a'])",
+            "1:14: error during formatting: decimal clause can only be used on integers, was given string",
+        ),
         ("'%s'.format([])", "1:12: index 0 out of range"),
         ("'%z'.format([1])", "1:12: could not parse formatting clause: unrecognized formatting clause \"z\""),
         ("text.format([1])", "\"web\""),
@@ -427,7 +447,9 @@ fn what_the_checker_says() {
 fn what_the_parser_says() {
     const BEGINNINGS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, \
                               STRING, BYTES, IDENTIFIER}";
-    let wrong = |at: &str, kind: &str, token: &str| format!("{at}: Syntax error: {kind} input '{token}' expecting {BEGINNINGS}");
+    let wrong = |at: &str, kind: &str, token: &str| {
+        format!("{at}: Syntax error: {kind} input '{token}' expecting {BEGINNINGS}")
+    };
     gives(&[
         ("*@a | b", "1:2: Syntax error: token recognition error at: '@'"),
         ("a + $", "1:5: Syntax error: token recognition error at: '$'"),
@@ -458,7 +480,10 @@ fn newer_libraries_are_missing_from_older_versions() {
         (33, "[1].reverse() == [1]"),
         (36, "[1].includes(1)"),
     ] {
-        assert!(Program::compile(expression, &Environment::kubernetes(minor)).is_err(), "{expression} in 1.{minor}");
+        assert!(
+            Program::compile(expression, &Environment::kubernetes(minor)).is_err(),
+            "{expression} in 1.{minor}"
+        );
         let newer = Program::compile(expression, &Environment::kubernetes(minor + 1));
         assert!(newer.is_ok(), "{expression} in 1.{}: {}", minor + 1, newer.unwrap_err());
     }

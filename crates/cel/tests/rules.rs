@@ -55,7 +55,10 @@ fn what_rules_say() {
     for (object, expected) in [
         (of(json!({"min": 1, "max": 2, "port": "5%", "labels": {"a": "b"}, "list": [{"n": 1}]})), vec![]),
         (of(json!({"min": 3, "max": 2})), vec![": Invalid: min must not be above max"]),
-        (of(json!({"min": 3})), vec![": Invalid \"object\": no such key: max evaluating rule: min must not be above max"]),
+        (
+            of(json!({"min": 3})),
+            vec![": Invalid \"object\": no such key: max evaluating rule: min must not be above max"],
+        ),
         (
             json!({"metadata": {"name": "xyz"}, "spec": {"min": 1, "max": 1}}),
             vec!["metadata.name: Forbidden: bad name xyz"],
@@ -122,7 +125,12 @@ fn rules_about_changes() {
         ),
         (json!({"even": 1}), json!({"even": 1, "fixed": "x"}), vec![], vec!["even: Invalid 1: must be even"]),
         (json!({"even": 1}), json!({"even": 3}), vec!["even: Invalid 3: must be even"], vec![]),
-        (json!({"around": [11]}), json!({"around": [11], "even": 2}), vec![], vec!["around[0]: Invalid 11: too large"]),
+        (
+            json!({"around": [11]}),
+            json!({"around": [11], "even": 2}),
+            vec![],
+            vec!["around[0]: Invalid 11: too large"],
+        ),
         (
             json!({"around": [11]}),
             json!({"around": [11, 1]}),
@@ -149,8 +157,10 @@ fn the_budget_is_one_for_all_rules() {
     let judgement = validator(&schema).validate(&object, None, &mut budget);
     assert_eq!(
         shown(&judgement.violations),
-        ["list: Invalid \"array\": validation failed due to running out of cost budget, no further validation rules will \
-          be run"]
+        [
+            "list: Invalid \"array\": validation failed due to running out of cost budget, no further validation rules will \
+          be run"
+        ]
     );
     assert!(budget < 0);
     let mut budget = 100_000;
@@ -159,8 +169,10 @@ fn the_budget_is_one_for_all_rules() {
     let object = json!({"list": (0..2000).collect::<Vec<i64>>()});
     assert_eq!(
         shown(&judge(&schema, &object, None).violations),
-        ["list: Invalid \"array\": 'operation cancelled: actual cost limit exceeded': no further validation rules will \
-          be run due to call cost exceeds limit for rule: self.all(x, self.exists(y, x == y))"]
+        [
+            "list: Invalid \"array\": 'operation cancelled: actual cost limit exceeded': no further validation rules will \
+          be run due to call cost exceeds limit for rule: self.all(x, self.exists(y, x == y))"
+        ]
     );
 }
 
@@ -189,8 +201,14 @@ fn rules_are_judged_when_they_are_written() {
     for (rule, expected) in [
         (json!({}), "rule: Required: rule is not specified"),
         (json!({"rule": "true", "message": " "}), "message: Invalid \" \": must be non-empty if specified"),
-        (json!({"rule": "true", "message": "a\nb"}), "message: Invalid \"a\\nb\": must not contain line breaks"),
-        (json!({"rule": "true ||\ntrue"}), "message: Required: message must be specified if rule contains line breaks"),
+        (
+            json!({"rule": "true", "message": "a\nb"}),
+            "message: Invalid \"a\\nb\": must not contain line breaks",
+        ),
+        (
+            json!({"rule": "true ||\ntrue"}),
+            "message: Required: message must be specified if rule contains line breaks",
+        ),
         (
             json!({"rule": "true", "messageExpression": " "}),
             "messageExpression: Required: messageExpression must be non-empty if specified",
@@ -234,7 +252,9 @@ fn rules_are_judged_when_they_are_written() {
 fn changes_need_something_to_compare_with() {
     let rules = json!([{"rule": "self == oldSelf"}]);
     let item = json!({"type": "string", "x-kubernetes-validations": rules});
-    let found = checked(json!({"type": "object", "properties": {"list": {"type": "array", "maxItems": 1, "items": item}}}));
+    let found = checked(
+        json!({"type": "object", "properties": {"list": {"type": "array", "maxItems": 1, "items": item}}}),
+    );
     let expected = "schema.properties[list].items.x-kubernetes-validations[0].rule: Invalid \"self == oldSelf\": oldSelf \
                     cannot be used on the uncorrelatable portion of the schema within schema.properties[list]";
     assert_eq!(found, [expected]);
@@ -249,10 +269,15 @@ fn worst_cases_are_refused() {
                   strings are declared)";
     assert_eq!(found.len(), 3, "{found:?}");
     let at = "schema.properties[list].x-kubernetes-validations[0].rule";
-    assert_eq!(found[0], format!("{at}: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {advice}"));
+    assert_eq!(
+        found[0],
+        format!("{at}: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {advice}")
+    );
     assert_eq!(
         found[1],
-        format!("{at}: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema")
+        format!(
+            "{at}: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+        )
     );
     assert_eq!(
         found[2],

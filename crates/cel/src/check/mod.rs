@@ -283,7 +283,11 @@ impl Checker<'_> {
             self.check(*argument);
         }
         let Some(target) = target else {
-            let found = self.environment.candidates(function).into_iter().find_map(|name| self.environment.function(&name));
+            let found = self
+                .environment
+                .candidates(function)
+                .into_iter()
+                .find_map(|name| self.environment.function(&name));
             match found {
                 Some((name, overloads)) => self.apply(id, name, &overloads, None, arguments),
                 None => self.undeclared(id, function),
@@ -293,7 +297,11 @@ impl Checker<'_> {
         // What looks like a method of a name can be a function whose name has dots.
         if let Some(prefix) = self.qualified(target) {
             let name = format!("{prefix}.{function}");
-            let found = self.environment.candidates(&name).into_iter().find_map(|name| self.environment.function(&name));
+            let found = self
+                .environment
+                .candidates(&name)
+                .into_iter()
+                .find_map(|name| self.environment.function(&name));
             if let Some((name, overloads)) = found {
                 let node = Node::Call { function: name.into(), target: None, arguments: arguments.to_vec() };
                 self.ast.replace(id, node);
@@ -317,7 +325,8 @@ impl Checker<'_> {
         target: Option<Id>,
         arguments: &[Id],
     ) {
-        let given: Vec<Type> = target.iter().chain(arguments).map(|argument| self.type_of(*argument)).collect();
+        let given: Vec<Type> =
+            target.iter().chain(arguments).map(|argument| self.type_of(*argument)).collect();
         if matches!(name, operator::AND | operator::OR) {
             let mut wrong = false;
             for (argument, of) in arguments.iter().zip(&given) {
@@ -360,7 +369,11 @@ impl Checker<'_> {
             None => {
                 let shown: Vec<String> =
                     given.iter().map(|of| self.bindings.resolve(of, true).to_string()).collect();
-                let (on, with) = if target.is_some() { (format!("{}.", shown[0]), &shown[1..]) } else { (String::new(), &shown[..]) };
+                let (on, with) = if target.is_some() {
+                    (format!("{}.", shown[0]), &shown[1..])
+                } else {
+                    (String::new(), &shown[..])
+                };
                 let message =
                     format!("found no matching overload for '{name}' applied to '{on}({})'", with.join(", "));
                 self.report_at(id, message);
@@ -418,7 +431,8 @@ impl Checker<'_> {
     }
 
     fn check_object(&mut self, id: Id, name: &str, fields: &[Field]) {
-        let found = self.environment.candidates(name).into_iter().find_map(|name| self.environment.type_named(&name));
+        let found =
+            self.environment.candidates(name).into_iter().find_map(|name| self.environment.type_named(&name));
         let object = match found {
             Some(Type::Object(object)) => Some(object),
             Some(other) => {

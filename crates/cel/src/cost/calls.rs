@@ -66,7 +66,11 @@ fn by_overload(
 ) -> Option<Estimate> {
     let number = |index: usize| operands.get(index).and_then(|operand| literal(estimator, operand));
     match (overload, target, operands) {
-        ("list_sets_contains_list" | "list_sets_intersects_list" | "list_sets_equivalent_list", _, [one, two]) => {
+        (
+            "list_sets_contains_list" | "list_sets_intersects_list" | "list_sets_equivalent_list",
+            _,
+            [one, two],
+        ) => {
             let factor = if overload == "list_sets_equivalent_list" { 2.0 } else { 1.0 };
             costs(size(estimator, one).times(size(estimator, two)).scaled(factor).plus(Range::ONE))
         }
@@ -88,7 +92,9 @@ fn by_overload(
             let count = size(estimator, list);
             allocated(count.times(count), 2.0)
         }
-        (sort, Some(list), operands) if sort.ends_with("_sort") || sort.ends_with("_sortByAssociatedKeys") => {
+        (sort, Some(list), operands)
+            if sort.ends_with("_sort") || sort.ends_with("_sortByAssociatedKeys") =>
+        {
             let keys = operands.first().unwrap_or(list);
             let long = sort.starts_with("list_string") || sort.starts_with("list_bytes");
             let count = size(estimator, keys);
@@ -119,13 +125,44 @@ fn by_function<'s>(
     let first = operands.first();
     match function {
         "check" => costs(Range::exactly(AUTHORIZATION)),
-        "serviceAccount" | "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "allowed" | "reason"
-        | "error" | "errored" | "masked" | "prefixLength" | "family" | "isUnspecified" | "isLoopback"
-        | "isLinkLocalMulticast" | "isLinkLocalUnicast" | "isGlobalUnicast" | "format.named" | "sign" | "asInteger"
-        | "isInteger" | "asApproximateFloat" | "isGreaterThan" | "isLessThan" | "compareTo" | "add" | "sub" | "major"
-        | "minor" | "patch" | "getScheme" | "getHostname" | "getHost" | "getPort" | "getEscapedPath" | "getQuery" => {
-            costs(Range::ONE)
-        }
+        "serviceAccount"
+        | "path"
+        | "group"
+        | "resource"
+        | "subresource"
+        | "namespace"
+        | "name"
+        | "allowed"
+        | "reason"
+        | "error"
+        | "errored"
+        | "masked"
+        | "prefixLength"
+        | "family"
+        | "isUnspecified"
+        | "isLoopback"
+        | "isLinkLocalMulticast"
+        | "isLinkLocalUnicast"
+        | "isGlobalUnicast"
+        | "format.named"
+        | "sign"
+        | "asInteger"
+        | "isInteger"
+        | "asApproximateFloat"
+        | "isGreaterThan"
+        | "isLessThan"
+        | "compareTo"
+        | "add"
+        | "sub"
+        | "major"
+        | "minor"
+        | "patch"
+        | "getScheme"
+        | "getHostname"
+        | "getHost"
+        | "getPort"
+        | "getEscapedPath"
+        | "getQuery" => costs(Range::ONE),
         "fieldSelector" | "labelSelector" => {
             let length = size(first?);
             costs(Range { least: selector(length.least), most: selector(length.most) })
@@ -146,7 +183,9 @@ fn by_function<'s>(
             }
         }
         "url" | "jsonpatch.escapeKey" => sized(letters(size(first?), 1.0), size(first?)),
-        "lowerAscii" | "upperAscii" | "substring" | "trim" => sized(letters(size(target?), 1.0), size(target?)),
+        "lowerAscii" | "upperAscii" | "substring" | "trim" => {
+            sized(letters(size(target?), 1.0), size(target?))
+        }
         "replace" => {
             let [old, new, ..] = operands else { return None };
             let own = size(target?);
@@ -159,9 +198,11 @@ fn by_function<'s>(
         }
         "join" => {
             let count = size(target?);
-            let mut length = elements(estimator, target?).map_or(Range::NONE, |element| count.times(size(&element)));
+            let mut length =
+                elements(estimator, target?).map_or(Range::NONE, |element| count.times(size(&element)));
             if let Some(separator) = first {
-                let between = Range { least: count.least.saturating_sub(1), most: count.most.saturating_sub(1) };
+                let between =
+                    Range { least: count.least.saturating_sub(1), most: count.most.saturating_sub(1) };
                 length = length.plus(size(separator).times(between));
             }
             sized(letters(length, 1.0), length)

@@ -173,7 +173,12 @@ impl<'s> Estimator<'_, 's> {
     }
 
     fn operand(&mut self, id: Id) -> Operand<'s> {
-        Operand { id: Some(id), path: self.path(id), of: self.checked.type_of(id).clone(), size: self.size(id) }
+        Operand {
+            id: Some(id),
+            path: self.path(id),
+            of: self.checked.type_of(id).clone(),
+            size: self.size(id),
+        }
     }
 
     fn cost(&mut self, id: Id) -> Range {
@@ -227,7 +232,9 @@ impl<'s> Estimator<'_, 's> {
     }
 
     fn call(&mut self, id: Id) -> Range {
-        let Node::Call { function, target, arguments } = self.checked.ast.node(id) else { return Range::NONE };
+        let Node::Call { function, target, arguments } = self.checked.ast.node(id) else {
+            return Range::NONE;
+        };
         if let ("dyn", [argument]) = (&**function, arguments.as_slice()) {
             let cost = self.cost(*argument).plus(Range::ONE);
             self.sizes[id as usize] = self.size(*argument);
@@ -288,7 +295,10 @@ impl<'s> Estimator<'_, 's> {
                 Estimate { cost: Range { least: one.least, most: one.plus(*two).most }, size: None }
             }
             ("conditional", [_, truthy, falsy], [condition, one, two]) => {
-                let entries = truthy.id.zip(falsy.id).and_then(|(one, two)| Some(self.entries(one)?.or(self.entries(two)?)));
+                let entries = truthy
+                    .id
+                    .zip(falsy.id)
+                    .and_then(|(one, two)| Some(self.entries(one)?.or(self.entries(two)?)));
                 if entries.is_some() {
                     self.entries[id as usize] = entries;
                 }
@@ -296,7 +306,8 @@ impl<'s> Estimator<'_, 's> {
                 Estimate { cost: condition.plus(one.or(*two)), size: Some(size) }
             }
             ("add_string" | "add_bytes" | "add_list", [one, two], _) => {
-                let entries = one.id.zip(two.id).and_then(|(one, two)| Some(self.entries(one)?.or(self.entries(two)?)));
+                let entries =
+                    one.id.zip(two.id).and_then(|(one, two)| Some(self.entries(one)?.or(self.entries(two)?)));
                 if entries.is_some() {
                     self.entries[id as usize] = entries;
                 }

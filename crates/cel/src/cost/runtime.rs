@@ -83,17 +83,21 @@ fn by_function(
 ) -> Result<Option<u64>, Fault> {
     Ok(Some(match function {
         "check" => AUTHORIZATION,
-        "serviceAccount" | "path" | "group" | "resource" | "subresource" | "namespace" | "name" | "allowed" | "reason"
-        | "error" | "errored" => 1,
+        "serviceAccount" | "path" | "group" | "resource" | "subresource" | "namespace" | "name"
+        | "allowed" | "reason" | "error" | "errored" => 1,
         "fieldSelector" | "labelSelector" => selector(at(arguments, 1)),
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes" => {
             arguments.first().map_or(Ok(0), |value| traversal(value, work))?
         }
-        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "jsonpatch.escapeKey" => letters(arguments, 0, 1.0),
+        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "jsonpatch.escapeKey" => {
+            letters(arguments, 0, 1.0)
+        }
         "replace" | "split" => letters(arguments, 0, 2.0),
         "join" => scaled(size(result), 2.0 * LETTER),
         "find" | "findAll" => pattern(arguments, at(arguments, 1)),
-        "cidr" | "isIP" | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver" => letters(arguments, 0, 1.0),
+        "cidr" | "isIP" | "isCIDR" | "quantity" | "isQuantity" | "semver" | "isSemver" => {
+            letters(arguments, 0, 1.0)
+        }
         "ip" if overload == Some("cidr_ip") => 1,
         "ip" => letters(arguments, 0, 1.0),
         "ip.isCanonical" => letters(arguments, 0, 2.0),
@@ -114,10 +118,33 @@ fn by_function(
             }
             _ => return Ok(None),
         },
-        "masked" | "prefixLength" | "family" | "isUnspecified" | "isLoopback" | "isLinkLocalMulticast"
-        | "isLinkLocalUnicast" | "isGlobalUnicast" | "format.named" | "sign" | "asInteger" | "isInteger"
-        | "asApproximateFloat" | "isGreaterThan" | "isLessThan" | "compareTo" | "add" | "sub" | "major" | "minor"
-        | "patch" | "getScheme" | "getHostname" | "getHost" | "getPort" | "getEscapedPath" | "getQuery" => 1,
+        "masked"
+        | "prefixLength"
+        | "family"
+        | "isUnspecified"
+        | "isLoopback"
+        | "isLinkLocalMulticast"
+        | "isLinkLocalUnicast"
+        | "isGlobalUnicast"
+        | "format.named"
+        | "sign"
+        | "asInteger"
+        | "isInteger"
+        | "asApproximateFloat"
+        | "isGreaterThan"
+        | "isLessThan"
+        | "compareTo"
+        | "add"
+        | "sub"
+        | "major"
+        | "minor"
+        | "patch"
+        | "getScheme"
+        | "getHostname"
+        | "getHost"
+        | "getPort"
+        | "getEscapedPath"
+        | "getQuery" => 1,
         "_==_" if matches!(arguments.first(), Some(Value::Hidden(_))) => 1,
         _ => return Ok(None),
     }))
@@ -151,7 +178,9 @@ fn traversal(value: &Value<'_>, work: &mut Work) -> Result<u64, Fault> {
 fn standard(overload: &str, arguments: &[Value<'_>]) -> u64 {
     match overload {
         "starts_with_string" | "ends_with_string" => letters(arguments, 1, 1.0),
-        "string_to_bytes" | "bytes_to_string" | "strings_quote" | "string_format" => letters(arguments, 0, 1.0),
+        "string_to_bytes" | "bytes_to_string" | "strings_quote" | "string_format" => {
+            letters(arguments, 0, 1.0)
+        }
         "in_list" => at(arguments, 1),
         "equals" | "not_equals" => scaled(at(arguments, 0).min(at(arguments, 1)), LETTER),
         "add_string" | "add_bytes" => scaled(at(arguments, 0).saturating_add(at(arguments, 1)), LETTER),

@@ -29,7 +29,10 @@ impl<'a> Evaluator<'_, 'a> {
             Node::Select { .. } => true,
             Node::Call { function, .. } => matches!(
                 &**function,
-                operator::INDEX | operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT | operator::CONDITIONAL
+                operator::INDEX
+                    | operator::OPTIONAL_INDEX
+                    | operator::OPTIONAL_SELECT
+                    | operator::CONDITIONAL
             ),
             _ => false,
         }
@@ -42,7 +45,9 @@ impl<'a> Evaluator<'_, 'a> {
                 Node::Select { operand, .. } => *operand,
                 Node::Call { function, arguments, .. } => match (&**function, arguments.first()) {
                     (operator::CONDITIONAL, _) => return true,
-                    (operator::INDEX | operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT, Some(first)) => *first,
+                    (operator::INDEX | operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT, Some(first)) => {
+                        *first
+                    }
                     _ => return false,
                 },
                 _ => return false,
@@ -82,7 +87,9 @@ impl<'a> Evaluator<'_, 'a> {
                 (operator::INDEX, [of, index]) => self.index(*of, *index, false),
                 (operator::OPTIONAL_INDEX, [of, index]) => self.index(*of, *index, true),
                 (operator::OPTIONAL_SELECT, [of, field]) => {
-                    let Node::Literal(Literal::String(field)) = self.node(*field) else { return no_such_overload() };
+                    let Node::Literal(Literal::String(field)) = self.node(*field) else {
+                        return no_such_overload();
+                    };
                     let of = self.base(*of)?;
                     let of = match of {
                         Value::Optional(None) => return Ok(Value::NONE),

@@ -2,7 +2,10 @@
 
 use super::{Evaluator, Slot};
 use crate::{
-    syntax::{UNUSED, ast::{Fold, Id}},
+    syntax::{
+        UNUSED,
+        ast::{Fold, Id},
+    },
     value::{Fault, Key, List, Map, Outcome, Value, no_such_overload},
 };
 

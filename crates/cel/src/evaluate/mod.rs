@@ -47,7 +47,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
             scopes: Vec::new(),
             cost: 0,
             limit,
-            work: Work::default(),
+            work: Work::within(limit),
             patterns: program.patterns.clone(),
         }
     }
@@ -83,10 +83,14 @@ impl<'p, 'a> Evaluator<'p, 'a> {
     fn call(&mut self, id: Id, function: &str, target: Option<Id>, arguments: &[Id]) -> Outcome<'a> {
         match (function, target, arguments) {
             (operator::CONDITIONAL, ..) => self.resolve(id),
-            (operator::INDEX | operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT, ..) => self.attribute(id),
+            (operator::INDEX | operator::OPTIONAL_INDEX | operator::OPTIONAL_SELECT, ..) => {
+                self.attribute(id)
+            }
             (operator::AND, None, [one, two]) => self.logic(*one, *two, false),
             (operator::OR, None, [one, two]) => self.logic(*one, *two, true),
-            (operator::EQUALS | operator::NOT_EQUALS, None, operands) => self.equality(id, operands, function),
+            (operator::EQUALS | operator::NOT_EQUALS, None, operands) => {
+                self.equality(id, operands, function)
+            }
             (operator::NOT_STRICTLY_FALSE, None, [argument]) => {
                 let value = match self.evaluate(*argument) {
                     Err(Fault::CostExceeded) => return Err(Fault::CostExceeded),
@@ -97,9 +101,7 @@ impl<'p, 'a> Evaluator<'p, 'a> {
                 Ok(Value::Bool(value))
             }
             ("or" | "orValue", Some(target), [other]) => self.or(function, target, *other),
-            (operator::ADD | "cel.@mapInsert", None, [first, rest @ ..])
-                if matches!(self.node(*first), Node::Ident(name) if &**name == ACCUMULATOR) =>
-            {
+            (operator::ADD | "cel.@mapInsert", None, [first, rest @ ..]) if matches!(self.node(*first), Node::Ident(name) if &**name == ACCUMULATOR) => {
                 self.accumulate(id, rest)
             }
             (operator::IN, None, [wanted, list]) if self.program.is_set(id, *list) => {
@@ -228,7 +230,9 @@ impl<'p, 'a> Evaluator<'p, 'a> {
                 }
                 (Value::Optional(None), true) => {}
                 (_, true) => {
-                    return fault(format!("cannot initialize optional entry '{key}' from non-optional value"));
+                    return fault(format!(
+                        "cannot initialize optional entry '{key}' from non-optional value"
+                    ));
                 }
             }
         }
@@ -240,13 +244,18 @@ impl<'p, 'a> Evaluator<'p, 'a> {
         let Reference::Object(of) = self.reference(id) else { return no_such_overload() };
         let mut found = Vec::with_capacity(fields.len());
         for field in fields {
-            let json_name = of.fields.get(&*field.name).map_or(&*field.name, |field| &field.json_name).to_owned();
+            let json_name =
+                of.fields.get(&*field.name).map_or(&*field.name, |field| &field.json_name).to_owned();
             match (self.evaluate(field.value)?, field.optional) {
                 (value, false) => found.push((json_name, value)),
-                (Value::Optional(value), true) => found.extend(value.map(|value| (json_name, (*value).clone()))),
+                (Value::Optional(value), true) => {
+                    found.extend(value.map(|value| (json_name, (*value).clone())))
+                }
                 (_, true) => {
                     let name = &field.name;
-                    return fault(format!("cannot initialize optional entry '{name}' from non-optional value"));
+                    return fault(format!(
+                        "cannot initialize optional entry '{name}' from non-optional value"
+                    ));
                 }
             }
         }

@@ -218,7 +218,9 @@ fn service_account<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'
 }
 
 fn resource<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
-    let Some(Value::Hidden(Hidden(Opaque::GroupCheck(check)))) = arguments.first() else { return no_such_overload() };
+    let Some(Value::Hidden(Hidden(Opaque::GroupCheck(check)))) = arguments.first() else {
+        return no_such_overload();
+    };
     let resource = text(arguments, 1)?.to_owned();
     if resource.trim().is_empty() {
         return fault("resource must not be empty");

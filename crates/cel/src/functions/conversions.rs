@@ -92,7 +92,8 @@ fn to_double<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
 
 fn to_duration<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
     let text = text(arguments, 0)?;
-    parse_duration(text).map_or_else(|| unfit(text, "google.protobuf.Duration"), |nanos| Ok(Value::Duration(nanos)))
+    parse_duration(text)
+        .map_or_else(|| unfit(text, "google.protobuf.Duration"), |nanos| Ok(Value::Duration(nanos)))
 }
 
 fn to_timestamp<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
@@ -108,7 +109,9 @@ fn to_timestamp<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> 
 
 fn to_int<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
     match arguments {
-        [Value::Uint(number)] => i64::try_from(*number).map_or_else(|_| out_of_range(), |number| Ok(Value::Int(number))),
+        [Value::Uint(number)] => {
+            i64::try_from(*number).map_or_else(|_| out_of_range(), |number| Ok(Value::Int(number)))
+        }
         // The bounds themselves are excluded: doubles that far out are not exact.
         [Value::Double(number)] if *number > i64::MIN as f64 && *number < i64::MAX as f64 => {
             Ok(Value::Int(*number as i64))
@@ -129,7 +132,9 @@ fn to_uint<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
         [Value::Int(number)] => {
             u64::try_from(*number).map_or_else(|_| out_of_range(), |number| Ok(Value::Uint(number)))
         }
-        [Value::Double(number)] if *number >= 0.0 && *number < u64::MAX as f64 => Ok(Value::Uint(*number as u64)),
+        [Value::Double(number)] if *number >= 0.0 && *number < u64::MAX as f64 => {
+            Ok(Value::Uint(*number as u64))
+        }
         [Value::Double(_)] => out_of_range(),
         [Value::String(text)] => match text.parse::<u64>() {
             Ok(number) if !text.starts_with('+') => Ok(Value::Uint(number)),

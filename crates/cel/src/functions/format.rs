@@ -46,7 +46,9 @@ fn piece(format: &str) -> Result<(Piece<'_>, &str), String> {
     if let Some(after) = rest.strip_prefix('.') {
         let end = after.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(after.len());
         if end == after.len() {
-            return wrong("error while parsing precision: could not find end of precision specifier".to_owned());
+            return wrong(
+                "error while parsing precision: could not find end of precision specifier".to_owned(),
+            );
         }
         digits = match after[..end].parse::<usize>() {
             Ok(digits) if digits <= MOST_DIGITS => digits,
@@ -56,7 +58,9 @@ fn piece(format: &str) -> Result<(Piece<'_>, &str), String> {
             }
             Err(_) => {
                 let why = format!("strconv.Atoi: parsing \"{}\": invalid syntax", &after[..end]);
-                return wrong(format!("error while parsing precision: error while converting precision to integer: {why}"));
+                return wrong(format!(
+                    "error while parsing precision: error while converting precision to integer: {why}"
+                ));
             }
         };
         rest = &after[end..];
@@ -95,7 +99,9 @@ impl Clause {
 
     fn shows(self, kind: &Type) -> bool {
         match self {
-            Clause::Text => !matches!(kind, Type::Opaque(_) | Type::Object(_) | Type::Optional(_) | Type::Error),
+            Clause::Text => {
+                !matches!(kind, Type::Opaque(_) | Type::Object(_) | Type::Optional(_) | Type::Error)
+            }
             Clause::Decimal | Clause::Octal => matches!(kind, Type::Int | Type::Uint | Type::Dyn),
             Clause::Fixed(_) | Clause::Scientific(_) => matches!(kind, Type::Double | Type::Dyn),
             Clause::Binary => matches!(kind, Type::Int | Type::Uint | Type::Bool | Type::Dyn),
@@ -150,7 +156,8 @@ fn fixed(number: f64, digits: usize) -> String {
         return special;
     }
     let shown = format!("{:.digits$}", number.abs());
-    let (whole, fraction) = shown.split_once('.').map_or((shown.as_str(), ""), |(whole, fraction)| (whole, fraction));
+    let (whole, fraction) =
+        shown.split_once('.').map_or((shown.as_str(), ""), |(whole, fraction)| (whole, fraction));
     let mut grouped = String::new();
     for (index, digit) in whole.chars().enumerate() {
         if index > 0 && (whole.len() - index) % 3 == 0 {
@@ -165,14 +172,21 @@ fn fixed(number: f64, digits: usize) -> String {
 
 /// With the exponent as a power of ten in raised digits, as the reference's default locale has it.
 fn scientific(number: f64, digits: usize) -> String {
-    const RAISED: [char; 10] = ['\u{2070}', '\u{b9}', '\u{b2}', '\u{b3}', '\u{2074}', '\u{2075}', '\u{2076}', '\u{2077}', '\u{2078}', '\u{2079}'];
+    const RAISED: [char; 10] = [
+        '\u{2070}', '\u{b9}', '\u{b2}', '\u{b3}', '\u{2074}', '\u{2075}', '\u{2076}', '\u{2077}', '\u{2078}',
+        '\u{2079}',
+    ];
     if let Some(special) = special(number) {
         return special;
     }
     let shown = format!("{number:.digits$e}");
     let (mantissa, exponent) = shown.split_once('e').unwrap_or((&shown, "0"));
-    let (sign, exponent) = exponent.strip_prefix('-').map_or(("", exponent), |exponent| ("\u{207b}", exponent));
-    let raised = format!("{exponent:0>2}").chars().map(|digit| RAISED[digit.to_digit(10).unwrap_or(0) as usize]).collect::<String>();
+    let (sign, exponent) =
+        exponent.strip_prefix('-').map_or(("", exponent), |exponent| ("\u{207b}", exponent));
+    let raised = format!("{exponent:0>2}")
+        .chars()
+        .map(|digit| RAISED[digit.to_digit(10).unwrap_or(0) as usize])
+        .collect::<String>();
     format!("{mantissa}\u{d7}10{sign}{raised}")
 }
 
@@ -236,7 +250,8 @@ fn literal(value: &Value<'_>, work: &mut Work) -> Result<String, Fault> {
                 entries.push(entry);
             }
             entries.sort();
-            let entries: Vec<String> = entries.into_iter().map(|(key, value)| format!("{key}:{value}")).collect();
+            let entries: Vec<String> =
+                entries.into_iter().map(|(key, value)| format!("{key}:{value}")).collect();
             format!("{{{}}}", entries.join(", "))
         }
         other => plain(other, work)?,

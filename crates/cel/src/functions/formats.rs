@@ -17,9 +17,15 @@ pub(super) const FORMATS: &[Row] = &[
     ("format.dns1123Subdomain", "format.dns1123Subdomain() -> kubernetes.NamedFormat", |_, _| constant(1)),
     ("format.dns1035Label", "format.dns1035Label() -> kubernetes.NamedFormat", |_, _| constant(2)),
     ("format.qualifiedName", "format.qualifiedName() -> kubernetes.NamedFormat", |_, _| constant(3)),
-    ("format.dns1123LabelPrefix", "format.dns1123LabelPrefix() -> kubernetes.NamedFormat", |_, _| constant(4)),
-    ("format.dns1123SubdomainPrefix", "format.dns1123SubdomainPrefix() -> kubernetes.NamedFormat", |_, _| constant(5)),
-    ("format.dns1035LabelPrefix", "format.dns1035LabelPrefix() -> kubernetes.NamedFormat", |_, _| constant(6)),
+    ("format.dns1123LabelPrefix", "format.dns1123LabelPrefix() -> kubernetes.NamedFormat", |_, _| {
+        constant(4)
+    }),
+    ("format.dns1123SubdomainPrefix", "format.dns1123SubdomainPrefix() -> kubernetes.NamedFormat", |_, _| {
+        constant(5)
+    }),
+    ("format.dns1035LabelPrefix", "format.dns1035LabelPrefix() -> kubernetes.NamedFormat", |_, _| {
+        constant(6)
+    }),
     ("format.labelValue", "format.labelValue() -> kubernetes.NamedFormat", |_, _| constant(7)),
     ("format.uri", "format.uri() -> kubernetes.NamedFormat", |_, _| constant(8)),
     ("format.uuid", "format.uuid() -> kubernetes.NamedFormat", |_, _| constant(9)),
@@ -89,7 +95,9 @@ fn named<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
 }
 
 fn validate<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {
-    let Some(Value::Hidden(Hidden(Opaque::Format(format)))) = arguments.first() else { return no_such_overload() };
+    let Some(Value::Hidden(Hidden(Opaque::Format(format)))) = arguments.first() else {
+        return no_such_overload();
+    };
     let wrong = (format.wrong)(text(arguments, 1)?);
     if wrong.is_empty() {
         return Ok(Value::NONE);

@@ -3,7 +3,9 @@
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::{Caller, Row, bounded, int, operators::add};
-use crate::value::{Entries, Fault, Key, List, Map, Outcome, Value, Work, compare, equal, fault, no_such_overload};
+use crate::value::{
+    Entries, Fault, Key, List, Map, Outcome, Value, Work, compare, equal, fault, no_such_overload,
+};
 
 /// Kubernetes names an overload by its type, twice where it gives that type.
 macro_rules! kubernetes {
@@ -51,7 +53,11 @@ pub(super) const INCLUDES: &[Row] = &[("list_includes_dyn_dyn", "dyn.includes(dy
 macro_rules! sorting {
     ($type:literal, $long:literal) => {
         [
-            (concat!("list_", $long, "_sort"), concat!("list(", $type, ").sort() -> list(", $type, ")"), sort),
+            (
+                concat!("list_", $long, "_sort"),
+                concat!("list(", $type, ").sort() -> list(", $type, ")"),
+                sort,
+            ),
             (
                 concat!("list_", $long, "_sortByAssociatedKeys"),
                 concat!("list(A).@sortByAssociatedKeys(list(", $type, ")) -> list(A)"),
@@ -237,7 +243,12 @@ fn flatten<'a>(caller: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> 
     Ok(Value::list(found))
 }
 
-fn flatten_into<'a>(list: &List<'a>, depth: i64, into: &mut Vec<Value<'a>>, work: &mut Work) -> Result<(), Fault> {
+fn flatten_into<'a>(
+    list: &List<'a>,
+    depth: i64,
+    into: &mut Vec<Value<'a>>,
+    work: &mut Work,
+) -> Result<(), Fault> {
     work.spend(list.len())?;
     for element in list.iter() {
         match element? {
@@ -309,20 +320,24 @@ fn sorted<'a>(elements: Vec<Value<'a>>, keys: Vec<Value<'a>>) -> Outcome<'a> {
     // What is no number has no order, and stays where it is among its equals.
     let total = |key: &Value<'_>| if let Value::Double(number) = key { number.is_nan() } else { false };
     pairs.sort_by(|(one, _), (two, _)| {
-        total(one).cmp(&total(two)).then_with(|| {
-            compare(one, two).ok().flatten().unwrap_or(Ordering::Equal)
-        })
+        total(one).cmp(&total(two)).then_with(|| compare(one, two).ok().flatten().unwrap_or(Ordering::Equal))
     });
     Ok(Value::list(pairs.into_iter().map(|(_, element)| element).collect()))
 }
 
-fn add_entry<'a>(into: &mut BTreeMap<Key<'a>, Value<'a>>, key: Key<'a>, value: Value<'a>) -> Result<(), Fault> {
+fn add_entry<'a>(
+    into: &mut BTreeMap<Key<'a>, Value<'a>>,
+    key: Key<'a>,
+    value: Value<'a>,
+) -> Result<(), Fault> {
     match into.entry(key) {
         std::collections::btree_map::Entry::Vacant(place) => {
             place.insert(value);
             Ok(())
         }
-        std::collections::btree_map::Entry::Occupied(place) => fault(format!("insert failed: key {} already exists", place.key())),
+        std::collections::btree_map::Entry::Occupied(place) => {
+            fault(format!("insert failed: key {} already exists", place.key()))
+        }
     }
 }
 

@@ -9,7 +9,9 @@ pub(super) const NETWORKS: &[Row] = &[
     ("string_to_ip", "ip(string) -> net.IP", ip),
     ("ip_family", "net.IP.family() -> int", family),
     ("ip_is_canonical", "ip.isCanonical(string) -> bool", is_canonical),
-    ("ip_is_unspecified", "net.IP.isUnspecified() -> bool", |_, arguments| is(arguments, |ip| ip.is_unspecified())),
+    ("ip_is_unspecified", "net.IP.isUnspecified() -> bool", |_, arguments| {
+        is(arguments, |ip| ip.is_unspecified())
+    }),
     ("ip_is_loopback", "net.IP.isLoopback() -> bool", |_, arguments| is(arguments, |ip| ip.is_loopback())),
     ("ip_is_link_local_multicast", "net.IP.isLinkLocalMulticast() -> bool", |_, arguments| {
         is(arguments, is_link_local_multicast)
@@ -17,7 +19,9 @@ pub(super) const NETWORKS: &[Row] = &[
     ("ip_is_link_local_unicast", "net.IP.isLinkLocalUnicast() -> bool", |_, arguments| {
         is(arguments, is_link_local_unicast)
     }),
-    ("ip_is_global_unicast", "net.IP.isGlobalUnicast() -> bool", |_, arguments| is(arguments, is_global_unicast)),
+    ("ip_is_global_unicast", "net.IP.isGlobalUnicast() -> bool", |_, arguments| {
+        is(arguments, is_global_unicast)
+    }),
     ("is_ip", "isIP(string) -> bool", is_ip),
     ("ip_to_string", "string(net.IP) -> string", to_string),
     ("string_to_cidr", "cidr(string) -> net.CIDR", cidr),
@@ -88,7 +92,8 @@ fn parse_cidr(text: &str) -> Result<Network, Fault> {
     };
     let Some((address, length)) = text.rsplit_once('/') else { return wrong("no '/'") };
     let Ok(address) = address.parse::<IpAddr>() else { return wrong("unable to parse IP") };
-    let is_number = !length.is_empty() && length.len() <= 3 && length.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        !length.is_empty() && length.len() <= 3 && length.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number || (length.len() > 1 && length.starts_with('0')) {
         return wrong("bad bits after slash");
     }
@@ -158,7 +163,11 @@ fn is_link_local_unicast(ip: IpAddr) -> bool {
 /// Neither special nor for many: private addresses are global in this sense.
 fn is_global_unicast(ip: IpAddr) -> bool {
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || is_link_local_unicast(ip) || is_broadcast)
+    !(ip.is_unspecified()
+        || ip.is_loopback()
+        || ip.is_multicast()
+        || is_link_local_unicast(ip)
+        || is_broadcast)
 }
 
 fn cidr<'a>(_: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {

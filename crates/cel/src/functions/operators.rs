@@ -135,9 +135,8 @@ pub(super) fn add<'a>(caller: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outco
         [Value::Duration(one), Value::Duration(two)] => {
             time::duration(i128::from(*one) + i128::from(*two)).map(Value::Duration)
         }
-        [Value::Timestamp(time), Value::Duration(nanos)] | [Value::Duration(nanos), Value::Timestamp(time)] => {
-            later(*time, i128::from(*nanos))
-        }
+        [Value::Timestamp(time), Value::Duration(nanos)]
+        | [Value::Duration(nanos), Value::Timestamp(time)] => later(*time, i128::from(*nanos)),
         _ => no_such_overload(),
     }
 }

@@ -16,9 +16,11 @@ pub(super) const QUANTITIES: &[Row] = &[
         "kubernetes.Quantity.isGreaterThan(kubernetes.Quantity) -> bool",
         |_, arguments| compared(arguments, |order| Value::Bool(order.is_gt())),
     ),
-    ("quantity_is_less_than", "kubernetes.Quantity.isLessThan(kubernetes.Quantity) -> bool", |_, arguments| {
-        compared(arguments, |order| Value::Bool(order.is_lt()))
-    }),
+    (
+        "quantity_is_less_than",
+        "kubernetes.Quantity.isLessThan(kubernetes.Quantity) -> bool",
+        |_, arguments| compared(arguments, |order| Value::Bool(order.is_lt())),
+    ),
     ("quantity_compare_to", "kubernetes.Quantity.compareTo(kubernetes.Quantity) -> int", |_, arguments| {
         compared(arguments, |order| Value::Int(order as i64))
     }),

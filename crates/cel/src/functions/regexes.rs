@@ -36,7 +36,8 @@ impl Patterns {
         if let Some(found) = self.0.get(pattern) {
             return Ok(found.clone());
         }
-        let compiled = compile(pattern).map_err(|why| Fault::Failed(format!("Illegal regex: {why}").into()))?;
+        let compiled =
+            compile(pattern).map_err(|why| Fault::Failed(format!("Illegal regex: {why}").into()))?;
         if self.0.len() >= MOST_REMEMBERED {
             self.0.clear();
         }
@@ -72,7 +73,9 @@ fn translate(pattern: &str) -> Result<String, String> {
         match letter {
             '\\' => {
                 let Some(escaped) = letters.next() else {
-                    return Err("error parsing regexp: trailing backslash at end of expression: ``".to_owned());
+                    return Err(
+                        "error parsing regexp: trailing backslash at end of expression: ``".to_owned()
+                    );
                 };
                 match escaped {
                     'd' => written.push_str(if in_class { "0-9" } else { "[0-9]" }),

@@ -91,10 +91,12 @@ impl Version {
     }
 
     pub(crate) fn cmp_precedence(&self, other: &Version) -> Ordering {
-        self.numbers.cmp(&other.numbers).then_with(|| match (self.before.is_empty(), other.before.is_empty()) {
-            (true, false) => Ordering::Greater,
-            (false, true) => Ordering::Less,
-            _ => self.before.cmp(&other.before),
+        self.numbers.cmp(&other.numbers).then_with(|| {
+            match (self.before.is_empty(), other.before.is_empty()) {
+                (true, false) => Ordering::Greater,
+                (false, true) => Ordering::Less,
+                _ => self.before.cmp(&other.before),
+            }
         })
     }
 }
@@ -150,16 +152,28 @@ mod tests {
 
     #[test]
     fn precedence() {
-        let rising =
-            ["1.0.0-1", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta", "1.0.0-rc.1", "1.0.0", "1.0.1", "1.10.0", "2.0.0"];
+        let rising = [
+            "1.0.0-1",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-rc.1",
+            "1.0.0",
+            "1.0.1",
+            "1.10.0",
+            "2.0.0",
+        ];
         for pair in rising.windows(2) {
             let (one, two) = (Version::parse(pair[0]).unwrap(), Version::parse(pair[1]).unwrap());
             assert_eq!(one.cmp_precedence(&two), Ordering::Less, "{pair:?}");
         }
-        for wrong in ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "1.0.0+", "1.0.0.0", "1.0.x"] {
+        for wrong in ["", "1", "1.0", "v1.0.0", "01.0.0", "1.0.0-", "1.0.0-01", "1.0.0+", "1.0.0.0", "1.0.x"]
+        {
             assert!(Version::parse(wrong).is_none(), "{wrong}");
         }
-        for (loose, strict) in [("v1.0", "1.0.0"), ("01.02.03", "1.2.3"), ("1-rc", "1.0.0-rc"), ("1.0.0+b", "1.0.0")] {
+        for (loose, strict) in
+            [("v1.0", "1.0.0"), ("01.02.03", "1.2.3"), ("1-rc", "1.0.0-rc"), ("1.0.0+b", "1.0.0")]
+        {
             let (loose, strict) = (Version::normalize(loose).unwrap(), Version::parse(strict).unwrap());
             assert_eq!(loose.cmp_precedence(&strict), Ordering::Equal);
         }

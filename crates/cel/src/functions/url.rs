@@ -7,9 +7,15 @@ use crate::value::{Fault, Hidden, Key, Map, Opaque, Outcome, Text, Value, fault,
 
 pub(super) const URLS: &[Row] = &[
     ("string_to_url", "url(string) -> kubernetes.URL", url),
-    ("url_get_scheme", "kubernetes.URL.getScheme() -> string", |_, arguments| part(arguments, |url| url.scheme.clone())),
-    ("url_get_host", "kubernetes.URL.getHost() -> string", |_, arguments| part(arguments, |url| url.host.clone())),
-    ("url_get_hostname", "kubernetes.URL.getHostname() -> string", |_, arguments| part(arguments, Url::hostname)),
+    ("url_get_scheme", "kubernetes.URL.getScheme() -> string", |_, arguments| {
+        part(arguments, |url| url.scheme.clone())
+    }),
+    ("url_get_host", "kubernetes.URL.getHost() -> string", |_, arguments| {
+        part(arguments, |url| url.host.clone())
+    }),
+    ("url_get_hostname", "kubernetes.URL.getHostname() -> string", |_, arguments| {
+        part(arguments, Url::hostname)
+    }),
     ("url_get_port", "kubernetes.URL.getPort() -> string", |_, arguments| part(arguments, Url::port)),
     ("url_get_escaped_path", "kubernetes.URL.getEscapedPath() -> string", |_, arguments| {
         part(arguments, |url| url.path.clone())
@@ -84,7 +90,11 @@ impl Url {
     }
 
     fn hostname(&self) -> String {
-        let host = self.host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(&*self.host, |(host, _)| host);
+        let host = self
+            .host
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.contains(']'))
+            .map_or(&*self.host, |(host, _)| host);
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned()
     }
 
@@ -125,7 +135,8 @@ fn is_user(byte: u8) -> bool {
 
 fn host_of(host: &str) -> Result<String, String> {
     let is_port = |text: &str| {
-        text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+        text.is_empty()
+            || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
     };
     if host.starts_with('[') {
         let Some(end) = host.rfind(']') else { return Err("missing ']' in host".to_owned()) };
@@ -138,7 +149,9 @@ fn host_of(host: &str) -> Result<String, String> {
     if let Some(colon) = host.rfind(':').filter(|colon| !is_port(&host[*colon..])) {
         return Err(format!("invalid port {:?} after host", &host[colon..]));
     }
-    let bad = |byte: &u8| byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"!$&'()*+,;=:[]<>\"-_.~%".contains(byte);
+    let bad = |byte: &u8| {
+        byte.is_ascii() && !byte.is_ascii_alphanumeric() && !b"!$&'()*+,;=:[]<>\"-_.~%".contains(byte)
+    };
     if let Some(bad) = host.bytes().find(bad) {
         return Err(format!("invalid character {:?} in host name", (bad as char).to_string()));
     }

@@ -40,7 +40,8 @@ pub(crate) fn compile(rules: Vec<Rule>, schema: &Json, declared: &Declared, mino
     rules
         .into_iter()
         .map(|rule| {
-            let old = if rule.optional_old_self == Some(true) { Type::optional(of.clone()) } else { of.clone() };
+            let old =
+                if rule.optional_old_self == Some(true) { Type::optional(of.clone()) } else { of.clone() };
             compile_one(rule, schema, declared, &base.clone().with_variable(OLD_SELF, old))
         })
         .collect()
@@ -63,7 +64,9 @@ fn compile_one(rule: Rule, schema: &Json, declared: &Declared, environment: &Env
     }
     let program = match Program::compile(&rule.rule, environment) {
         Err(issues) => Err(format!("compilation failed: {issues}")),
-        Ok(program) if *program.result() != Type::Bool => Err("cel expression must evaluate to a bool".to_owned()),
+        Ok(program) if *program.result() != Type::Bool => {
+            Err("cel expression must evaluate to a bool".to_owned())
+        }
         Ok(program) => Ok(program),
     };
     let Ok(known) = &program else {

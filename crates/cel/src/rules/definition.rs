@@ -32,7 +32,8 @@ pub fn check(schema: &Json, path: &str, minor: u32) -> Vec<Violation> {
     checker.schema(schema, path, declared, &place);
     if checker.total > STATIC_PER_DEFINITION {
         for (_, path) in std::mem::take(&mut checker.expensive) {
-            let message = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+            let message =
+                "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
             checker.say(path, Reason::Forbidden, None, message);
         }
         let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
@@ -59,7 +60,8 @@ impl Place {
             Some("array") => limit(schema, "maxItems"),
             _ => Some(1),
         };
-        let cardinality = self.cardinality.zip(elements).map(|(outer, elements)| outer.saturating_mul(elements));
+        let cardinality =
+            self.cardinality.zip(elements).map(|(outer, elements)| outer.saturating_mul(elements));
         Place { cardinality, uncorrelatable: self.uncorrelatable.clone(), depth: self.depth + 1 }
     }
 
@@ -97,9 +99,12 @@ impl Checker {
                 None | Some("granular" | "atomic") => below.clone(),
                 Some(_) => below.clone().uncorrelatable(path),
             };
-            let of = escape(name).and_then(|name| declared.as_ref()?.object()?.fields.get(&name).map(|field| field.declared.clone()));
+            let of = escape(name).and_then(|name| {
+                declared.as_ref()?.object()?.fields.get(&name).map(|field| field.declared.clone())
+            });
             let of = of.or_else(|| {
-                Declared::from_schema(property, says(property, "x-kubernetes-embedded-resource"), TYPE_NAME).map(Arc::new)
+                Declared::from_schema(property, says(property, "x-kubernetes-embedded-resource"), TYPE_NAME)
+                    .map(Arc::new)
             });
             self.schema(property, &format!("{}[{name}]", child(path, "properties")), of, &inner);
         }
@@ -116,7 +121,9 @@ impl Checker {
         if rules.is_empty() {
             return;
         }
-        let at = |index: usize, field: &str| format!("{}[{index}].{field}", child(path, "x-kubernetes-validations"));
+        let at = |index: usize, field: &str| {
+            format!("{}[{index}].{field}", child(path, "x-kubernetes-validations"))
+        };
         let before = self.violations.len();
         for (index, rule) in rules.iter().enumerate() {
             for (field, reason, value, message) in wrong_form(rule, schema) {
@@ -140,9 +147,15 @@ impl Checker {
                 self.say(at(index, "rule"), Reason::Invalid, value(), why.clone());
             }
             match &compiled.message {
-                Some(Err(why)) => self.say(at(index, "messageExpression"), Reason::Invalid, value(), why.clone()),
+                Some(Err(why)) => {
+                    self.say(at(index, "messageExpression"), Reason::Invalid, value(), why.clone())
+                }
                 Some(Ok(_)) => {
-                    self.cost(at(index, "messageExpression"), "estimated messageExpression cost", compiled.message_most);
+                    self.cost(
+                        at(index, "messageExpression"),
+                        "estimated messageExpression cost",
+                        compiled.message_most,
+                    );
                 }
                 None => {}
             }
@@ -171,7 +184,8 @@ impl Checker {
                 self.say(at("optionalOldSelf"), Reason::Invalid, Some(Json::from(optional)), message);
             }
         } else if let Some(within) = &place.uncorrelatable {
-            let message = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {within}");
+            let message =
+                format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {within}");
             self.say(at("rule"), Reason::Invalid, Some(Json::from(rule.rule.as_str())), message);
         }
     }
@@ -182,7 +196,9 @@ type Wrong = (&'static str, Reason, Option<Json>, String);
 /// What is wrong with a rule before it is compiled.
 fn wrong_form(rule: &Rule, schema: &Json) -> Vec<Wrong> {
     let broken = |text: &str| text.contains(['\n', '\r']);
-    let invalid = |field, value: &str, message: &str| (field, Reason::Invalid, Some(Json::from(value)), message.to_owned());
+    let invalid = |field, value: &str, message: &str| {
+        (field, Reason::Invalid, Some(Json::from(value)), message.to_owned())
+    };
     let required = |field, message: &str| (field, Reason::Required, None, message.to_owned());
     let (text, message) = (rule.rule.trim(), rule.message.trim());
     let mut wrong = Vec::new();

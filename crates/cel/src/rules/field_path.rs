@@ -49,7 +49,8 @@ pub fn field_path(path: &str, schema: &Json) -> Result<String, String> {
 
 /// A text between single quotation marks, and what follows it.
 fn quoted(text: &str) -> Result<(String, &str), String> {
-    let inner = text.strip_prefix('\'').ok_or_else(|| format!("expected single quoted string but got {text}"))?;
+    let inner =
+        text.strip_prefix('\'').ok_or_else(|| format!("expected single quoted string but got {text}"))?;
     let mut name = String::new();
     let mut letters = inner.char_indices();
     while let Some((at, letter)) = letters.next() {

@@ -83,11 +83,16 @@ fn build(rules: &Json, schema: &Json, declared: Arc<Declared>, minor: u32, depth
     let values = additional(rules).and_then(|_| below("additionalProperties"));
     let mut properties = BTreeMap::new();
     for (name, rules) in rules.get("properties").and_then(Json::as_object).into_iter().flatten() {
-        let Some(schema) = schema.get("properties").and_then(|properties| properties.get(name)) else { continue };
+        let Some(schema) = schema.get("properties").and_then(|properties| properties.get(name)) else {
+            continue;
+        };
         let declared = match escape(name) {
-            Some(escaped) => declared.object().and_then(|of| of.fields.get(&escaped)).map(|field| field.declared.clone()),
+            Some(escaped) => {
+                declared.object().and_then(|of| of.fields.get(&escaped)).map(|field| field.declared.clone())
+            }
             // A name that no expression can use: what is below it can have rules of its own.
-            None => Declared::from_schema(schema, says(schema, "x-kubernetes-embedded-resource"), TYPE_NAME).map(Arc::new),
+            None => Declared::from_schema(schema, says(schema, "x-kubernetes-embedded-resource"), TYPE_NAME)
+                .map(Arc::new),
         };
         let Some(declared) = declared else { continue };
         if let Some(node) = build(rules, schema, declared, minor, depth + 1) {
@@ -97,7 +102,12 @@ fn build(rules: &Json, schema: &Json, declared: Arc<Declared>, minor: u32, depth
     let all_of = rules.get("allOf").and_then(Json::as_array).into_iter().flatten();
     let all_of: Vec<Node> =
         all_of.filter_map(|rules| build(rules, schema, declared.clone(), minor, depth + 1)).collect();
-    if compiled.is_empty() && items.is_none() && values.is_none() && properties.is_empty() && all_of.is_empty() {
+    if compiled.is_empty()
+        && items.is_none()
+        && values.is_none()
+        && properties.is_empty()
+        && all_of.is_empty()
+    {
         return None;
     }
     let type_name = schema.get("type").and_then(Json::as_str).unwrap_or_default().to_owned();

@@ -96,7 +96,13 @@ impl Judge {
         }
     }
 
-    fn node<'a>(&mut self, node: &'a Node, path: &str, value: &'a Json, before: Before<'a>) -> Result<(), Stop> {
+    fn node<'a>(
+        &mut self,
+        node: &'a Node,
+        path: &str,
+        value: &'a Json,
+        before: Before<'a>,
+    ) -> Result<(), Stop> {
         if value.is_null() {
             return Ok(());
         }
@@ -122,10 +128,13 @@ impl Judge {
     ) -> Result<(), Stop> {
         let Some(items) = &node.items else { return Ok(()) };
         let keyed = node.list_keys.as_ref().zip(before.old.and_then(Json::as_array));
-        let old: Option<BTreeMap<String, &Json>> = keyed
-            .map(|(keys, old)| old.iter().map(|element| (key_of(keys, element), element)).collect());
+        let old: Option<BTreeMap<String, &Json>> =
+            keyed.map(|(keys, old)| old.iter().map(|element| (key_of(keys, element), element)).collect());
         for (index, element) in elements.iter().enumerate() {
-            let old = old.as_ref().zip(node.list_keys.as_ref()).and_then(|(old, keys)| old.get(&key_of(keys, element)).copied());
+            let old = old
+                .as_ref()
+                .zip(node.list_keys.as_ref())
+                .and_then(|(old, keys)| old.get(&key_of(keys, element)).copied());
             self.node(items, &format!("{path}[{index}]"), element, before.below(element, old))?;
         }
         Ok(())
@@ -154,7 +163,13 @@ impl Judge {
         Ok(())
     }
 
-    fn rules<'a>(&mut self, node: &'a Node, path: &str, value: &'a Json, before: Before<'a>) -> Result<(), Stop> {
+    fn rules<'a>(
+        &mut self,
+        node: &'a Node,
+        path: &str,
+        value: &'a Json,
+        before: Before<'a>,
+    ) -> Result<(), Stop> {
         if node.rules.is_empty() {
             return Ok(());
         }
@@ -202,8 +217,9 @@ impl Judge {
                     self.say(path, Reason::Invalid, type_name(), message);
                 }
                 Err(fault @ Fault::CostExceeded) => {
-                    let message =
-                        format!("'{fault}': no further validation rules will be run due to call cost exceeds limit for rule: {shown}");
+                    let message = format!(
+                        "'{fault}': no further validation rules will be run due to call cost exceeds limit for rule: {shown}"
+                    );
                     self.say(path, Reason::Invalid, type_name(), message);
                     return Err(self.stop());
                 }
@@ -249,7 +265,11 @@ impl Judge {
     }
 
     /// The message that an expression makes, if it makes one; what to say where that cost too much.
-    fn message(&mut self, compiled: &Compiled, activation: &Activation<'_>) -> Result<Option<String>, String> {
+    fn message(
+        &mut self,
+        compiled: &Compiled,
+        activation: &Activation<'_>,
+    ) -> Result<Option<String>, String> {
         let Some(Ok(program)) = &compiled.message else { return Ok(None) };
         let evaluation = program.evaluate(activation, PER_CALL);
         if !self.spend(evaluation.cost) {

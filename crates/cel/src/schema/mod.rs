@@ -215,7 +215,8 @@ impl Reader {
     }
 
     fn declare(&mut self, schema: &Json, root: bool, name: &str) -> Option<Declared> {
-        let longest = |default: u64| limit(schema, "maxLength").map_or(default, |limit| limit.saturating_mul(4));
+        let longest =
+            |default: u64| limit(schema, "maxLength").map_or(default, |limit| limit.saturating_mul(4));
         let declared = |kind, most, least_bytes| Some(Declared { kind, nullable: false, most, least_bytes });
         if says(schema, "x-kubernetes-int-or-string") {
             return declared(Kind::IntOrString, longest(LARGEST_REQUEST - 2), 1);
@@ -229,7 +230,8 @@ impl Reader {
             Some("object") => match additional(schema) {
                 Some(values) if !root => {
                     let value = self.child(values, &format!("{name}.@elem"))?;
-                    let most = limit(schema, "maxProperties").unwrap_or_else(|| most_entries(value.least_bytes));
+                    let most =
+                        limit(schema, "maxProperties").unwrap_or_else(|| most_entries(value.least_bytes));
                     declared(Kind::Map(Arc::new(value)), most, 2)
                 }
                 _ => Some(self.object(schema, root, name)),
@@ -251,9 +253,12 @@ impl Reader {
     }
 
     fn object(&mut self, schema: &Json, root: bool, name: &str) -> Declared {
-        let named = |field: &str| schema.get("required").and_then(Json::as_array).is_some_and(|required| {
-            required.iter().any(|required| required == field)
-        });
+        let named = |field: &str| {
+            schema
+                .get("required")
+                .and_then(Json::as_array)
+                .is_some_and(|required| required.iter().any(|required| required == field))
+        };
         let mut least_bytes = 2;
         let mut fields = BTreeMap::new();
         let mut add = |reader: &mut Self, property: &str, schema: &Json| {
@@ -274,8 +279,7 @@ impl Reader {
             let text = json!({"type": "string"});
             add(self, "kind", &text);
             add(self, "apiVersion", &text);
-            let metadata =
-                json!({"type": "object", "properties": {"name": &text, "generateName": &text}});
+            let metadata = json!({"type": "object", "properties": {"name": &text, "generateName": &text}});
             add(self, "metadata", &metadata);
         }
         let of = ObjectType { name: name.to_owned(), fields };

@@ -25,8 +25,8 @@ pub(super) struct Token<'a> {
 }
 
 const SYMBOLS: [&str; 25] = [
-    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?", ":", "+",
-    "*", "/", "%", "in",
+    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?", ":",
+    "+", "*", "/", "%", "in",
 ];
 
 /// The tokens of a text, the last of which is its end; or what is no token, up to 30 of them.
@@ -73,8 +73,10 @@ impl<'a> Lexer<'a> {
     fn skip_blank(&mut self) -> bool {
         loop {
             let rest = self.rest();
-            let blank =
-                rest.bytes().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'\x0c')).count();
+            let blank = rest
+                .bytes()
+                .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'\x0c'))
+                .count();
             self.position += blank;
             let rest = self.rest();
             if rest.starts_with("//") {
@@ -164,7 +166,9 @@ impl<'a> Lexer<'a> {
         let triple = text.len() >= 3 && text[1] == quote && text[2] == quote;
         let mut at = if triple { 3 } else { 1 };
         while let Some(&byte) = text.get(at) {
-            if byte == quote && (!triple || (text.get(at + 1) == Some(&quote) && text.get(at + 2) == Some(&quote))) {
+            if byte == quote
+                && (!triple || (text.get(at + 1) == Some(&quote) && text.get(at + 2) == Some(&quote)))
+            {
                 return Ok(at + if triple { 3 } else { 1 });
             }
             if !triple && matches!(byte, b'\n' | b'\r') {

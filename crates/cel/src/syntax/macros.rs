@@ -60,7 +60,13 @@ const fn binding(dialect: Dialect) -> bool {
 }
 
 const MACROS: [Row; 22] = [
-    Row { name: "has", method: false, arguments: 1, enabled: always, expand: |it, arguments| it.has(arguments) },
+    Row {
+        name: "has",
+        method: false,
+        arguments: 1,
+        enabled: always,
+        expand: |it, arguments| it.has(arguments),
+    },
     row("all", 2, always, |it, arguments| it.all(arguments)),
     row("exists", 2, always, |it, arguments| it.exists(arguments)),
     row("exists_one", 2, always, |it, arguments| it.exists_one(arguments)),
@@ -289,7 +295,11 @@ impl Expansion<'_, '_> {
         self.gather(variables, Some(arguments[1]), arguments[0], Self::appended)
     }
 
-    fn two_variables(&mut self, arguments: &[Id], step: fn(&mut Self, &Variables, Id) -> Expanded) -> Expanded {
+    fn two_variables(
+        &mut self,
+        arguments: &[Id],
+        step: fn(&mut Self, &Variables, Id) -> Expanded,
+    ) -> Expanded {
         let variables = self.pair(arguments[0], arguments[1])?;
         let (filter, element) = match arguments {
             [_, _, filter, element] => (Some(*filter), *element),
@@ -333,12 +343,9 @@ impl Expansion<'_, '_> {
     }
 
     fn bind(&mut self, arguments: &[Id]) -> Expanded {
-        let name = self
-            .parser
-            .ident_of(arguments[0])
-            .ok_or_else(|| {
-                Refusal::Argument(arguments[0], "cel.bind() variable names must be simple identifiers".to_owned())
-            })?;
+        let name = self.parser.ident_of(arguments[0]).ok_or_else(|| {
+            Refusal::Argument(arguments[0], "cel.bind() variable names must be simple identifiers".to_owned())
+        })?;
         self.let_in(name, arguments[1], arguments[2])
     }
 

@@ -426,7 +426,11 @@ impl<'a> Parser<'a> {
             None => self.add(Node::Ident(full.into()), Some(name.at)),
             Some(open) => {
                 let arguments = self.arguments()?;
-                if reserved { self.placeholder(Some(open)) } else { macros::call(self, &full, None, arguments, open) }
+                if reserved {
+                    self.placeholder(Some(open))
+                } else {
+                    macros::call(self, &full, None, arguments, open)
+                }
             }
         }
     }

@@ -64,7 +64,8 @@ pub(crate) fn signature(text: &'static str) -> Signature {
     let mut parameters: Vec<Type> = target.iter().map(|text| parse(text)).collect();
     parameters.extend(split(arguments).into_iter().map(parse));
     let letters = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '.');
-    let open = letters.filter(|word| is_letter(word)).map(|word| u32::from(word.as_bytes()[0] - b'A') + 1).max();
+    let open =
+        letters.filter(|word| is_letter(word)).map(|word| u32::from(word.as_bytes()[0] - b'A') + 1).max();
     Signature {
         function: function.to_owned(),
         method: target.is_some(),
@@ -130,7 +131,9 @@ fn parse(text: &str) -> Type {
         "duration" => Type::Duration,
         "timestamp" => Type::Timestamp,
         "type" => Type::Type(None),
-        other => Type::Opaque(OPAQUE.iter().find(|name| **name == other).expect("a signature's type is known")),
+        other => {
+            Type::Opaque(OPAQUE.iter().find(|name| **name == other).expect("a signature's type is known"))
+        }
     }
 }
 

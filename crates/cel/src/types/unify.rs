@@ -148,9 +148,7 @@ impl Bindings {
             Type::Parameter(_) if close => Type::Dyn,
             Type::List(of) => Type::list(self.substitute(of, close, limit)),
             Type::Optional(of) => Type::optional(self.substitute(of, close, limit)),
-            Type::Type(Some(of)) => {
-                Type::Type(Some(std::sync::Arc::new(self.substitute(of, close, limit))))
-            }
+            Type::Type(Some(of)) => Type::Type(Some(std::sync::Arc::new(self.substitute(of, close, limit)))),
             Type::Map(of) => {
                 let key = self.substitute(&of.0, close, limit);
                 Type::map(key, self.substitute(&of.1, close, limit))

@@ -6,25 +6,33 @@ use std::cmp::Ordering;
 
 use super::{Fault, Hidden, Opaque, Outcome, Value, fault, no_such_overload, numbers::compare_with_double};
 
-/// How many parts of values one evaluation may look at, besides what the cost counts.
-const MOST_WORK: usize = 10_000_000;
+/// How many parts of values an evaluation may look at for each unit that it may cost: equality costs a tenth for each
+/// element of the outermost list.
+const PER_UNIT: u64 = 10;
+/// How many it may look at in any case, and at most.
+const BOUNDS: (u64, u64) = (100_000, 10_000_000);
 
 /// What is left of an evaluation's work on the inside of values.
 #[derive(Debug)]
 pub(crate) struct Work {
-    left: usize,
+    left: u64,
 }
 
 impl Default for Work {
     fn default() -> Self {
-        Work { left: MOST_WORK }
+        Work { left: BOUNDS.1 }
     }
 }
 
 impl Work {
+    /// That of an evaluation that may cost so much.
+    pub(crate) fn within(limit: u64) -> Work {
+        Work { left: limit.saturating_mul(PER_UNIT).clamp(BOUNDS.0, BOUNDS.1) }
+    }
+
     /// Takes so many steps off.
     pub(crate) fn spend(&mut self, steps: usize) -> Result<(), Fault> {
-        match self.left.checked_sub(steps) {
+        match self.left.checked_sub(steps as u64) {
             Some(left) => {
                 self.left = left;
                 Ok(())

@@ -36,12 +36,12 @@ impl<'a> Value<'a> {
             (Kind::Dyn, json) => Ok(Value::from_json(json)),
             (_, Json::Null) if declared.nullable => Ok(Value::Null),
             (_, Json::Null) => fault("invalid data, got null for schema with nullable=false"),
-            (Kind::IntOrString, Json::String(text)) | (Kind::String, Json::String(text)) => Ok(Value::borrowed(text)),
+            (Kind::IntOrString, Json::String(text)) | (Kind::String, Json::String(text)) => {
+                Ok(Value::borrowed(text))
+            }
             (Kind::IntOrString, json) => match json.as_i64() {
                 Some(number) => Ok(Value::Int(number)),
-                None => {
-                    fault("invalid data, expected XIntOrString value to be either a string or integer")
-                }
+                None => fault("invalid data, expected XIntOrString value to be either a string or integer"),
             },
             (Kind::Bool, Json::Bool(value)) => Ok(Value::Bool(*value)),
             (Kind::Bool, json) => unexpected("bool", json),
@@ -65,12 +65,16 @@ impl<'a> Value<'a> {
             },
             (Kind::DateTime, Json::String(text)) => match parse_timestamp(text) {
                 Some(time) => Ok(Value::Timestamp(time)),
-                None => fault(format!("Invalid date-time formatted string {text}: cannot parse as date-time")),
+                None => {
+                    fault(format!("Invalid date-time formatted string {text}: cannot parse as date-time"))
+                }
             },
             (Kind::String | Kind::Bytes | Kind::Duration | Kind::Date | Kind::DateTime, json) => {
                 unexpected("string", json)
             }
-            (Kind::List { .. }, Json::Array(elements)) => Ok(Value::List(List::Json(elements, Some(declared)))),
+            (Kind::List { .. }, Json::Array(elements)) => {
+                Ok(Value::List(List::Json(elements, Some(declared))))
+            }
             (Kind::List { .. }, _) => {
                 fault("invalid data, expected an array for the provided schema with type=array")
             }
@@ -108,7 +112,8 @@ impl<'a> Value<'a> {
             Value::Timestamp(time) => Json::from(time.to_string()),
             Value::List(List::Json(elements, None)) => Json::from(elements.to_vec()),
             Value::List(list) => {
-                let elements: Result<Vec<Json>, Fault> = list.iter().map(|element| element?.write(work)).collect();
+                let elements: Result<Vec<Json>, Fault> =
+                    list.iter().map(|element| element?.write(work)).collect();
                 Json::from(elements?)
             }
             // What was read from JSON is JSON, whatever it is called in expressions.

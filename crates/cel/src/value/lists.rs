@@ -145,12 +145,7 @@ fn find<'a>(
     Ok(None)
 }
 
-fn same_keys<'a>(
-    keys: &[String],
-    one: &Value<'a>,
-    two: &Value<'a>,
-    work: &mut Work,
-) -> Result<bool, Fault> {
+fn same_keys<'a>(keys: &[String], one: &Value<'a>, two: &Value<'a>, work: &mut Work) -> Result<bool, Fault> {
     let (Value::Map(one), Value::Map(two)) = (one, two) else { return Ok(false) };
     for key in keys {
         let same = match (one.field(key).transpose()?, two.field(key).transpose()?) {

@@ -64,9 +64,7 @@ impl<'a> Map<'a> {
                 };
                 object.get(name).map(|value| Value::read(value, declared))
             }
-            Map::Owned(entries) => {
-                entries.0.get(&Key::String(Text::Borrowed(name))).cloned().map(Ok)
-            }
+            Map::Owned(entries) => entries.0.get(&Key::String(Text::Borrowed(name))).cloned().map(Ok),
         }
     }
 

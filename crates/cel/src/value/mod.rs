@@ -211,8 +211,8 @@ impl<'a> Value<'a> {
             Value::Optional(of) => of.is_none(),
             Value::String(text) => text.is_empty(),
             Value::Bytes(bytes) => bytes.is_empty(),
-            Value::List(list) => list.len() == 0,
-            Value::Map(map) => map.len() == 0,
+            Value::List(list) => list.is_empty(),
+            Value::Map(map) => map.is_empty(),
             Value::Object(instance) => instance.fields.is_empty(),
             _ => false,
         }

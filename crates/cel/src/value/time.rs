@@ -81,7 +81,8 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
         std::str::from_utf8(digits).ok()?.parse().ok()
     };
     let is = |at: usize, byte: u8| bytes.get(at) == Some(&byte);
-    let separators = is(4, b'-') && is(7, b'-') && (is(10, b'T') || is(10, b't')) && is(13, b':') && is(16, b':');
+    let separators =
+        is(4, b'-') && is(7, b'-') && (is(10, b'T') || is(10, b't')) && is(13, b':') && is(16, b':');
     if !separators {
         return None;
     }
@@ -145,7 +146,8 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     while !rest.is_empty() {
         let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(end);
-        let unit_end = after.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(after.len());
+        let unit_end =
+            after.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
         let unit: i128 = match unit {
             "ns" => 1,
@@ -187,7 +189,8 @@ pub(crate) fn write_duration(nanos: i64) -> String {
 pub(crate) fn zone(name: &str) -> Result<TimeZone, Fault> {
     let digits = name.strip_prefix(['+', '-']).unwrap_or(name);
     if let Some((hours, minutes)) = digits.split_once(':') {
-        let parse = |text: &str| text.parse::<i32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let parse =
+            |text: &str| text.parse::<i32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
         if let (Some(hours), Some(minutes)) = (parse(hours), parse(minutes)) {
             let seconds = (hours * 60 + minutes) * if name.starts_with('-') { -60 } else { 60 };
             if let Ok(offset) = Offset::from_seconds(seconds) {

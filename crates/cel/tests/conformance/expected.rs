@@ -23,7 +23,7 @@ fn double(word: &str) -> f64 {
         "inf" => f64::INFINITY,
         "-inf" => f64::NEG_INFINITY,
         "nan" => f64::NAN,
-        other => other.parse().unwrap(),
+        other => other.parse().expect("the value is well formed"),
     }
 }
 
@@ -49,14 +49,20 @@ pub(crate) fn shown(message: &Message) -> Option<String> {
         ("map_value", Field::Message(map)) => {
             let mut entries = Vec::new();
             for entry in map.messages("entries") {
-                entries.push(format!("{}: {}", shown(entry.message("key")?)?, shown(entry.message("value")?)?));
+                entries.push(format!(
+                    "{}: {}",
+                    shown(entry.message("key")?)?,
+                    shown(entry.message("value")?)?
+                ));
             }
             entries.sort();
             format!("{{{}}}", entries.join(", "))
         }
         ("object_value", Field::Message(any)) => {
             let (name, Field::Message(of)) = first(any)? else { return None };
-            let number = |name: &str| of.text(name).map_or(0, |text| text.parse::<i128>().unwrap());
+            let number = |name: &str| {
+                of.text(name).map_or(0, |text| text.parse::<i128>().expect("the value is well formed"))
+            };
             let (seconds, nanos) = (number("seconds"), number("nanos"));
             match name.rsplit('.').next() {
                 Some("Duration") => format!("{}ns", seconds * 1_000_000_000 + nanos),
@@ -82,11 +88,14 @@ pub(crate) fn show(value: &Value<'_>) -> String {
         Value::Timestamp(time) => time.to_string(),
         Value::Type(of) => format!("type {}", type_name(of)),
         Value::List(list) => {
-            let elements: Vec<String> = list.iter().map(|element| show(&element.unwrap())).collect();
+            let elements: Vec<String> =
+                list.iter().map(|element| show(&element.expect("the value is well formed"))).collect();
             format!("[{}]", elements.join(", "))
         }
         Value::Map(map) => {
-            let entries = map.entries().map(|(key, value)| format!("{}: {}", show(&key), show(&value.unwrap())));
+            let entries = map.entries().map(|(key, value)| {
+                format!("{}: {}", show(&key), show(&value.expect("the value is well formed")))
+            });
             let mut entries: Vec<String> = entries.collect();
             entries.sort();
             format!("{{{}}}", entries.join(", "))
@@ -110,8 +119,8 @@ pub(crate) fn value(message: &Message) -> Option<Value<'static>> {
     Some(match (name, field) {
         ("null_value", _) => Value::Null,
         ("bool_value", field) => Value::Bool(word(field) == "true"),
-        ("int64_value", field) => Value::Int(word(field).parse().unwrap()),
-        ("uint64_value", field) => Value::Uint(word(field).parse().unwrap()),
+        ("int64_value", field) => Value::Int(word(field).parse().expect("the value is well formed")),
+        ("uint64_value", field) => Value::Uint(word(field).parse().expect("the value is well formed")),
         ("double_value", field) => Value::Double(double(word(field))),
         ("string_value", field) => Value::String(dray_cel::Text::Shared(word(field).into())),
         ("bytes_value", Field::Text(bytes, _)) => Value::Bytes(bytes.as_slice().into()),
@@ -121,8 +130,9 @@ pub(crate) fn value(message: &Message) -> Option<Value<'static>> {
         }
         ("map_value", Field::Message(map)) => {
             let entries = map.messages("entries");
-            let entries: Option<Vec<_>> =
-                entries.map(|entry| Some((value(entry.message("key")?)?, value(entry.message("value")?)?))).collect();
+            let entries: Option<Vec<_>> = entries
+                .map(|entry| Some((value(entry.message("key")?)?, value(entry.message("value")?)?)))
+                .collect();
             Value::map_of(entries?).ok()?
         }
         _ => return None,

@@ -37,13 +37,15 @@ fn run(test: &Message) -> Verdict {
     let mut environment = Environment::specification(test.text("container").unwrap_or_default());
     for declaration in test.messages("type_env") {
         let name = declaration.text("name").unwrap_or_default();
-        let of = declaration.message("ident").and_then(|ident| ident.message("type")).and_then(expected::declared);
+        let of =
+            declaration.message("ident").and_then(|ident| ident.message("type")).and_then(expected::declared);
         let Some(of) = of else { return Verdict::LeftOut };
         environment = environment.with_variable(name, of);
     }
     let mut bindings = BTreeMap::new();
     for binding in test.messages("bindings") {
-        let value = binding.message("value").and_then(|value| value.message("value")).and_then(expected::value);
+        let value =
+            binding.message("value").and_then(|value| value.message("value")).and_then(expected::value);
         let (Some(name), Some(value)) = (binding.text("key"), value) else { return Verdict::LeftOut };
         bindings.insert(name.to_owned(), value);
     }
@@ -57,7 +59,8 @@ fn run(test: &Message) -> Verdict {
         Some(Some(wanted)) => Some(wanted),
         None => None,
     };
-    let deduced = test.message("typed_result").and_then(|typed| typed.message("deduced_type")).map(expected::deduced);
+    let deduced =
+        test.message("typed_result").and_then(|typed| typed.message("deduced_type")).map(expected::deduced);
     let expression = test.text("expr").unwrap_or_default();
     if expression.contains("TestAllTypes") || expression.contains("google.protobuf.") {
         return Verdict::LeftOut;
@@ -75,7 +78,9 @@ fn run(test: &Message) -> Verdict {
     if test.text("check_only") == Some("true") {
         return Verdict::Passed;
     }
-    let activation = bindings.into_iter().fold(Activation::new(), |activation, (name, value)| activation.with(&name, value));
+    let activation = bindings
+        .into_iter()
+        .fold(Activation::new(), |activation, (name, value)| activation.with(&name, value));
     let result = program.evaluate(&activation, u64::MAX).value;
     match (result, wanted) {
         (Err(_), _) if test.message("eval_error").is_some() => Verdict::Passed,
@@ -86,7 +91,9 @@ fn run(test: &Message) -> Verdict {
         },
         (Ok(value), None) => Verdict::Failed(format!("it is {} and no error", expected::show(&value))),
         (Ok(value), Some(wanted)) if expected::show(&value) == wanted => Verdict::Passed,
-        (Ok(value), Some(wanted)) => Verdict::Failed(format!("it is {}, not {wanted}", expected::show(&value))),
+        (Ok(value), Some(wanted)) => {
+            Verdict::Failed(format!("it is {}, not {wanted}", expected::show(&value)))
+        }
     }
 }
 
@@ -100,12 +107,17 @@ fn conformance() {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| line.split_once(" # ").expect("an exception has a reason"))
         .collect();
-    let mut files: Vec<_> = fs::read_dir(&data).expect("the tests are there").map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(&data)
+        .expect("the tests are there")
+        .map(|entry| entry.expect("the tests are well formed").path())
+        .collect();
     files.sort();
     let (mut passed, mut left_out, mut excepted) = (0, 0, 0);
     let (mut wrong, mut mended) = (Vec::new(), Vec::new());
-    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "textproto")) {
-        let stem = path.file_stem().unwrap().to_str().unwrap();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "textproto"))
+    {
+        let stem =
+            path.file_stem().expect("the tests are well formed").to_str().expect("the tests are well formed");
         if LEFT_OUT.contains(&stem) {
             continue;
         }
@@ -114,7 +126,11 @@ fn conformance() {
         let before = (passed, left_out, excepted);
         for section in file.messages("section") {
             for test in section.messages("test") {
-                let name = format!("{stem}/{}/{}", section.text("name").unwrap(), test.text("name").unwrap());
+                let name = format!(
+                    "{stem}/{}/{}",
+                    section.text("name").expect("the tests are well formed"),
+                    test.text("name").expect("the tests are well formed")
+                );
                 match (run(test), exceptions.contains_key(name.as_str())) {
                     (Verdict::Passed, false) => passed += 1,
                     (Verdict::Passed, true) => mended.push(name),
@@ -126,7 +142,12 @@ fn conformance() {
                 }
             }
         }
-        println!("{stem}: {} passed, {} left out, {} excepted", passed - before.0, left_out - before.1, excepted - before.2);
+        println!(
+            "{stem}: {} passed, {} left out, {} excepted",
+            passed - before.0,
+            left_out - before.1,
+            excepted - before.2
+        );
     }
     println!("{passed} passed, {left_out} left out, {excepted} excepted");
     assert!(passed > 500, "so few tests were found: {passed}");

@@ -86,7 +86,8 @@ impl Reader<'_> {
 
     fn name(&mut self) -> String {
         if self.peek() == Some(b'[') {
-            let end = self.text[self.at..].iter().position(|byte| *byte == b']').expect("a name in brackets ends");
+            let end =
+                self.text[self.at..].iter().position(|byte| *byte == b']').expect("a name in brackets ends");
             let name = String::from_utf8_lossy(&self.text[self.at + 1..self.at + end]).into_owned();
             self.at += end + 1;
             return name;
@@ -97,8 +98,14 @@ impl Reader<'_> {
     fn word(&mut self) -> String {
         self.peek();
         let rest = &self.text[self.at..];
-        let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(byte)).count();
-        assert!(length > 0, "no word at {}: {}", self.at, String::from_utf8_lossy(&rest[..rest.len().min(40)]));
+        let length =
+            rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(byte)).count();
+        assert!(
+            length > 0,
+            "no word at {}: {}",
+            self.at,
+            String::from_utf8_lossy(&rest[..rest.len().min(40)])
+        );
         self.at += length;
         String::from_utf8_lossy(&rest[..length]).into_owned()
     }
@@ -137,10 +144,15 @@ impl Reader<'_> {
     }
 
     fn digits(&mut self, most: usize, radix: u32) -> u32 {
-        let digits = self.text[self.at..].iter().take(most).take_while(|byte| (**byte as char).is_digit(radix)).count();
-        let text = std::str::from_utf8(&self.text[self.at..self.at + digits]).unwrap();
+        let digits = self.text[self.at..]
+            .iter()
+            .take(most)
+            .take_while(|byte| (**byte as char).is_digit(radix))
+            .count();
+        let text =
+            std::str::from_utf8(&self.text[self.at..self.at + digits]).expect("the file is well formed");
         self.at += digits;
-        u32::from_str_radix(text, radix).unwrap()
+        u32::from_str_radix(text, radix).expect("the file is well formed")
     }
 
     fn escape(&mut self, into: &mut Vec<u8>) {
@@ -160,7 +172,7 @@ impl Reader<'_> {
             }
             b'u' | b'U' => {
                 let code = self.digits(if byte == b'u' { 4 } else { 8 }, 16);
-                into.extend(char::from_u32(code).unwrap().to_string().bytes());
+                into.extend(char::from_u32(code).expect("the file is well formed").to_string().bytes());
             }
             b'0'..=b'7' => {
                 self.at -= 1;
