@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    admission,
     functions::{Library, Overload, overloads},
     schema::Declared,
     syntax::Dialect,
@@ -16,7 +17,7 @@ use crate::{
 pub const NEWEST: u32 = 37;
 
 /// The libraries and since which minor version they are there.
-const LIBRARIES: [(Library, u32); 17] = [
+const LIBRARIES: [(Library, u32); 16] = [
     (Library::Standard, 0),
     (Library::Strings, 0),
     (Library::Lists, 0),
@@ -30,7 +31,6 @@ const LIBRARIES: [(Library, u32); 17] = [
     (Library::Formats, 31),
     (Library::Selectors, 31),
     (Library::TwoVariables, 32),
-    (Library::JsonPatch, 32),
     (Library::Semver, 33),
     (Library::MoreLists, 34),
     (Library::Includes, 37),
@@ -112,11 +112,19 @@ impl Environment {
         }
     }
 
+    pub(crate) fn with_library(mut self, library: Library) -> Environment {
+        self.libraries |= 1 << library as u32;
+        self
+    }
+
+    fn has(&self, library: Library) -> bool {
+        self.libraries & (1 << library as u32) != 0
+    }
+
     /// The ways to call a function, if there is such a function.
     pub(crate) fn function(&self, name: &str) -> Option<(&'static str, Vec<&'static Overload>)> {
         let (name, all) = overloads(name)?;
-        let enabled: Vec<_> =
-            all.iter().filter(|overload| self.libraries & (1 << overload.library as u32) != 0).collect();
+        let enabled: Vec<_> = all.iter().filter(|overload| self.has(overload.library)).collect();
         (!enabled.is_empty()).then_some((name, enabled))
     }
 
@@ -146,6 +154,9 @@ impl Environment {
             "google.protobuf.Duration" => Type::Duration,
             other => match self.object(other) {
                 Some(of) => Type::Object(of.clone()),
+                None if self.has(Library::JsonPatch) && admission::is_object(other) => {
+                    Type::Object(Arc::new(admission::object_type(other)))
+                }
                 None => return signature::opaque(other),
             },
         })

@@ -9,6 +9,7 @@
 //! bounded.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 mod check;
 pub mod cost;
 mod environment;

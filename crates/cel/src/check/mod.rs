@@ -245,8 +245,8 @@ impl Checker<'_> {
         let (target, was_optional) = of.unwrap_optional();
         let found = match target {
             Type::Map(of) => of.1.clone(),
-            Type::Object(object) => match object.fields.get(field) {
-                Some(field) => field.declared.cel_type(),
+            Type::Object(object) => match object.field(field) {
+                Some(of) => of,
                 None => {
                     self.report_at(id, format!("undefined field '{field}'"));
                     Type::Error
@@ -448,11 +448,10 @@ impl Checker<'_> {
         for field in fields {
             self.check(field.value);
             let Some(object) = &object else { continue };
-            let Some(declared) = object.fields.get(&*field.name) else {
+            let Some(wanted) = object.field(&field.name) else {
                 self.report(field.at, format!("undefined field '{}'", field.name));
                 continue;
             };
-            let wanted = declared.declared.cel_type();
             let given = self.unwrapped(field.value, field.optional);
             if !self.bindings.assign(&wanted, &given) {
                 let given = self.bindings.resolve(&given, false);

@@ -81,7 +81,7 @@ impl Declared {
             let escaped = escape(name).unwrap_or_else(|| name.to_owned());
             (escaped, ObjectField { json_name: name.to_owned(), declared: Arc::new(declared) })
         });
-        let of = ObjectType { name: name.to_owned(), fields: fields.collect() };
+        let of = ObjectType { name: name.to_owned(), fields: fields.collect(), open: false };
         Declared { kind: Kind::Object(Arc::new(of)), nullable: true, most: 0, least_bytes: 2 }
     }
 
@@ -98,6 +98,11 @@ impl Declared {
     /// A whole number.
     pub fn int() -> Declared {
         Declared { kind: Kind::Int, nullable: true, most: 0, least_bytes: 1 }
+    }
+
+    /// A point in time.
+    pub fn timestamp() -> Declared {
+        Declared { kind: Kind::DateTime, nullable: true, most: 32, least_bytes: 21 }
     }
 
     /// A list.
@@ -282,7 +287,7 @@ impl Reader {
             let metadata = json!({"type": "object", "properties": {"name": &text, "generateName": &text}});
             add(self, "metadata", &metadata);
         }
-        let of = ObjectType { name: name.to_owned(), fields };
+        let of = ObjectType { name: name.to_owned(), fields, open: false };
         Declared { kind: Kind::Object(Arc::new(of)), nullable: false, most: 0, least_bytes }
     }
 }

@@ -57,6 +57,18 @@ pub struct ObjectType {
     pub name: String,
     /// The fields by their names in expressions, which are escaped.
     pub fields: BTreeMap<String, ObjectField>,
+    /// Whether there may be others, of which nothing is known.
+    pub open: bool,
+}
+
+impl ObjectType {
+    /// The type of a field, if there can be one of this name.
+    pub(crate) fn field(&self, name: &str) -> Option<Type> {
+        match self.fields.get(name) {
+            Some(field) => Some(field.declared.cel_type()),
+            None => self.open.then_some(Type::Dyn),
+        }
+    }
 }
 
 /// A field of an object.
