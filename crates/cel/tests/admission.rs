@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use dray_cel::{
     Access, Activation, Authorizer, Decision, Environment, Fault, NEWEST, Program, ResourceAccess,
-    ServiceAccount, Value,
+    ServiceAccount, Text, Type, Value,
     admission::{self, Admission},
 };
 use serde_json::{Value as Json, json};
@@ -75,6 +75,38 @@ fn what_policies_see() {
     check("params.limit > 1", Err("no params"));
     check("true || params.limit > 1", Ok(json!(true)));
     check("request.user", Err("ERROR: <input>:1:8: undefined field 'user'\n | request.user\n | .......^"));
+}
+
+#[test]
+fn variables_of_policies_are_named_with_a_dot() {
+    let environment = Environment::admission(NEWEST, Admission::default())
+        .with_variable("variables.limit", Type::Int)
+        .with_variable("variables.broken", Type::Bool);
+    let expression = "variables.limit > 1 || variables.broken";
+    let program = Program::compile(expression, &environment).expect("the variables are declared");
+    assert_eq!(program.variables().into_iter().collect::<Vec<_>>(), ["variables.broken", "variables.limit"]);
+    let evaluate = |limit| {
+        let activation = Activation::new()
+            .with("variables.limit", Value::Int(limit))
+            .with_outcome("variables.broken", Err(Fault::Failed("broken".into())));
+        program.evaluate(&activation, 100).value.map(|value| matches!(value, Value::Bool(true)))
+    };
+    assert_eq!(evaluate(2), Ok(true));
+    assert_eq!(evaluate(0), Err(Fault::Failed("broken".into())));
+}
+
+#[test]
+fn devices_are_selected() {
+    let of = Type::map(Type::String, Type::map(Type::String, Type::Opaque("kubernetes.Quantity")));
+    let environment = Environment::kubernetes(NEWEST).with_variable("device.capacity", of);
+    let expression = "device.capacity['gpu.example.com'].memory.isGreaterThan(quantity('10Gi'))";
+    let program = Program::compile(expression, &environment).expect("the expression is fine");
+    let text = |text: &'static str| Value::String(Text::Borrowed(text));
+    let memory = Value::quantity("16Gi".parse().expect("it is a quantity"));
+    let domain = Value::map_of([(text("memory"), memory)]).expect("the keys are fine");
+    let capacity = Value::map_of([(text("gpu.example.com"), domain)]).expect("the keys are fine");
+    let activation = Activation::new().with("device.capacity", capacity);
+    assert!(matches!(program.evaluate(&activation, 1_000).value, Ok(Value::Bool(true))));
 }
 
 #[test]

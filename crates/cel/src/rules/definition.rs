@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::{
-    Reason, Rule, Violation, child,
+    DEEPEST, Reason, Rule, TYPE_NAME, Violation, child,
     compile::{Compiled, compile},
     field_path::field_path,
     tree::has_rules,
@@ -16,8 +16,6 @@ use crate::{
     schema::{Declared, additional, escape, limit, says},
 };
 
-const DEEPEST: usize = 150;
-const TYPE_NAME: &str = "selfType";
 const ADVICE: &str = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and \
 strings are declared)";
 

@@ -21,6 +21,11 @@ pub(crate) const SELF: &str = "self";
 /// The variable that holds what was there before.
 pub(crate) const OLD_SELF: &str = "oldSelf";
 
+/// The name of the type of what a rule looks at. Rules cannot name it.
+pub(crate) const TYPE_NAME: &str = "selfType";
+/// The deepest schema whose rules are taken.
+pub(crate) const DEEPEST: usize = 150;
+
 /// The kind of what is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {

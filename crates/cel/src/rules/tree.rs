@@ -5,15 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value as Json;
 
 use super::{
-    Rule,
+    DEEPEST, Rule, TYPE_NAME,
     compile::{Compiled, compile},
 };
 use crate::schema::{Declared, ListStyle, additional, escape, says};
-
-/// The name of the type of what a rule looks at. Rules cannot name it.
-const TYPE_NAME: &str = "selfType";
-/// The deepest schema whose rules are taken.
-const DEEPEST: usize = 150;
 
 /// The compiled rules of a schema.
 #[derive(Debug)]

@@ -156,6 +156,11 @@ impl<'a> Value<'a> {
 
     pub(crate) const NONE: Value<'a> = Value::Optional(None);
 
+    /// A quantity of a resource.
+    pub fn quantity(quantity: Quantity) -> Value<'a> {
+        Value::hidden(Opaque::Quantity(quantity))
+    }
+
     pub(crate) fn hidden(of: Opaque) -> Value<'a> {
         Value::Hidden(Hidden(of))
     }
