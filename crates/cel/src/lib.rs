@@ -27,6 +27,6 @@ pub use environment::{Environment, NEWEST};
 pub use functions::authorizer::{Access, Authorizer, Decision, ResourceAccess, ServiceAccount};
 pub use program::{Activation, Evaluation, Program, Variables};
 pub use schema::{Declared, ListStyle, escape, unescape};
-pub use source::{Issue, Issues};
+pub use source::{Error, Issue, Issues};
 pub use types::{ObjectField, ObjectType, Type};
 pub use value::{Entries, Fault, Hidden, Instance, List, Map, Text, Timestamp, Value};

@@ -9,7 +9,7 @@ use crate::{
     evaluate::Evaluator,
     functions::{Caller, conversions::is_conversion, regexes::Patterns},
     schema::Declared,
-    source::{Issues, Source},
+    source::{Error, Issues, Source},
     syntax::{
         ast::{Id, Literal, Node},
         operator, parse,
@@ -79,15 +79,15 @@ impl Program {
     ///
     /// # Errors
     /// Everything that is wrong with it, as cel-go would say it.
-    pub fn compile(expression: &str, environment: &Environment) -> Result<Program, Issues> {
+    pub fn compile(expression: &str, environment: &Environment) -> Result<Program, Error> {
         let source = Source::new(expression);
-        let ast = parse(&source, environment.dialect)?;
-        let checked = check(ast, &source, environment)?;
+        let ast = parse(&source, environment.dialect).map_err(Error::Compilation)?;
+        let checked = check(ast, &source, environment).map_err(Error::Compilation)?;
         let wrong = validate(&checked, &source, environment);
         if !wrong.is_empty() {
-            return Err(Issues(wrong));
+            return Err(Error::Compilation(Issues(wrong)));
         }
-        Program::plan(checked).map_err(|(at, message)| Issues(vec![source.issue(at, message)]))
+        Program::plan(checked).map_err(Error::Instantiation)
     }
 
     /// The type of the value.
@@ -137,17 +137,16 @@ impl Program {
     }
 
     /// Evaluates once and for all what does not depend on anything, and compiles patterns that are known.
-    fn plan(checked: Checked) -> Result<Program, (crate::source::Offset, String)> {
+    fn plan(checked: Checked) -> Result<Program, String> {
         let count = checked.ast.len() as Id;
         let constants = vec![None; count as usize];
         let mut program = Program { checked, constants, patterns: Patterns::default() };
         // Children come before their parents.
         for id in 0..count {
-            let constant =
-                program.fold(id).map_err(|fault| (program.checked.ast.at(id), fault.to_string()))?;
+            let constant = program.fold(id).map_err(|fault| fault.to_string())?;
             program.constants[id as usize] = constant;
             if let Some(pattern) = program.known_pattern(id) {
-                program.patterns.know(&pattern).map_err(|why| (program.checked.ast.at(id), why))?;
+                program.patterns.know(&pattern)?;
             }
         }
         Ok(program)

@@ -54,6 +54,17 @@ impl fmt::Display for Issues {
 
 impl std::error::Error for Issues {}
 
+/// Why an expression is no program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is not well formed, or of wrong types.
+    #[error("compilation failed: {0}")]
+    Compilation(Issues),
+    /// Something in it that is known before evaluation cannot be evaluated.
+    #[error("program instantiation failed: {0}")]
+    Instantiation(String),
+}
+
 /// A place in the text: an offset in bytes, or none.
 pub(crate) type Offset = Option<u32>;
 

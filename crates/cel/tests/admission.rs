@@ -74,7 +74,10 @@ fn what_policies_see() {
     check("namespaceObject.metadata.creationTimestamp.getFullYear()", Ok(json!(2000)));
     check("params.limit > 1", Err("no params"));
     check("true || params.limit > 1", Ok(json!(true)));
-    check("request.user", Err("ERROR: <input>:1:8: undefined field 'user'\n | request.user\n | .......^"));
+    check(
+        "request.user",
+        Err("compilation failed: ERROR: <input>:1:8: undefined field 'user'\n | request.user\n | .......^"),
+    );
 }
 
 #[test]
@@ -159,8 +162,10 @@ fn what_policies_make() {
     );
     check(
         "JSONPatch{op: 1}",
-        Err("ERROR: <input>:1:13: expected type of field 'op' is 'string' but provided type is 'int'\n \
-             | JSONPatch{op: 1}\n | ............^"),
+        Err(
+            "compilation failed: ERROR: <input>:1:13: expected type of field 'op' is 'string' but provided type is 'int'\n \
+             | JSONPatch{op: 1}\n | ............^",
+        ),
     );
     check("Object{a: 1} == Object{a: 1} && has(Object{a: 1}.a) && !has(Object{a: 1}.b)", Ok(json!(true)));
     let without = Environment::admission(NEWEST, Admission::default());

@@ -39,7 +39,8 @@ fn answer_within(expression: String, limit: u64) -> Result<String, String> {
 
 #[test]
 fn depth_is_bounded() {
-    const TOO_DEEP: &str = "ERROR: <input>:-1:0: expression recursion limit exceeded: 250";
+    const TOO_DEEP: &str =
+        "compilation failed: ERROR: <input>:-1:0: expression recursion limit exceeded: 250";
     let repeat = |open: &str, inner: &str, close: &str, times: usize| {
         format!("{}{inner}{}", open.repeat(times), close.repeat(times))
     };

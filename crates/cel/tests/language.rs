@@ -1,6 +1,6 @@
 //! The language and its libraries, expression by expression: what each gives, or what is said of it.
 
-use dray_cel::{Activation, Environment, NEWEST, Program, Type, Value};
+use dray_cel::{Activation, Environment, Error, NEWEST, Program, Type, Value};
 use serde_json::{Value as Json, json};
 
 fn object() -> Json {
@@ -39,9 +39,11 @@ fn show(value: &Value<'_>) -> String {
 fn evaluate(expression: &str) -> String {
     let program = match Program::compile(expression, &environment()) {
         Ok(program) => program,
-        Err(issues) => {
-            return format!("{}:{}: {}", issues.0[0].line, issues.0[0].column, issues.0[0].message);
+        Err(Error::Compilation(issues)) => {
+            let issue = &issues.0[0];
+            return format!("{}:{}: {}", issue.line, issue.column, issue.message);
         }
+        Err(error) => return error.to_string(),
     };
     let object = object();
     let activation = Activation::new()
@@ -274,8 +276,8 @@ fn conversions() {
         ("timestamp(0)", "1970-01-01T00:00:00Z"),
         ("int(timestamp('1970-01-01T00:01:00Z'))", "60"),
         ("type(dyn('a'))", "type string"),
-        ("int(9223372036854775808u)", "1:4: range error: the number does not fit"),
-        ("uint(-1)", "1:5: range error: the number does not fit"),
+        ("int(9223372036854775808u)", "program instantiation failed: range error: the number does not fit"),
+        ("uint(-1)", "program instantiation failed: range error: the number does not fit"),
         ("int(text)", "fault: type conversion error from 'string' to 'int': cannot parse \"web\""),
         ("duration('x')", "1:10: invalid duration argument"),
         ("timestamp('x')", "1:11: invalid timestamp argument"),

@@ -21,17 +21,10 @@ pub(crate) fn validate(checked: &Checked, source: &Source, environment: &Environ
     for id in 0..checked.ast.len() as Id {
         match checked.ast.node(id) {
             Node::Call { function, target, arguments } => {
-                let literal = |at: usize| arguments.get(at).and_then(|at| Some((*at, string(checked, *at)?)));
-                if let Some((at, text)) = literal(0) {
-                    let valid = match &**function {
-                        "duration" => time::parse_duration(&text).is_some(),
-                        "timestamp" => time::parse_timestamp(&text).is_some(),
-                        "matches" if target.is_some() => regexes::compile(&text).is_ok(),
-                        _ => true,
-                    };
-                    if !valid {
-                        report(at, format!("invalid {function} argument"));
-                    }
+                if let Some(at) = arguments.first()
+                    && !is_valid(function, target.is_some(), checked.ast.node(*at))
+                {
+                    report(*at, format!("invalid {function} argument"));
                 }
                 if let Some((at, message)) = wrong_format(checked, id) {
                     report(at, message);
@@ -55,6 +48,18 @@ pub(crate) fn validate(checked: &Checked, source: &Source, environment: &Environ
     }
     issues.sort_by_key(|issue| (issue.line, issue.column));
     issues
+}
+
+/// Whether what is known of a function's first argument is something that it can take.
+fn is_valid(function: &str, method: bool, argument: &Node) -> bool {
+    let Node::Literal(literal) = argument else { return true };
+    match (function, literal) {
+        ("duration", Literal::String(text)) => time::parse_duration(text).is_some(),
+        ("timestamp", Literal::String(text)) => time::parse_timestamp(text).is_some(),
+        ("timestamp", Literal::Int(seconds)) => time::Timestamp::new(i128::from(*seconds), 0).is_ok(),
+        ("matches", Literal::String(text)) if method => regexes::compile(text).is_ok(),
+        _ => true,
+    }
 }
 
 fn string(checked: &Checked, id: Id) -> Option<Arc<str>> {

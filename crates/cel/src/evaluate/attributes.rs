@@ -143,11 +143,13 @@ impl<'a> Evaluator<'_, 'a> {
     }
 
     fn has(&self, of: &Value<'a>, field: &str) -> Outcome<'a> {
-        Ok(Value::Bool(match of {
-            Value::Optional(None) => false,
-            Value::Optional(Some(of)) => self.field(of, field).is_some(),
-            of => self.field(of, field).is_some(),
-        }))
+        let found = match of {
+            Value::Optional(None) => None,
+            Value::Optional(Some(of)) => self.field(of, field),
+            of => self.field(of, field),
+        };
+        // What cannot be read is there, and wrong.
+        Ok(Value::Bool(found.transpose()?.is_some()))
     }
 
     fn index(&mut self, of: Id, index: Id, optional: bool) -> Outcome<'a> {

@@ -102,7 +102,7 @@ fn is_a(value: &Value<'_>, wanted: &Type) -> bool {
         (Type::Object(_), Value::Map(_) | Value::Object(_)) => true,
         (Type::Map(_), Value::Map(_)) => true,
         (Type::List(of), Value::List(list)) => match &**of {
-            Type::Dyn | Type::Parameter(_) => true,
+            Type::Dyn | Type::Parameter(_) | Type::List(_) | Type::Map(_) | Type::Optional(_) => true,
             of => list.get(0).is_none_or(|first| first.is_ok_and(|first| is_a(&first, of))),
         },
         (wanted, value) => std::mem::discriminant(wanted) == std::mem::discriminant(&value.kind()),

@@ -112,7 +112,7 @@ fn checked_unsigned<'a>(number: Option<u64>) -> Outcome<'a> {
 
 /// A point in time so many nanoseconds later.
 fn later<'a>(from: Timestamp, nanos: i128) -> Outcome<'a> {
-    Timestamp::new(0, from.as_nanoseconds() + nanos).map(Value::Timestamp)
+    from.later(nanos).map(Value::Timestamp)
 }
 
 pub(super) fn add<'a>(caller: &mut Caller<'_>, arguments: &[Value<'a>]) -> Outcome<'a> {

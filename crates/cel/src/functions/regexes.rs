@@ -54,12 +54,18 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
         .dfa_size_limit(LARGEST)
         .nest_limit(DEEPEST)
         .build()
-        .map_err(|error| format!("error parsing regexp: {}", last_line(&error.to_string())))
+        .map_err(|error| format!("error parsing regexp: {}", reason(pattern, &error.to_string())))
 }
 
-fn last_line(text: &str) -> &str {
-    let line = text.lines().last().unwrap_or(text);
-    line.strip_prefix("error: ").unwrap_or(line)
+/// What is wrong with a pattern, in RE2's words where it has the same.
+fn reason(pattern: &str, error: &str) -> String {
+    let line = error.lines().last().unwrap_or(error);
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    match line {
+        "unopened group" => format!("unexpected ): `{pattern}`"),
+        "unclosed group" => format!("missing closing ): `{pattern}`"),
+        other => other.to_owned(),
+    }
 }
 
 /// A pattern of RE2 as the crate writes it: classes of ASCII, no operators between classes, quoted text.
@@ -68,8 +74,34 @@ fn translate(pattern: &str) -> Result<String, String> {
     let mut letters = pattern.chars().peekable();
     let mut in_class = false;
     let mut class_begins = false;
+    let mut repeated: Option<char> = None;
     while let Some(letter) = letters.next() {
         let begins = std::mem::take(&mut class_begins);
+        let before = repeated.take();
+        let repeats = !in_class
+            && (matches!(letter, '*' | '+' | '?') || (letter == '{' && is_repetition(letters.clone())));
+        if repeats {
+            if let Some(before) = before {
+                return Err(format!(
+                    "error parsing regexp: invalid nested repetition operator: `{before}{letter}`"
+                ));
+            }
+            repeated = Some(letter);
+            written.push(letter);
+            while letter == '{'
+                && let Some(inner) = letters.next()
+            {
+                written.push(inner);
+                if inner == '}' {
+                    break;
+                }
+            }
+            if letters.peek() == Some(&'?') {
+                letters.next();
+                written.push('?');
+            }
+            continue;
+        }
         match letter {
             '\\' => {
                 let Some(escaped) = letters.next() else {
@@ -135,7 +167,11 @@ fn translate(pattern: &str) -> Result<String, String> {
                 letters.next();
                 written.push_str("-\\-");
             }
-            '{' if !in_class && !is_repetition(letters.clone()) => written.push_str("\\{"),
+            '{' if !in_class => written.push_str("\\{"),
+            '(' if !in_class && letters.peek() == Some(&'?') => {
+                letters.next();
+                written.push_str("(?");
+            }
             letter => written.push(letter),
         }
     }
@@ -217,7 +253,8 @@ mod tests {
             let compiled = compile(pattern).unwrap_or_else(|why| panic!("{pattern}: {why}"));
             assert_eq!(compiled.is_match(text), matches, "{pattern} on {text}");
         }
-        for pattern in ["(", "[", r"\C", "\\", "(?=a)", "((((a{1000}){1000}){1000}){1000})"] {
+        for pattern in ["(", "[", "a**", "a+?{2}", r"\C", "\\", "(?=a)", "((((a{1000}){1000}){1000}){1000})"]
+        {
             assert!(compile(pattern).is_err(), "{pattern}");
         }
     }

@@ -38,6 +38,17 @@ pub(crate) struct Url {
 
 impl Url {
     pub(crate) fn parse(text: &str) -> Result<Url, String> {
+        let whole = Url::parse_request(text)?;
+        // A request's URL has no fragment; where there is one, the rest is read again without it.
+        match text.split_once('#') {
+            Some((before, _)) if !before.is_empty() => {
+                Ok(Url { text: whole.text, ..Url::parse_request(before)? })
+            }
+            _ => Ok(whole),
+        }
+    }
+
+    fn parse_request(text: &str) -> Result<Url, String> {
         let wrong = |why: String| Err(format!("parse {text:?}: {why}"));
         if text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             return wrong("net/url: invalid control character in URL".to_owned());

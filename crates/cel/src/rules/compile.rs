@@ -5,6 +5,7 @@ use crate::{
     environment::Environment,
     program::Program,
     schema::{Declared, cardinality},
+    source::Error,
     types::Type,
 };
 use serde_json::Value as Json;
@@ -63,7 +64,7 @@ fn compile_one(rule: Rule, schema: &Json, declared: &Declared, environment: &Env
         return compiled;
     }
     let program = match Program::compile(&rule.rule, environment) {
-        Err(issues) => Err(format!("compilation failed: {issues}")),
+        Err(error) => Err(error.to_string()),
         Ok(program) if *program.result() != Type::Bool => {
             Err("cel expression must evaluate to a bool".to_owned())
         }
@@ -77,7 +78,8 @@ fn compile_one(rule: Rule, schema: &Json, declared: &Declared, environment: &Env
     compiled.most = known.estimate(Some(declared)).most;
     if !rule.message_expression.is_empty() {
         let message = match Program::compile(&rule.message_expression, environment) {
-            Err(issues) => Err(format!("messageExpression compilation failed: {issues}")),
+            Err(Error::Instantiation(why)) => Err(format!("messageExpression instantiation failed: {why}")),
+            Err(error) => Err(format!("messageExpression {error}")),
             Ok(message) if *message.result() != Type::String => {
                 Err("messageExpression must evaluate to a string".to_owned())
             }

@@ -152,7 +152,7 @@ impl Declared {
 
     /// The declaration of a field, by its name in expressions.
     pub(crate) fn field(&self, name: &str) -> Option<&Declared> {
-        self.object()?.fields.get(name).map(|field| &*field.declared)
+        self.object()?.known(name).map(|field| &*field.declared)
     }
 
     /// The declaration of a map's keys.

@@ -262,7 +262,11 @@ impl<'a> Parser<'a> {
             if let Some(at) = self.accept(".") {
                 let optional = self.optional_mark(at)?;
                 let name = self.next();
-                if !matches!(name.kind, Kind::Ident | Kind::Quoted) || is_constant(name.text) {
+                if is_constant(name.text) || is_symbol(name, "in") {
+                    let message = format!("mismatched input '{}' expecting IDENTIFIER", name.text);
+                    return Err(self.syntax(Some(name.at), message));
+                }
+                if !matches!(name.kind, Kind::Ident | Kind::Quoted) {
                     let message = format!("no viable alternative at input '.{}'", name.text);
                     return Err(self.syntax(Some(name.at), message));
                 }

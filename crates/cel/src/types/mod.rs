@@ -5,7 +5,7 @@ pub(crate) mod unify;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::schema::Declared;
+use crate::{schema::Declared, syntax::is_reserved};
 
 /// A type.
 ///
@@ -62,9 +62,16 @@ pub struct ObjectType {
 }
 
 impl ObjectType {
+    /// A field that is known. A word that the language keeps for itself can be written as it is after a dot.
+    pub(crate) fn known(&self, name: &str) -> Option<&ObjectField> {
+        self.fields
+            .get(name)
+            .or_else(|| if is_reserved(name) { self.fields.get(&format!("__{name}__")) } else { None })
+    }
+
     /// The type of a field, if there can be one of this name.
     pub(crate) fn field(&self, name: &str) -> Option<Type> {
-        match self.fields.get(name) {
+        match self.known(name) {
             Some(field) => Some(field.declared.cel_type()),
             None => self.open.then_some(Type::Dyn),
         }

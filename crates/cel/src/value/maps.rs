@@ -54,7 +54,7 @@ impl<'a> Map<'a> {
                     None => None,
                     Some(declared) => match declared.object() {
                         Some(of) => {
-                            let field = of.fields.get(name)?;
+                            let field = of.known(name)?;
                             // A field that is null is as good as absent; an entry of a map is not.
                             let value = object.get(&field.json_name).filter(|value| !value.is_null())?;
                             return Some(Value::read(value, Some(&field.declared)));

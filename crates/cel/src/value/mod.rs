@@ -214,6 +214,7 @@ impl<'a> Value<'a> {
             Value::Null | Value::Bool(false) | Value::Int(0) | Value::Uint(0) | Value::Duration(0) => true,
             Value::Double(number) => *number == 0.0,
             Value::Optional(of) => of.is_none(),
+            Value::Timestamp(time) => *time == Timestamp::ZERO,
             Value::String(text) => text.is_empty(),
             Value::Bytes(bytes) => bytes.is_empty(),
             Value::List(list) => list.is_empty(),
