@@ -14,8 +14,14 @@ use crate::{Error, run};
 /// How long a target is searched when nobody says.
 pub(crate) const SECONDS: u32 = 60;
 /// The targets: the name of the program and of its corpus, and the longest input in bytes.
-const TARGETS: [(&str, u32); 5] =
-    [("document", 16_384), ("dockerfile", 4_096), ("image", 65_536), ("layer", 16_384), ("reference", 512)];
+const TARGETS: [(&str, u32); 6] = [
+    ("cel", 2_048),
+    ("document", 16_384),
+    ("dockerfile", 4_096),
+    ("image", 65_536),
+    ("layer", 16_384),
+    ("reference", 512),
+];
 /// How the compiler tells libFuzzer where an input led.
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -10,7 +10,7 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 20] = [
+const LAYERS: [(&str, May); 21] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
     ("dray-oci", May::Know(&["dray-runtime"])),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, May); 20] = [
     ("dray-registry", May::Know(&["dray-image"])),
     ("dray-network", May::Know(&[])),
     ("dray-machinery", May::Know(&[])),
+    ("dray-cel", May::Know(&["dray-machinery"])),
     ("dray-store", May::Know(&["dray-machinery"])),
     ("dray-engine", May::Know(&["dray-runtime", "dray-image", "dray-network"])),
     ("dray-build", May::Know(&["dray-engine", "dray-image"])),

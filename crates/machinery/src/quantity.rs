@@ -44,6 +44,28 @@ impl Quantity {
         i64::try_from(div_up(self.nanos, NANO)).unwrap_or(i64::MAX)
     }
 
+    /// In whole units, if it is a whole number of them.
+    pub fn whole_units(&self) -> Option<i64> {
+        let whole = self.nanos % NANO == 0;
+        i64::try_from(self.nanos / NANO).ok().filter(|_| whole)
+    }
+
+    /// As a floating-point number, as near as there is one.
+    pub fn approximate(&self) -> f64 {
+        (self.nanos / NANO) as f64 + (self.nanos % NANO) as f64 / NANO as f64
+    }
+
+    /// The sum, written as this one is, unless this is zero; at most what a quantity can be.
+    pub fn plus(self, other: Quantity) -> Quantity {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Quantity { nanos: (self.nanos + other.nanos).clamp(-LIMIT, LIMIT), format }
+    }
+
+    /// The difference, written as this one is, unless this is zero; at most what a quantity can be.
+    pub fn minus(self, other: Quantity) -> Quantity {
+        self.plus(Quantity { nanos: -other.nanos, ..other })
+    }
+
     /// Whether it is below zero.
     pub fn is_negative(&self) -> bool {
         self.nanos < 0
@@ -202,6 +224,16 @@ mod tests {
         }
         assert_eq!("1500m".parse::<Quantity>().unwrap().units(), 2);
         assert!("1Gi".parse::<Quantity>().unwrap() > "1G".parse::<Quantity>().unwrap());
+    }
+
+    #[test]
+    fn sums() {
+        let of = |text: &str| text.parse::<Quantity>().unwrap();
+        assert_eq!(of("50Ki").plus(of("50Ki")).to_string(), "100Ki");
+        assert_eq!(of("0").plus(of("1Gi")).to_string(), "1Gi");
+        assert_eq!(of("1").minus(of("100m")).to_string(), "900m");
+        assert_eq!(of("8E").plus(of("8E")).whole_units(), Some(i64::MAX));
+        assert_eq!((of("1500m").whole_units(), of("1500m").approximate()), (None, 1.5));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Each suite is a row of [`SUITES`] and a module beside this one. What cannot pass is in `xtask/suites/NAME.txt`, a line
 //! each, with its reason; a suite fails when anything else does.
 
+mod cel;
 mod clients;
 mod compose;
 mod distribution;
@@ -29,6 +30,7 @@ use crate::{Error, daemon, program, tools};
 type Suite = (&'static str, fn(&Path) -> Result<(), Error>);
 
 const SUITES: &[Suite] = &[
+    ("cel", cel::run),
     ("clients", clients::run_suite),
     ("compose", compose::run),
     ("distribution", distribution::run_suite),
