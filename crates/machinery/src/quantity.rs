@@ -44,6 +44,13 @@ impl Quantity {
         i64::try_from(div_up(self.nanos, NANO)).unwrap_or(i64::MAX)
     }
 
+    /// Together with another, in its own form.
+    #[must_use]
+    pub fn plus(&self, other: Quantity) -> Quantity {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Quantity { nanos: self.nanos.saturating_add(other.nanos), format }
+    }
+
     /// Whether it is below zero.
     pub fn is_negative(&self) -> bool {
         self.nanos < 0

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    carry_status,
-    container::{default_text, default_value},
+    Subresource, carry_status,
+    field::Field,
+    fill::{default_text, default_value},
 };
 use crate::{FieldErrors, names, object};
 
@@ -191,5 +192,27 @@ pub(super) fn validate_update(service: &Value, old: &Value, errors: &mut FieldEr
     let (new, was) = (&service["spec"]["clusterIP"], &old["spec"]["clusterIP"]);
     if was.is_string() && new != was {
         errors.invalid("spec.clusterIPs[0]", json!([new]), "may not change once set");
+    }
+}
+
+pub(super) fn validate_part(part: Subresource, service: &Value, _old: &Value, errors: &mut FieldErrors) {
+    if part != Subresource::Status {
+        return;
+    }
+    let balanced = Field::root(service).at(&["status", "loadBalancer", "ingress"]);
+    for point in balanced.items() {
+        let (address, name) = (point.get("ip"), point.get("hostname"));
+        if !address.is_empty() {
+            address.address(errors);
+            point.get("ipMode").one_of(&["Proxy", "VIP"], errors);
+        } else if point.get("ipMode").is_set() {
+            point.get("ipMode").forbidden("may not be specified when `ip` is not set", errors);
+        }
+        if !name.is_empty() {
+            name.ruled(names::subdomain, errors);
+            if name.text().parse::<std::net::IpAddr>().is_ok() {
+                name.invalid("must be a DNS name, not an IP address", errors);
+            }
+        }
     }
 }

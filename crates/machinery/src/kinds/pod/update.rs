@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{FieldErrors, object};
+use crate::{FieldErrors, kinds::field::Field, object};
 
 const MESSAGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
@@ -49,10 +49,26 @@ pub(super) fn validate(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     for field in ["activeDeadlineSeconds", "tolerations"] {
         object::copy_field(was, &mut copy, field);
     }
-    if was["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
-        for field in ["schedulingGates", "nodeSelector", "affinity"] {
+    let gates = |spec: &Value| spec["schedulingGates"].as_array().cloned().unwrap_or_default();
+    for gate in gates(spec) {
+        if !gates(was).contains(&gate) {
+            let name = object::text(&gate, &["name"]);
+            errors.forbidden(
+                "spec.schedulingGates",
+                format!("only deletion is allowed, but found new scheduling gate '{name}'"),
+            );
+        }
+    }
+    object::copy_field(was, &mut copy, "schedulingGates");
+    if !gates(was).is_empty() {
+        for field in ["nodeSelector", "affinity"] {
             object::copy_field(was, &mut copy, field);
         }
+    }
+    if was["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0)
+        && spec["terminationGracePeriodSeconds"] == 1
+    {
+        object::copy_field(was, &mut copy, "terminationGracePeriodSeconds");
     }
     let (new, old_seconds) = (spec["activeDeadlineSeconds"].as_i64(), was["activeDeadlineSeconds"].as_i64());
     if let Some(old_seconds) = old_seconds {
@@ -72,6 +88,69 @@ pub(super) fn validate(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     if copy != *was {
         errors.forbidden("spec", format!("{MESSAGE}\n{}", difference(&copy, was)));
+    }
+}
+
+/// Containers may be added to a running pod, and none that was added changes or goes.
+pub(super) fn validate_ephemeral(pod: &Value, old: &Value, errors: &mut FieldErrors) {
+    let path = ["spec", "ephemeralContainers"];
+    let (new, was) = (Field::root(pod).at(&path), Field::root(old).at(&path));
+    for before in was.items() {
+        let name = before.get("name").text();
+        let Some(after) = new.items().find(|one| one.get("name").text() == name) else {
+            new.forbidden(format!("existing ephemeral containers {name:?} may not be removed"), errors);
+            continue;
+        };
+        if after.value() != before.value() {
+            after.forbidden(format!("existing ephemeral containers {name:?} may not be changed"), errors);
+        }
+    }
+    super::validate(pod, errors);
+    only(pod, old, &["ephemeralContainers"], "pod updates may only add ephemeral containers", errors);
+}
+
+/// What containers may use changes while they run; nothing else does.
+pub(super) fn validate_resize(pod: &Value, old: &Value, errors: &mut FieldErrors) {
+    super::validate(pod, errors);
+    let mut copy = pod["spec"].clone();
+    for field in ["containers", "initContainers"] {
+        let known = old["spec"][field].as_array().into_iter().flatten();
+        for (new, old) in object::items_mut(&mut copy, field).zip(known) {
+            for (list, resources) in [("limits", ["cpu", "memory"]), ("requests", ["cpu", "memory"])] {
+                for resource in resources {
+                    let value = &old["resources"][list][resource];
+                    if value.is_null() {
+                        object::remove(&mut new["resources"][list], resource);
+                    } else {
+                        object::child(&mut new["resources"], list).insert(resource.into(), value.clone());
+                    }
+                }
+                if old["resources"][list].is_null() {
+                    object::remove(&mut new["resources"], list);
+                }
+            }
+        }
+    }
+    if copy != old["spec"] {
+        errors.forbidden("spec", "only cpu and memory resources are mutable");
+    }
+    if super::resources::quality(pod) != super::resources::quality(old) {
+        errors.invalid(
+            "spec",
+            super::resources::quality(pod),
+            "Pod QOS Class may not change as a result of resizing",
+        );
+    }
+}
+
+/// Nothing but these fields of the specification changes.
+fn only(pod: &Value, old: &Value, fields: &[&str], why: &str, errors: &mut FieldErrors) {
+    let mut copy = pod["spec"].clone();
+    for field in fields {
+        object::copy_field(&old["spec"], &mut copy, field);
+    }
+    if copy != old["spec"] {
+        errors.forbidden("spec", why);
     }
 }
 
