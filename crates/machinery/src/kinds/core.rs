@@ -134,10 +134,8 @@ pub(super) fn validate_secret(secret: &Value, errors: &mut FieldErrors) {
             need("tls.crt", errors);
             need("tls.key", errors);
         }
-        "kubernetes.io/ssh-auth" => {
-            if object::text(secret, &["data", "ssh-privatekey"]).is_empty() {
-                errors.required("data[ssh-privatekey]", "");
-            }
+        "kubernetes.io/ssh-auth" if object::text(secret, &["data", "ssh-privatekey"]).is_empty() => {
+            errors.required("data[ssh-privatekey]", "");
         }
         "kubernetes.io/basic-auth" => {
             let (user, password) = (&secret["data"]["username"], &secret["data"]["password"]);

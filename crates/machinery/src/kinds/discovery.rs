@@ -64,7 +64,7 @@ pub(super) fn validate_endpoints(endpoints: &Value, errors: &mut FieldErrors) {
 }
 
 /// Addresses that mean this machine, or all of a link, are nobody's.
-fn special(field: &Field<'_>, address: IpAddr, errors: &mut FieldErrors) {
+pub(super) fn special(field: &Field<'_>, address: IpAddr, errors: &mut FieldErrors) {
     if address.is_unspecified() {
         field.invalid(format!("may not be unspecified ({address})"), errors);
     }

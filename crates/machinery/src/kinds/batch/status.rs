@@ -126,7 +126,7 @@ fn counts(job: &Field<'_>, old: &Field<'_>, errors: &mut FieldErrors) {
             waiting.invalid("uncountedTerminatedPods needs to be empty for finished job", errors);
         }
     }
-    if number("ready") > number("active") {
+    if status.get("ready").is_set() && number("ready") > number("active") {
         status.get("ready").invalid("cannot set more ready pods than active", errors);
     }
     for name in ["failed", "succeeded"] {
@@ -143,22 +143,21 @@ fn counts(job: &Field<'_>, old: &Field<'_>, errors: &mut FieldErrors) {
 fn sets(job: &Field<'_>, errors: &mut FieldErrors) {
     let (spec, status) = (job.get("spec"), job.get("status"));
     let (complete, failed) = (status.get("completedIndexes"), status.get("failedIndexes"));
+    let completions = spec.get("completions").number();
+    let mut read = |field: &Field<'_>, name: &str| {
+        let completions = completions?;
+        let found = indexes::parse(field.text(), completions);
+        found.map_err(|wrong| field.invalid(format!("error parsing {name}: {wrong}"), errors)).ok()
+    };
+    let (one, two) = (read(&complete, "completedIndexes"), read(&failed, "failedIndexes"));
     if spec.get("completionMode").text() != "Indexed" && !complete.is_empty() {
         complete.invalid("cannot set non-empty completedIndexes when non-indexed completion mode", errors);
     }
     if failed.is_set() && !spec.get("backoffLimitPerIndex").is_set() {
         failed.invalid("cannot set non-null failedIndexes when backoffLimitPerIndex is null", errors);
     }
-    let Some(completions) = spec.get("completions").number() else { return };
-    let mut read = |field: &Field<'_>, name: &str| match indexes::parse(field.text(), completions) {
-        Ok(found) => found,
-        Err(wrong) => {
-            field.invalid(format!("error parsing {name}: {wrong}"), errors);
-            Vec::new()
-        }
-    };
-    let (one, two) = (read(&complete, "completedIndexes"), read(&failed, "failedIndexes"));
-    if let Some(index) = indexes::overlap(&one, &two) {
+    let shared = one.zip(two).and_then(|(one, two)| indexes::overlap(&one, &two));
+    if let Some(index) = shared {
         failed.invalid(format!("failedIndexes and completedIndexes overlap at index: {index}"), errors);
     }
 }

@@ -132,8 +132,7 @@ pub(super) fn validate<'a>(
 fn restarts(container: &Field<'_>, role: Role, errors: &mut FieldErrors) {
     let policy = container.get("restartPolicy");
     match role {
-        Role::Init => policy.one_of(&["Always", "Never", "OnFailure"], errors),
-        Role::Main => policy.one_of(&["Always", "Never", "OnFailure"], errors),
+        Role::Init | Role::Main => policy.one_of(&["Always", "Never", "OnFailure"], errors),
         Role::Ephemeral => {}
     }
     let rules = container.get("restartPolicyRules");

@@ -100,10 +100,14 @@ pub(super) fn validate(spec: &Field<'_>, name: &str, errors: &mut FieldErrors) {
         gate.get("conditionType").ruled(names::qualified, errors);
     }
     let gates = spec.get("schedulingGates");
+    let mut seen = BTreeSet::new();
     for gate in gates.items() {
-        gate.get("name").ruled(names::qualified, errors);
+        let name = Field::new(gate.get("name").value(), gate.path());
+        name.ruled(names::qualified, errors);
+        if !seen.insert(name.text()) {
+            name.duplicate(errors);
+        }
     }
-    gates.unique("name", errors);
     spec.get("preemptionPolicy").one_of(&["Never", "PreemptLowerPriority"], errors);
     for (name, amount) in spec.get("overhead").entries() {
         for wrong in names::qualified(name) {
@@ -231,12 +235,8 @@ fn operating_system(spec: &Field<'_>, errors: &mut FieldErrors) {
     system.get("name").needs_one_of(&["linux", "windows"], errors);
     let context = spec.get("securityContext");
     match system.get("name").text() {
-        "linux" => {
-            if context.get("windowsOptions").is_set() {
-                context
-                    .get("windowsOptions")
-                    .forbidden("windows options cannot be set for a linux pod", errors);
-            }
+        "linux" if context.get("windowsOptions").is_set() => {
+            context.get("windowsOptions").forbidden("windows options cannot be set for a linux pod", errors);
         }
         "windows" => {
             for field in [

@@ -61,9 +61,13 @@ pub(super) fn validate(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     object::copy_field(was, &mut copy, "schedulingGates");
     if !gates(was).is_empty() {
-        for field in ["nodeSelector", "affinity"] {
-            object::copy_field(was, &mut copy, field);
+        let (new, before) = (&spec["nodeSelector"], &was["nodeSelector"]);
+        if before.as_object().into_iter().flatten().any(|(key, value)| new.get(key) != Some(value)) {
+            let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+            errors.invalid("spec.nodeSelector", new.clone(), detail);
         }
+        object::copy_field(was, &mut copy, "nodeSelector");
+        affinity_of_nodes(was, &mut copy);
     }
     if was["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0)
         && spec["terminationGracePeriodSeconds"] == 1
@@ -88,6 +92,23 @@ pub(super) fn validate(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     if copy != *was {
         errors.forbidden("spec", format!("{MESSAGE}\n{}", difference(&copy, was)));
+    }
+}
+
+/// Before a pod is to be placed, the nodes that it prefers may still change.
+fn affinity_of_nodes(was: &Value, copy: &mut Value) {
+    let before = object::at(was, &["affinity", "nodeAffinity"]).clone();
+    if copy["affinity"].is_null() && before.is_null() {
+        return;
+    }
+    let affinity = object::child(copy, "affinity");
+    if before.is_null() {
+        affinity.remove("nodeAffinity");
+    } else {
+        affinity.insert("nodeAffinity".into(), before);
+    }
+    if affinity.is_empty() && was["affinity"].is_null() {
+        object::remove(copy, "affinity");
     }
 }
 

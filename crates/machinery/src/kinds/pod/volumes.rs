@@ -175,7 +175,12 @@ pub(super) fn validate(volume: &Field<'_>, pod_name: &str, errors: &mut FieldErr
                     }
                 }
             }
-            "image" => source.get("pullPolicy").one_of(PULL_POLICIES, errors),
+            "image" => {
+                if !pod_name.is_empty() {
+                    source.get("reference").needed(errors);
+                }
+                source.get("pullPolicy").one_of(PULL_POLICIES, errors);
+            }
             _ => {}
         },
         errors,
@@ -208,10 +213,8 @@ fn validate_shared(name: &str, source: &Field<'_>, errors: &mut FieldErrors) {
                 partition.invalid(PARTITION, errors);
             }
         }
-        "nfs" => {
-            if !get("path").text().starts_with('/') {
-                errors.invalid(get("path").path(), get("path").text(), "must be an absolute path");
-            }
+        "nfs" if !get("path").text().starts_with('/') => {
+            errors.invalid(get("path").path(), get("path").text(), "must be an absolute path");
         }
         "iscsi" => {
             for field in ["iqn", "initiatorName"] {
@@ -287,10 +290,8 @@ fn validate_shared(name: &str, source: &Field<'_>, errors: &mut FieldErrors) {
                 get("secretRef").get("name").needed(errors);
             }
         }
-        "cinder" => {
-            if get("secretRef").is_set() {
-                get("secretRef").get("name").needed(errors);
-            }
+        "cinder" if get("secretRef").is_set() => {
+            get("secretRef").get("name").needed(errors);
         }
         "csi" => {
             get("driver").named(names::driver, errors);
