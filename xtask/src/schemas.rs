@@ -14,34 +14,19 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-/// The kinds, and the other objects that clients send and get, whose schemas are kept with all that they mention.
-const ROOTS: &[&str] = &[
-    "io.k8s.api.core.v1.Binding",
-    "io.k8s.api.core.v1.ConfigMap",
-    "io.k8s.api.core.v1.Endpoints",
-    "io.k8s.api.core.v1.Event",
-    "io.k8s.api.core.v1.Namespace",
-    "io.k8s.api.core.v1.Node",
-    "io.k8s.api.core.v1.Pod",
-    "io.k8s.api.core.v1.Secret",
-    "io.k8s.api.core.v1.Service",
-    "io.k8s.api.core.v1.ServiceAccount",
-    "io.k8s.api.apps.v1.ControllerRevision",
-    "io.k8s.api.apps.v1.Deployment",
-    "io.k8s.api.apps.v1.ReplicaSet",
-    "io.k8s.api.authentication.v1.SelfSubjectReview",
-    "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
-    "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
-    "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
-    "io.k8s.api.authorization.v1.SubjectAccessReview",
-    "io.k8s.api.autoscaling.v1.Scale",
-    "io.k8s.api.coordination.v1.Lease",
-    "io.k8s.api.discovery.v1.EndpointSlice",
-    "io.k8s.api.events.v1.Event",
-    "io.k8s.api.policy.v1.Eviction",
+/// Objects that clients send and get beside the stable kinds, which are kept with all that they mention.
+const OTHERS: &[&str] = &[
     "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
     "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta",
     "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
+];
+
+/// The parts of `k8s-pb`: their folders, and how definitions name them.
+const PARTS: &[(&str, &str)] = &[
+    ("api", "api"),
+    ("apiextensions_apiserver", "apiextensions-apiserver"),
+    ("apimachinery", "apimachinery"),
+    ("kube_aggregator", "kube-aggregator"),
 ];
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -54,8 +39,8 @@ pub(crate) fn generate(openapi: &Path, messages: &Path, output: &Path) -> Result
     let mut definitions = BTreeMap::new();
     visit(&openapi.join("src/v1_36"), &mut |text| read_definition(text, &mut definitions))?;
     let mut markers = BTreeMap::new();
-    for part in ["api", "apimachinery"] {
-        let root = messages.join("src").join(part);
+    for (folder, part) in PARTS {
+        let root = messages.join("src").join(folder);
         visit_named(&root, &root, part, &mut |module, text| {
             read_markers(module, text, &mut markers);
             Ok(())
@@ -65,7 +50,8 @@ pub(crate) fn generate(openapi: &Path, messages: &Path, output: &Path) -> Result
         mark(name, definition, &markers);
     }
     let mut wanted = BTreeSet::new();
-    for root in ROOTS {
+    let kinds = definitions.iter().filter(|(name, definition)| is_stable_kind(name, definition));
+    for root in kinds.map(|(name, _)| name.as_str()).chain(OTHERS.iter().copied()) {
         reach(root, &definitions, &mut wanted)?;
     }
     definitions.retain(|name, _| wanted.contains(name));
@@ -74,6 +60,16 @@ pub(crate) fn generate(openapi: &Path, messages: &Path, output: &Path) -> Result
     encoder.write_all(&text)?;
     fs::write(output, encoder.finish()?)?;
     Ok(())
+}
+
+/// Whether a definition is of a kind of objects in a version that is there to stay.
+fn is_stable_kind(name: &str, definition: &Value) -> bool {
+    let version = name.rsplit('.').nth(1).unwrap_or_default();
+    let stable =
+        version.strip_prefix('v').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let properties = &definition["properties"];
+    let metadata = properties["metadata"]["$ref"].as_str().unwrap_or_default();
+    stable && properties["kind"].is_object() && metadata.ends_with(".meta.v1.ObjectMeta")
 }
 
 fn visit(directory: &Path, each: &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -151,7 +147,17 @@ fn read_definition(text: &str, definitions: &mut BTreeMap<String, Value>) -> Res
         json.push('\n');
     }
     let json = format!("{{{}", without_trailing_commas(&json));
-    let value: Value = serde_json::from_str(&json).map_err(|error| format!("{name}: {error}\n{json}"))?;
+    let mut value: Value = serde_json::from_str(&json).map_err(|error| format!("{name}: {error}\n{json}"))?;
+    if let Some(fields) = value.as_object_mut() {
+        // Version 2 of OpenAPI has no word for alternatives: they are ours.
+        if let Some(alternatives) = fields.remove("oneOf") {
+            fields.insert("x-one-of".into(), alternatives);
+        }
+        // Any value is one of these.
+        if name.ends_with(".apiextensions.v1.JSON") {
+            fields.remove("type");
+        }
+    }
     definitions.insert(name, value);
     Ok(())
 }
@@ -227,7 +233,7 @@ fn read_markers(module: &str, text: &str, markers: &mut Markers) {
 }
 
 fn plain(name: &str) -> String {
-    name.replace('_', "").to_lowercase()
+    name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
 }
 
 fn mark(name: &str, definition: &mut Value, markers: &Markers) {

@@ -121,14 +121,18 @@ impl Inner {
         let headers: &HeaderMap = &parts.headers;
         let accept = negotiate::accept(headers)?;
         let manager = request::manager(&request.query, headers);
-        let change = Change::new(request, headers, &body, accept, manager);
+        let mut change = Change::new(request, headers, &body, accept, manager);
+        change.requester = Some(identity);
         if request.kind.question {
             return review::answer(&parts.method, identity, &change);
         }
         if let Some(subresource) = request.subresource
             && !matches!(
                 subresource,
-                Subresource::Status | Subresource::EphemeralContainers | Subresource::Resize
+                Subresource::Status
+                    | Subresource::Approval
+                    | Subresource::EphemeralContainers
+                    | Subresource::Resize
             )
         {
             return self.subresource(&parts.method, subresource, &change).await;
@@ -150,6 +154,10 @@ impl Inner {
     ) -> Result<Answer, Status> {
         let request = change.request;
         let one = !request.name.is_empty();
+        let looks = matches!(*method, Method::GET | Method::HEAD) && !request.query.flag("watch");
+        if request.kind.read_only && !looks {
+            return Err(Status::method_not_allowed());
+        }
         match *method {
             Method::GET | Method::HEAD if request.query.flag("watch") => self.watch(request, accept),
             Method::GET | Method::HEAD if one => self.get(request, accept),

@@ -28,6 +28,7 @@ mod respond;
 mod review;
 mod server;
 mod service;
+mod strategy;
 mod subresources;
 mod watching;
 mod write;

@@ -188,6 +188,7 @@ fn rewrite_properties(value: &mut Value, prefix: &str) {
     match value {
         Value::Object(fields) => {
             fields.remove("x-wire");
+            fields.remove("x-one-of");
             if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
                 let name = target.trim_start_matches(V2).trim_start_matches(V3);
                 let reference = json!({ "$ref": format!("{prefix}{name}") });

@@ -23,7 +23,14 @@ fn scale(object: &Value) -> Value {
             metadata[field] = value.clone();
         }
     }
-    let selector = LabelSelector::from_value(&object["spec"]["selector"]).unwrap_or_default().to_string();
+    // The oldest kind that scales selects by plain labels.
+    let selector = &object["spec"]["selector"];
+    let plain = selector.as_object().filter(|labels| labels.values().all(Value::is_string));
+    let selector = match plain {
+        Some(labels) if !labels.is_empty() => LabelSelector::from_labels(labels),
+        _ => LabelSelector::from_value(selector).unwrap_or_default(),
+    }
+    .to_string();
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": {},
         "status": { "replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector },

@@ -11,9 +11,10 @@ use crate::{
     allocation::Claims,
     decode, duplicates,
     negotiate::Accept,
-    request::ResourceRequest,
+    request::{Identity, ResourceRequest},
     respond::{self, Answer},
     server::Inner,
+    strategy::{prepare_status, same, sign},
 };
 
 /// What came with a request that changes something.
@@ -24,6 +25,8 @@ pub(crate) struct Change<'a> {
     pub(crate) accept: Accept,
     /// Who is remembered for the change.
     pub(crate) manager: String,
+    /// Who asks; none where the server itself does.
+    pub(crate) requester: Option<&'a Identity>,
     /// What the client is told beside the answer.
     pub(crate) warnings: Mutex<Vec<String>>,
 }
@@ -36,7 +39,7 @@ impl<'a> Change<'a> {
         accept: Accept,
         manager: String,
     ) -> Change<'a> {
-        Change { request, headers, body, accept, manager, warnings: Mutex::default() }
+        Change { request, headers, body, accept, manager, requester: None, warnings: Mutex::default() }
     }
 
     fn is_apply(&self) -> bool {
@@ -252,12 +255,14 @@ impl Inner {
             }
             metadata::prepare_create(&mut object, kind);
             (kind.prepare_create)(&mut object);
+            sign(kind, change.requester, &mut object);
             (kind.defaults)(&mut object);
             let name = object::name(&object).to_owned();
             self.admit_create(request, &name, &mut object)?;
             let mut errors = FieldErrors::default();
             metadata::validate(&object, kind, &mut errors);
             (kind.validate)(&object, &mut errors);
+            (kind.validate_create)(&object, &mut errors);
             invalid_unless_empty(kind, &name, &errors)?;
             let claims = self.claim(kind, None, &mut object)?;
             self.track(change, None, &mut object);
@@ -430,8 +435,8 @@ impl Inner {
     fn prepare(&self, change: &Change<'_>, old: &Value, new: &mut Value) -> Result<Claims<'_>, Status> {
         let request = change.request;
         let kind = request.kind;
-        if request.subresource == Some(Subresource::Status) {
-            prepare_status(kind, new, old);
+        if let Some(part @ (Subresource::Status | Subresource::Approval)) = request.subresource {
+            prepare_status(kind, part, new, old);
         } else if !matches!(request.subresource, Some(Subresource::Finalize | Subresource::Binding)) {
             (kind.prepare_update)(new, old);
         }
@@ -448,6 +453,8 @@ impl Inner {
         if spec_change {
             (kind.validate)(new, &mut errors);
             (kind.validate_update)(new, old, &mut errors);
+        } else if let Some(part) = request.subresource {
+            (kind.validate_part)(part, new, old, &mut errors);
         }
         invalid_unless_empty(kind, &request.name, &errors)?;
         if spec_change { self.claim(kind, Some(old), new) } else { Ok(Claims::none(self)) }
@@ -510,44 +517,6 @@ impl Inner {
         let version = kind.api_version();
         apply::track_update(old, new, schema::find(kind.schema), self.manager(change, &version));
     }
-}
-
-/// Only the status changes, and of the metadata what controllers keep there.
-fn prepare_status(kind: &Kind, new: &mut Value, old: &Value) {
-    let mut result = old.clone();
-    object::copy_field(new, &mut result, "status");
-    let mut metadata = new["metadata"].clone();
-    let keep: &[&str] = if kind.generation && kind.kind != "Pod" {
-        &["labels", "ownerReferences"]
-    } else {
-        &["ownerReferences"]
-    };
-    for field in keep {
-        match old["metadata"].get(*field) {
-            Some(value) => metadata[*field] = value.clone(),
-            None => object::remove(&mut metadata, field),
-        }
-    }
-    result["metadata"] = metadata;
-    *new = result;
-}
-
-/// Whether two objects are the same but for their version and the times of their managers.
-fn same(old: &Value, new: &Value) -> bool {
-    let fields = |object: &Value| object.as_object().map_or(0, serde_json::Map::len);
-    let plain = |object: &Value| {
-        let mut metadata = object["metadata"].clone();
-        object::remove(&mut metadata, "resourceVersion");
-        for entry in object::items_mut(&mut metadata, "managedFields") {
-            object::remove(entry, "time");
-        }
-        metadata
-    };
-    fields(old) == fields(new)
-        && new.as_object().is_some_and(|new| {
-            new.iter().all(|(key, value)| key == "metadata" || old.get(key) == Some(value))
-        })
-        && plain(old) == plain(new)
 }
 
 /// Whether nothing keeps an object that is on its way out.

@@ -112,7 +112,7 @@ pub fn validate(object: &Value, kind: &Kind, errors: &mut FieldErrors) {
         }
     }
     labels(object::at(object, &["metadata", "labels"]), "metadata.labels", errors);
-    annotations(object, errors);
+    annotations(object::at(object, &["metadata", "annotations"]), "metadata.annotations", errors);
     finalizers(object, errors);
     owners(object, errors);
 }
@@ -137,16 +137,17 @@ pub fn labels(labels: &Value, path: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn annotations(object: &Value, errors: &mut FieldErrors) {
+/// Checks a map of annotations.
+pub fn annotations(annotations: &Value, path: &str, errors: &mut FieldErrors) {
     let mut total = 0;
-    for (key, value) in object::meta_map(object, "annotations").into_iter().flatten() {
+    for (key, value) in annotations.as_object().into_iter().flatten() {
         for wrong in names::qualified(&key.to_lowercase()) {
-            errors.invalid("metadata.annotations", key.as_str(), wrong);
+            errors.invalid(path, key.as_str(), wrong);
         }
         total += key.len() + value.as_str().map_or(0, str::len);
     }
     if total > ANNOTATIONS_LIMIT {
-        errors.too_long("metadata.annotations", ANNOTATIONS_LIMIT);
+        errors.too_long(path, ANNOTATIONS_LIMIT);
     }
 }
 
@@ -235,6 +236,7 @@ impl NameRule {
             NameRule::Label => names::label(name),
             NameRule::Label1035 => names::label_1035(name),
             NameRule::PathSegment => names::path_segment(name),
+            NameRule::Address => names::address(name),
         }
     }
 }

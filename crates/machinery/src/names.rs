@@ -11,6 +11,10 @@ start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', reg
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
 and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
 '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
+'*.example.com', regex used for validation is \
+'\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
 alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
 validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -137,6 +141,44 @@ pub fn path_segment(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// What is wrong with an address that must be written in the one way that is canonical.
+pub fn address(text: &str) -> Vec<String> {
+    match text.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+        Ok(address) if address.to_string() != text => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
+}
+
+/// What is wrong with a DNS subdomain whose first label may be "*".
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
+    match text.strip_prefix("*.") {
+        Some(rest) if subdomain(rest).is_empty() => Vec::new(),
+        _ => vec![WILDCARD.into()],
+    }
+}
+
+/// What is wrong with a name of several labels: "hook.example.com".
+pub fn fully_qualified(text: &str) -> Vec<String> {
+    let mut wrong = subdomain(text);
+    if wrong.is_empty() && text.split('.').count() < 3 {
+        wrong.push("should be a domain with at least three segments separated by dots".into());
+    }
+    wrong
+}
+
+/// What is wrong with the name of a storage driver: a subdomain of at most 63 bytes, in either case.
+pub fn driver(text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if text.len() > LABEL_LENGTH {
+        wrong.push(too_long(LABEL_LENGTH));
+    }
+    wrong.extend(subdomain(&text.to_lowercase()));
+    wrong
+}
+
 /// What is wrong with the name of a port (IANA service name).
 pub fn port_name(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -161,6 +203,18 @@ pub fn port_name(text: &str) -> Vec<String> {
 /// What is wrong with a port's number.
 pub fn port_number(port: i64) -> Option<&'static str> {
     (!(1..=65535).contains(&port)).then_some("must be between 1 and 65535, inclusive")
+}
+
+/// What is wrong with the name of an HTTP header.
+pub fn header(text: &str) -> Vec<String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Vec::new();
+    }
+    vec![
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+         validation is '[-A-Za-z0-9]+')"
+            .into(),
+    ]
 }
 
 /// What is wrong with the name of an environment variable.

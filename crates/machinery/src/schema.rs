@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, io::Read as _, sync::OnceLock};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::quantity::{NotAQuantity, Quantity};
+
 static DATA: &[u8] = include_bytes!("../data/schemas.json.gz");
 
 const PREFIX: &str = "#/definitions/";
@@ -38,6 +40,10 @@ pub struct Schema {
     default: Option<Value>,
     #[serde(rename = "x-wire", default)]
     wire: Vec<u32>,
+    #[serde(rename = "x-one-of", default)]
+    alternatives: Vec<Schema>,
+    #[serde(rename = "x-kubernetes-int-or-string", default)]
+    int_or_string: bool,
 }
 
 /// How a list is merged when it is applied.
@@ -106,7 +112,25 @@ impl Schema {
     /// Whether anything may be in it.
     pub fn is_free(&'static self) -> bool {
         let target = self.target();
-        target.kind == "object" && target.properties.is_empty() && target.values.is_none()
+        matches!(target.kind.as_str(), "object" | "")
+            && target.properties.is_empty()
+            && target.values.is_none()
+    }
+
+    /// The alternative that a value is meant as, where there are several.
+    fn alternative(&'static self, value: &Value) -> Option<&'static Schema> {
+        let kind = match value {
+            Value::Bool(_) => "boolean",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+            _ => return None,
+        };
+        self.target().alternatives.iter().find(|schema| schema.kind() == kind)
+    }
+
+    /// Whether its values are quantities, which have a canonical form.
+    fn is_quantity(&'static self) -> bool {
+        self.target().int_or_string && self.short_name() == "Quantity"
     }
 
     /// How a list is merged when it is applied.
@@ -198,6 +222,14 @@ pub fn conform(object: &mut Value, schema: &'static Schema) -> Result<Vec<String
     Ok(unknown)
 }
 
+/// Writes a quantity in its canonical form.
+fn canonical(value: &mut Value) -> Result<(), String> {
+    let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let quantity: Quantity = text.parse().map_err(|wrong: NotAQuantity| wrong.to_string())?;
+    *value = Value::String(quantity.to_string());
+    Ok(())
+}
+
 struct Place {
     path: String,
     structure: String,
@@ -212,6 +244,12 @@ fn walk(
     if value.is_null() {
         return Ok(());
     }
+    if let Some(alternative) = schema.alternative(value) {
+        return walk(value, alternative, place, unknown);
+    }
+    if schema.is_quantity() && (value.is_string() || value.is_number()) {
+        return canonical(value);
+    }
     let target = schema.target();
     let fits = match target.kind.as_str() {
         "string" => value.is_string(),
@@ -224,7 +262,8 @@ fn walk(
         "number" => value.is_number(),
         "array" => value.is_array(),
         "object" => value.is_object(),
-        _ => value.is_string() || value.is_number(),
+        _ if target.int_or_string => value.is_string() || value.is_number(),
+        _ => target.alternatives.is_empty(),
     };
     if !fits {
         let got = match value {

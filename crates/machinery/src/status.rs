@@ -333,6 +333,7 @@ impl Status {
 enum Fault {
     Required,
     Invalid(Value),
+    Contradiction,
     NotSupported(Value),
     Duplicate(Value),
     Forbidden,
@@ -362,6 +363,7 @@ impl FieldError {
         match &self.fault {
             Fault::Required => with("Required value".into()),
             Fault::Forbidden => with("Forbidden".into()),
+            Fault::Contradiction => with("Invalid value".into()),
             Fault::TooLong => with("Too long".into()),
             Fault::Invalid(value) => with(format!("Invalid value: {}", shown(value))),
             Fault::NotSupported(value) => with(format!("Unsupported value: {}", shown(value))),
@@ -371,10 +373,11 @@ impl FieldError {
         }
     }
 
-    fn cause(&self) -> Cause {
+    /// As a client is told it.
+    pub fn cause(&self) -> Cause {
         let reason = match &self.fault {
             Fault::Required => "FieldValueRequired",
-            Fault::Invalid(_) => "FieldValueInvalid",
+            Fault::Invalid(_) | Fault::Contradiction => "FieldValueInvalid",
             Fault::NotSupported(_) => "FieldValueNotSupported",
             Fault::Duplicate(_) => "FieldValueDuplicate",
             Fault::Forbidden => "FieldValueForbidden",
@@ -417,6 +420,11 @@ impl FieldErrors {
     /// Wrong.
     pub fn invalid(&mut self, field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) {
         self.push(Fault::Invalid(value.into()), field, detail);
+    }
+
+    /// Wrong in a way that no single value shows.
+    pub fn invalid_without_value(&mut self, field: impl Into<String>, detail: impl Into<String>) {
+        self.push(Fault::Contradiction, field, detail);
     }
 
     /// Not one of the values that there are.

@@ -94,7 +94,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, Damaged> {
 /// The name of the definition of a kind.
 fn definition(api_version: &str, kind: &str) -> Option<String> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    if let Some(row) = crate::kinds::find_kind(group, kind).filter(|row| row.version == version) {
+    if let Some(row) = crate::kinds::find_version(group, version, kind) {
         return Some(row.schema.to_owned());
     }
     if kind == "DeleteOptions" {
@@ -276,6 +276,9 @@ fn value(schema: &'static Schema, field: &Field<'_>, depth: usize) -> Result<Opt
             }
             raw
         }
+        (name, Field::Bytes(bytes)) if name.starts_with("JSONSchemaPropsOr") => {
+            return alternative(name, bytes, depth);
+        }
         (_, field) => match (schema.kind(), field) {
             ("string", Field::Bytes(bytes)) if schema.format() == "byte" => {
                 json!(base64::engine::general_purpose::STANDARD.encode(bytes))
@@ -287,6 +290,32 @@ fn value(schema: &'static Schema, field: &Field<'_>, depth: usize) -> Result<Opt
             ("object", Field::Bytes(bytes)) => Value::Object(message(bytes, schema, depth + 1)?),
             _ => return Err(Damaged),
         },
+    }))
+}
+
+/// A schema, or what may stand in its place.
+fn alternative(name: &str, bytes: &[u8], depth: usize) -> Result<Option<Value>, Damaged> {
+    const PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let props = schema::find(PROPS).ok_or(Damaged)?;
+    let or_bool = name == "JSONSchemaPropsOrBool";
+    let (mut one, mut many, mut allows) = (None, Vec::new(), false);
+    let mut reader = Reader(bytes);
+    while let Some((tag, field)) = reader.next()? {
+        match (tag, field) {
+            (1, Field::Number(number)) => allows = number != 0,
+            (1, Field::Bytes(bytes)) => one = Some(Value::Object(message(bytes, props, depth + 1)?)),
+            (2, Field::Bytes(bytes)) if or_bool => {
+                one = Some(Value::Object(message(bytes, props, depth + 1)?))
+            }
+            (2, Field::Bytes(bytes)) if name.ends_with("StringArray") => many.push(json!(text(bytes)?)),
+            (2, Field::Bytes(bytes)) => many.push(Value::Object(message(bytes, props, depth + 1)?)),
+            _ => {}
+        }
+    }
+    Ok(Some(match one {
+        Some(one) => one,
+        None if or_bool => json!(allows),
+        None => Value::Array(many),
     }))
 }
 

@@ -3,9 +3,11 @@
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::carry_status;
+use super::{carry_status, field::Field};
 use crate::{FieldErrors, names, object};
 
+/// Names the account that a token is for.
+const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 /// All values of a ConfigMap or Secret together may not be longer, in bytes.
 const DATA_LIMIT: usize = 1024 * 1024;
 
@@ -36,23 +38,13 @@ pub(super) fn prepare_namespace_update(namespace: &mut Value, old: &Value) {
     object::copy_field(old, namespace, "spec");
 }
 
-pub(super) fn validate_node(node: &Value, errors: &mut FieldErrors) {
-    for (index, taint) in object::at(node, &["spec", "taints"]).as_array().into_iter().flatten().enumerate() {
-        let key = taint["key"].as_str().unwrap_or_default();
-        for wrong in names::qualified(key) {
-            errors.invalid(format!("spec.taints[{index}].key"), key, wrong);
-        }
-        let effect = taint["effect"].as_str().unwrap_or_default();
-        if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            if effect.is_empty() {
-                errors.required(format!("spec.taints[{index}].effect"), "");
-            } else {
-                errors.not_supported(
-                    format!("spec.taints[{index}].effect"),
-                    effect,
-                    &["NoExecute", "NoSchedule", "PreferNoSchedule"],
-                );
-            }
+pub(super) fn validate_namespace(namespace: &Value, errors: &mut FieldErrors) {
+    for finalizer in Field::root(namespace).at(&["spec", "finalizers"]).items() {
+        finalizer.ruled(names::qualified, errors);
+        if !finalizer.text().contains('/')
+            && !matches!(finalizer.text(), "kubernetes" | "orphan" | "foregroundDeletion")
+        {
+            finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified", errors);
         }
     }
 }
@@ -136,21 +128,40 @@ pub(super) fn validate_secret(secret: &Value, errors: &mut FieldErrors) {
         }
     };
     match object::text(secret, &["type"]) {
-        "kubernetes.io/dockerconfigjson" => need(".dockerconfigjson", errors),
-        "kubernetes.io/dockercfg" => need(".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => need_json(secret, ".dockerconfigjson", errors),
+        "kubernetes.io/dockercfg" => need_json(secret, ".dockercfg", errors),
         "kubernetes.io/tls" => {
             need("tls.crt", errors);
             need("tls.key", errors);
         }
-        "kubernetes.io/ssh-auth" => need("ssh-privatekey", errors),
+        "kubernetes.io/ssh-auth" if object::text(secret, &["data", "ssh-privatekey"]).is_empty() => {
+            errors.required("data[ssh-privatekey]", "");
+        }
+        "kubernetes.io/basic-auth" => {
+            let (user, password) = (&secret["data"]["username"], &secret["data"]["password"]);
+            if user.is_null() && password.is_null() {
+                errors.required("data[username]", "");
+                errors.required("data[password]", "");
+            }
+        }
         "kubernetes.io/service-account-token" => {
-            let account =
-                object::at(secret, &["metadata", "annotations", "kubernetes.io/service-account.name"]);
+            let account = object::at(secret, &["metadata", "annotations", SERVICE_ACCOUNT]);
             if account.as_str().unwrap_or_default().is_empty() {
-                errors.required("metadata.annotations[kubernetes.io/service-account.name]", "");
+                errors.required(format!("metadata.annotations[{SERVICE_ACCOUNT}]"), "");
             }
         }
         _ => {}
+    }
+}
+
+/// A key that must be there and hold JSON. What it holds is a secret and is not told.
+fn need_json(secret: &Value, key: &str, errors: &mut FieldErrors) {
+    let path = format!("data[{key}]");
+    let Some(text) = secret["data"][key].as_str() else { return errors.required(path, "") };
+    let plain = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+    let read: Result<serde_json::Map<String, Value>, _> = serde_json::from_slice(&plain);
+    if let Err(wrong) = read {
+        errors.invalid(path, "<secret contents redacted>", wrong.to_string());
     }
 }
 
@@ -159,79 +170,4 @@ pub(super) fn validate_secret_update(secret: &Value, old: &Value, errors: &mut F
         errors.invalid("type", secret["type"].clone(), "field is immutable");
     }
     validate_immutable(secret, old, &["data"], errors);
-}
-
-pub(super) fn validate_lease(lease: &Value, errors: &mut FieldErrors) {
-    let spec = &lease["spec"];
-    if spec["leaseDurationSeconds"].as_i64().is_some_and(|seconds| seconds <= 0) {
-        errors.invalid(
-            "spec.leaseDurationSeconds",
-            spec["leaseDurationSeconds"].clone(),
-            "must be greater than 0",
-        );
-    }
-    if spec["leaseTransitions"].as_i64().is_some_and(|count| count < 0) {
-        errors.invalid(
-            "spec.leaseTransitions",
-            spec["leaseTransitions"].clone(),
-            "must be greater than or equal to 0",
-        );
-    }
-}
-
-pub(super) fn default_endpoints(endpoints: &mut Value) {
-    for subset in object::items_mut(endpoints, "subsets") {
-        for port in object::items_mut(subset, "ports") {
-            super::container::default_text(port, "protocol", "TCP");
-        }
-    }
-}
-
-pub(super) fn default_endpoint_slice(slice: &mut Value) {
-    for port in object::items_mut(slice, "ports") {
-        super::container::default_text(port, "protocol", "TCP");
-        if port["name"].is_null() {
-            port["name"] = json!("");
-        }
-    }
-}
-
-pub(super) fn validate_endpoint_slice(slice: &Value, errors: &mut FieldErrors) {
-    let kind = object::text(slice, &["addressType"]);
-    if kind.is_empty() {
-        errors.required("addressType", "");
-    } else if !matches!(kind, "IPv4" | "IPv6" | "FQDN") {
-        errors.not_supported("addressType", kind, &["FQDN", "IPv4", "IPv6"]);
-    }
-    let endpoints = slice["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
-    if endpoints.len() > 1000 {
-        errors.too_many("endpoints", endpoints.len(), 1000);
-    }
-    for (index, endpoint) in endpoints.iter().enumerate() {
-        let addresses = endpoint["addresses"].as_array().map_or(&[][..], Vec::as_slice);
-        if addresses.is_empty() {
-            errors.required(format!("endpoints[{index}].addresses"), "must contain at least 1 item");
-        }
-        for (place, address) in addresses.iter().enumerate() {
-            let text = address.as_str().unwrap_or_default();
-            let fine = match kind {
-                "IPv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
-                "IPv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
-                _ => true,
-            };
-            if !fine {
-                errors.invalid(
-                    format!("endpoints[{index}].addresses[{place}]"),
-                    text,
-                    format!("must be an {kind} address"),
-                );
-            }
-        }
-    }
-}
-
-pub(super) fn validate_endpoint_slice_update(slice: &Value, old: &Value, errors: &mut FieldErrors) {
-    if slice["addressType"] != old["addressType"] {
-        errors.invalid("addressType", slice["addressType"].clone(), "field is immutable");
-    }
 }

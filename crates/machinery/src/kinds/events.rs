@@ -2,7 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{FieldErrors, object};
+use super::field::Field;
+use crate::{FieldErrors, names, object};
+
+/// The longest reason, action and name of an instance, in bytes.
+const MOST_NAME: usize = 128;
+/// The longest note, in bytes.
+const MOST_NOTE: usize = 1024;
 
 pub(super) const FIELDS: &[(&str, &[&str])] = &[
     ("involvedObject.kind", &["involvedObject", "kind"]),
@@ -66,20 +72,33 @@ pub(super) fn from_core(object: &mut Value) {
     rename(object, |(new, old)| (old, new), "events.k8s.io/v1");
 }
 
+/// What events of the core group must say, which have fewer rules than those of their own group.
+pub(super) fn validate_core(event: &Value, errors: &mut FieldErrors) {
+    let involved = object::text(event, &["involvedObject", "namespace"]);
+    let namespace = object::namespace(event);
+    let wrong = if involved.is_empty() {
+        !matches!(namespace, "" | "default" | "kube-system")
+    } else {
+        involved != namespace
+    };
+    if wrong {
+        errors.invalid("involvedObject.namespace", involved, "does not match event.namespace");
+    }
+}
+
 pub(super) fn validate(event: &Value, errors: &mut FieldErrors) {
-    if event["eventTime"].is_null() {
-        errors.required("eventTime", "");
-        return;
+    let event = Field::root(event);
+    event.get("eventTime").needed(errors);
+    let kind = event.get("type");
+    if !matches!(kind.text(), "Normal" | "Warning") {
+        errors.invalid(kind.path(), "", format!("has invalid value: {}", kind.text()));
     }
-    for field in ["reportingController", "reportingInstance", "action", "reason"] {
-        if object::text(event, &[field]).is_empty() {
-            errors.required(field, "");
-        }
+    event.get("reportingController").needs_name(names::qualified, errors);
+    for (field, limit) in [("reportingInstance", MOST_NAME), ("action", MOST_NAME), ("reason", MOST_NAME)] {
+        event.get(field).needed(errors);
+        event.get(field).longest(limit, errors);
     }
-    let kind = object::text(event, &["type"]);
-    if !matches!(kind, "Normal" | "Warning") {
-        errors.invalid("type", kind, "has invalid value: ");
-    }
+    event.get("note").longest(MOST_NOTE, errors);
 }
 
 #[cfg(test)]

@@ -3,16 +3,31 @@
 //! A row names the kind, says how it is addressed, and holds the functions of its strategy: defaults,
 //! validation, what an update may change, and the columns that `kubectl get` prints.
 
+mod access;
+mod admission;
+mod apps;
+mod autoscaling;
+mod batch;
+mod certificates;
 mod columns;
-mod container;
 mod core;
+mod devices;
+mod discovery;
 mod events;
+mod extension;
+mod field;
+mod fill;
+mod flow;
+mod network;
+mod node;
 mod pod;
-mod pod_update;
+mod policy;
+mod quota;
+mod schedule;
 mod service;
+mod storage;
 mod table;
-mod template;
-mod workloads;
+mod volume;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -20,7 +35,7 @@ use serde_json::Value;
 use crate::{FieldErrors, status::qualified};
 
 pub use columns::Column;
-pub use table::{all, find, find_kind};
+pub use table::{all, find, find_kind, find_version};
 
 /// How objects of a kind may be named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +48,8 @@ pub enum NameRule {
     Label1035,
     /// Anything that fits into one segment of a path.
     PathSegment,
+    /// An address in its canonical form.
+    Address,
 }
 
 /// A part of an object that is addressed, and granted, on its own.
@@ -40,6 +57,7 @@ pub enum NameRule {
 #[allow(missing_docs)]
 pub enum Subresource {
     Status,
+    Approval,
     Scale,
     Binding,
     Eviction,
@@ -58,6 +76,7 @@ impl Subresource {
     pub fn as_str(self) -> &'static str {
         match self {
             Subresource::Status => "status",
+            Subresource::Approval => "approval",
             Subresource::Scale => "scale",
             Subresource::Binding => "binding",
             Subresource::Eviction => "eviction",
@@ -76,6 +95,7 @@ impl Subresource {
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Subresource::Status
+            | Subresource::Approval
             | Subresource::Scale
             | Subresource::EphemeralContainers
             | Subresource::Resize => &["get", "patch", "update"],
@@ -113,7 +133,7 @@ pub struct StoredAs {
 }
 
 /// A row of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Kind {
     /// Group; empty for the core group.
     pub group: &'static str,
@@ -131,6 +151,8 @@ pub struct Kind {
     pub categories: &'static [&'static str],
     /// Whether its objects are questions: they are answered and not kept.
     pub question: bool,
+    /// Whether its objects are shown and not changed by clients.
+    pub read_only: bool,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// The name of its schema.
@@ -157,8 +179,14 @@ pub struct Kind {
     pub prepare_update: fn(&mut Value, &Value),
     /// Says what is wrong with an object.
     pub validate: fn(&Value, &mut FieldErrors),
+    /// Says what is wrong with a new object beyond that: what is old may be so.
+    pub validate_create: fn(&Value, &mut FieldErrors),
     /// Says what a change may not be (second: the object before).
     pub validate_update: fn(&Value, &Value, &mut FieldErrors),
+    /// Says what a change through a subresource may not be (third: the object before).
+    pub validate_part: fn(Subresource, &Value, &Value, &mut FieldErrors),
+    /// The path of the structure that says who made the object; empty where none does.
+    pub requester: &'static [&'static str],
     /// What `kubectl get` prints after the name.
     pub columns: &'static [Column],
     /// The cells of these columns, name included.
@@ -177,6 +205,7 @@ fn drop_status(object: &mut Value) {
 fn nothing_with_old(_object: &mut Value, _old: &Value) {}
 fn valid(_object: &Value, _errors: &mut FieldErrors) {}
 fn valid_update(_object: &Value, _old: &Value, _errors: &mut FieldErrors) {}
+fn valid_part(_part: Subresource, _object: &Value, _old: &Value, _errors: &mut FieldErrors) {}
 
 impl Kind {
     /// What a row that says nothing else is like.
@@ -189,6 +218,7 @@ impl Kind {
         short_names: &[],
         categories: &[],
         question: false,
+        read_only: false,
         namespaced: true,
         schema: "",
         subresources: &[],
@@ -202,9 +232,12 @@ impl Kind {
         prepare_create: nothing,
         prepare_update: nothing_with_old,
         validate: valid,
+        validate_create: valid,
         validate_update: valid_update,
-        columns: columns::AGE,
-        cells: columns::name_and_age,
+        validate_part: valid_part,
+        requester: &[],
+        columns: columns::CREATED,
+        cells: columns::name_and_created,
         stored_as: None,
     };
 
@@ -272,7 +305,7 @@ impl Kind {
             Value::String(text) => text.clone(),
             Value::Null => match field {
                 "spec.unschedulable" | "spec.hostNetwork" => "false".into(),
-                "status.replicas" => "0".into(),
+                "status.replicas" | "status.successful" => "0".into(),
                 _ => String::new(),
             },
             other => other.to_string(),
@@ -283,6 +316,9 @@ impl Kind {
     pub fn verbs(&self) -> &'static [&'static str] {
         if self.question {
             return &["create"];
+        }
+        if self.read_only {
+            return &["get", "list"];
         }
         if self.kind == "Namespace" {
             return &["create", "delete", "get", "list", "patch", "update", "watch"];

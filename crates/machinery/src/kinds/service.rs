@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    carry_status,
-    container::{default_text, default_value},
+    Subresource, carry_status, discovery,
+    field::Field,
+    fill::{default_text, default_value},
 };
 use crate::{FieldErrors, names, object};
 
@@ -29,7 +30,8 @@ pub(super) fn defaults(service: &mut Value) {
         }
     }
     let kind = object::text(spec, &["type"]).to_owned();
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let reached = kind == "ClusterIP" && spec["externalIPs"].as_array().is_some_and(|all| !all.is_empty());
+    if reached || matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         default_text(spec, "externalTrafficPolicy", "Cluster");
     }
     if kind != "ExternalName" {
@@ -85,111 +87,220 @@ fn keep_node_ports(service: &mut Value, old: &Value) {
     }
 }
 
+const ONLY_BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const LONGEST_AFFINITY: i64 = 86_400;
+/// Where nodes answer the API server: nobody else may be sent there from outside.
+const NODE_PORT: i64 = 10_250;
+
 pub(super) fn validate(service: &Value, errors: &mut FieldErrors) {
-    let spec = &service["spec"];
-    let kind = object::text(spec, &["type"]);
-    let ports = spec["ports"].as_array().map_or(&[][..], Vec::as_slice);
-    let headless = spec["clusterIP"] == "None";
+    let spec = Field::root(service).get("spec");
+    let kind = spec.get("type").text();
+    let headless = spec.get("clusterIP").text() == "None";
+    let ports = spec.get("ports");
     if ports.is_empty() && !headless && kind != "ExternalName" {
-        errors.required("spec.ports", "");
+        ports.required("", errors);
     }
-    let (mut names_seen, mut seen, mut nodes) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for (index, port) in ports.iter().enumerate() {
-        let path = format!("spec.ports[{index}]");
-        let name = object::text(port, &["name"]);
-        if name.is_empty() {
-            if ports.len() > 1 {
-                errors.required(format!("{path}.name"), "");
-            }
-        } else {
-            for wrong in names::label(name) {
-                errors.invalid(format!("{path}.name"), name, wrong);
-            }
-            if !names_seen.insert(name) {
-                errors.duplicate(format!("{path}.name"), name);
+    match kind {
+        "LoadBalancer" => {
+            for port in ports.items().filter(|port| port.get("port").number() == Some(NODE_PORT)) {
+                errors.invalid(
+                    port.path(),
+                    NODE_PORT,
+                    "may not expose port 10250 externally since it is used by kubelet",
+                );
             }
         }
-        let number = port["port"].as_i64().unwrap_or(0);
-        if let Some(wrong) = names::port_number(number) {
-            errors.invalid(format!("{path}.port"), number, wrong);
-        }
-        let protocol = object::text(port, &["protocol"]);
-        if protocol.is_empty() {
-            errors.required(format!("{path}.protocol"), "");
-        } else if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-            errors.not_supported(format!("{path}.protocol"), protocol, &["SCTP", "TCP", "UDP"]);
-        }
-        match &port["targetPort"] {
-            Value::Number(target) => {
-                let target = target.as_i64().unwrap_or(0);
-                if let Some(wrong) = names::port_number(target) {
-                    errors.invalid(format!("{path}.targetPort"), target, wrong);
-                }
-            }
-            Value::String(target) => {
-                for wrong in names::port_name(target) {
-                    errors.invalid(format!("{path}.targetPort"), target.as_str(), wrong);
-                }
-            }
-            _ => {}
-        }
-        if !seen.insert((number, protocol)) {
-            errors.duplicate(path.as_str(), json!({ "port": number, "protocol": protocol }));
-        }
-        let node = port["nodePort"].as_i64().unwrap_or(0);
-        if node != 0 {
-            if !matches!(kind, "NodePort" | "LoadBalancer") {
-                errors.forbidden(format!("{path}.nodePort"), "may not be used when `type` is 'ClusterIP'");
-            } else if !nodes.insert((node, protocol)) {
-                errors.duplicate(format!("{path}.nodePort"), node);
+        "ExternalName" => {
+            let name = spec.get("externalName");
+            let plain = name.text().strip_suffix('.').unwrap_or(name.text());
+            name.needed(errors);
+            if !name.is_empty() {
+                Field::new(&json!(plain), name.path()).ruled(names::subdomain, errors);
             }
         }
-    }
-    if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName") {
-        errors.not_supported("spec.type", kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
-    }
-    if kind == "ExternalName" {
-        let name = object::text(spec, &["externalName"]);
-        let name = name.strip_suffix('.').unwrap_or(name);
-        if name.is_empty() {
-            errors.required("spec.externalName", "");
-        } else {
-            for wrong in names::subdomain(name) {
-                errors.invalid("spec.externalName", name, wrong);
-            }
-        }
+        _ => {}
     }
     if matches!(kind, "NodePort" | "LoadBalancer") && headless {
         errors.invalid("spec.clusterIPs[0]", "None", format!("may not be set to 'None' for {kind} services"));
     }
-    let affinity = object::text(spec, &["sessionAffinity"]);
-    if !matches!(affinity, "ClientIP" | "None") {
-        errors.not_supported("spec.sessionAffinity", affinity, &["ClientIP", "None"]);
-    }
-    let address = object::text(spec, &["clusterIP"]);
-    if !matches!(address, "" | "None") && address.parse::<std::net::IpAddr>().is_err() {
-        errors.invalid(
-            "spec.clusterIPs[0]",
-            address,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        );
-    }
-    for field in ["externalTrafficPolicy", "internalTrafficPolicy"] {
-        let policy = object::text(spec, &[field]);
-        if !matches!(policy, "" | "Cluster" | "Local") {
-            errors.not_supported(format!("spec.{field}"), policy, &["Cluster", "Local"]);
+    validate_ports(&ports, kind, errors);
+    spec.get("selector").labels(errors);
+    affinity(&spec, errors);
+    for address in spec.get("externalIPs").items() {
+        address.address(errors);
+        if let Ok(read) = address.text().parse() {
+            discovery::special(&address, read, errors);
         }
     }
-    crate::metadata::labels(&spec["selector"], "spec.selector", errors);
+    if !TYPES.contains(&kind) {
+        spec.get("type").unsupported(TYPES, errors);
+    }
+    balanced(&spec, kind, errors);
+    policies(&spec, kind, errors);
+    addresses(&spec, kind, errors);
+}
+
+fn validate_ports(ports: &Field<'_>, kind: &str, errors: &mut FieldErrors) {
+    let (mut names_seen, mut seen, mut nodes) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for port in ports.items() {
+        let name = port.get("name");
+        if !name.is_empty() {
+            name.ruled(names::label, errors);
+            if !names_seen.insert(name.text()) {
+                name.duplicate(errors);
+            }
+        } else if ports.count() > 1 {
+            name.required("", errors);
+        }
+        let (outside, protocol) = (port.get("port"), port.get("protocol"));
+        outside.port(errors);
+        protocol.needs_one_of(&["SCTP", "TCP", "UDP"], errors);
+        if port.get("targetPort").is_set() {
+            port.get("targetPort").port_or_name(errors);
+        }
+        port.get("appProtocol").named(names::qualified, errors);
+        let number = outside.number().unwrap_or(0);
+        if !seen.insert((number, protocol.text())) {
+            errors.duplicate(port.path(), json!({ "port": number, "protocol": protocol.text() }));
+        }
+        let on_nodes = port.get("nodePort").number().unwrap_or(0);
+        if on_nodes == 0 {
+            continue;
+        }
+        if !matches!(kind, "NodePort" | "LoadBalancer") {
+            port.get("nodePort").forbidden("may not be used when `type` is 'ClusterIP'", errors);
+        } else if !nodes.insert((on_nodes, protocol.text())) {
+            port.get("nodePort").duplicate(errors);
+        }
+    }
+}
+
+fn affinity(spec: &Field<'_>, errors: &mut FieldErrors) {
+    let (kind, config) = (spec.get("sessionAffinity"), spec.get("sessionAffinityConfig"));
+    kind.needs_one_of(&["ClientIP", "None"], errors);
+    match kind.text() {
+        "ClientIP" => {
+            let seconds = config.at(&["clientIP", "timeoutSeconds"]);
+            if !(1..=LONGEST_AFFINITY).contains(&seconds.number().unwrap_or(0)) {
+                seconds.invalid(format!("must be greater than 0 and less than {LONGEST_AFFINITY}"), errors);
+            }
+        }
+        "None" if config.is_set() => {
+            config.forbidden("must not be set when session affinity is None", errors);
+        }
+        _ => {}
+    }
+}
+
+/// What only Services with a load balancer have.
+fn balanced(spec: &Field<'_>, kind: &str, errors: &mut FieldErrors) {
+    let (ranges, class) = (spec.get("loadBalancerSourceRanges"), spec.get("loadBalancerClass"));
+    if kind == "LoadBalancer" {
+        for range in ranges.items() {
+            range.range(errors);
+        }
+        if class.is_set() {
+            class.ruled(names::qualified, errors);
+        }
+        return;
+    }
+    for field in [&ranges, &class, &spec.get("allocateLoadBalancerNodePorts")] {
+        if field.is_set() {
+            field.forbidden(ONLY_BALANCED, errors);
+        }
+    }
+}
+
+fn policies(spec: &Field<'_>, kind: &str, errors: &mut FieldErrors) {
+    let (outside, inside) = (spec.get("externalTrafficPolicy"), spec.get("internalTrafficPolicy"));
+    let reachable = matches!(kind, "NodePort" | "LoadBalancer")
+        || (kind == "ClusterIP" && !spec.get("externalIPs").is_empty());
+    if reachable {
+        outside.needs_one_of(&["Cluster", "Local"], errors);
+    } else if !outside.is_empty() {
+        outside.invalid("may only be set for externally-accessible services", errors);
+    }
+    let health = spec.get("healthCheckNodePort");
+    if health.number().unwrap_or(0) != 0 && (kind != "LoadBalancer" || outside.text() != "Local") {
+        health.invalid(
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+            errors,
+        );
+    }
+    inside.one_of(&["Cluster", "Local"], errors);
+    spec.get("trafficDistribution").one_of(&["PreferClose", "PreferSameNode", "PreferSameZone"], errors);
+}
+
+fn addresses(spec: &Field<'_>, kind: &str, errors: &mut FieldErrors) {
+    let (all, first) = (spec.get("clusterIPs"), spec.get("clusterIP"));
+    let (families, policy) = (spec.get("ipFamilies"), spec.get("ipFamilyPolicy"));
+    if kind == "ExternalName" {
+        for field in [&all, &families, &policy] {
+            if !field.is_empty() {
+                field.forbidden("may not be set for ExternalName services", errors);
+            }
+        }
+        return;
+    }
+    policy.one_of(&["PreferDualStack", "RequireDualStack", "SingleStack"], errors);
+    for family in families.items() {
+        family.one_of(&["IPv4", "IPv6"], errors);
+    }
+    families.unique("", errors);
+    if all.count() > 2 {
+        all.invalid("may only hold up to 2 values", errors);
+    }
+    if !all.is_empty() && all.texts()[0] != first.text() {
+        all.invalid("first value must match `clusterIP`", errors);
+    }
+    let listed: Vec<Field<'_>> = if all.is_empty() {
+        vec![Field::new(first.value(), "spec.clusterIPs[0]")]
+    } else {
+        all.items().collect()
+    };
+    for address in listed {
+        if !matches!(address.text(), "" | "None") {
+            address.address(errors);
+        }
+    }
 }
 
 pub(super) fn validate_update(service: &Value, old: &Value, errors: &mut FieldErrors) {
-    let external = |object: &Value| object["spec"]["type"] == "ExternalName";
-    if external(service) || external(old) {
+    let (spec, was) = (Field::root(service).get("spec"), Field::root(old).get("spec"));
+    let (class, before) = (spec.get("loadBalancerClass"), was.get("loadBalancerClass"));
+    let balanced = |spec: &Field<'_>| spec.get("type").text() == "LoadBalancer";
+    if balanced(&spec) && balanced(&was) && class.value() != before.value() {
+        class.invalid("may not change once set", errors);
+    }
+    let external = |spec: &Field<'_>| spec.get("type").text() == "ExternalName";
+    if external(&spec) || external(&was) {
         return;
     }
-    let (new, was) = (&service["spec"]["clusterIP"], &old["spec"]["clusterIP"]);
-    if was.is_string() && new != was {
-        errors.invalid("spec.clusterIPs[0]", json!([new]), "may not change once set");
+    let (new, before) = (spec.get("clusterIP"), was.get("clusterIP"));
+    if before.value().is_string() && new.value() != before.value() {
+        errors.invalid("spec.clusterIPs[0]", json!([new.value()]), "may not change once set");
+    }
+}
+
+pub(super) fn validate_part(part: Subresource, service: &Value, _old: &Value, errors: &mut FieldErrors) {
+    if part != Subresource::Status {
+        return;
+    }
+    let balanced = Field::root(service).at(&["status", "loadBalancer", "ingress"]);
+    for point in balanced.items() {
+        let (address, name) = (point.get("ip"), point.get("hostname"));
+        if !address.is_empty() {
+            address.address(errors);
+            point.get("ipMode").one_of(&["Proxy", "VIP"], errors);
+        } else if point.get("ipMode").is_set() {
+            point.get("ipMode").forbidden("may not be specified when `ip` is not set", errors);
+        }
+        if !name.is_empty() {
+            name.ruled(names::subdomain, errors);
+            if name.text().parse::<std::net::IpAddr>().is_ok() {
+                name.invalid("must be a DNS name, not an IP address", errors);
+            }
+        }
     }
 }

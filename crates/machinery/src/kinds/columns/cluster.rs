@@ -44,6 +44,13 @@ pub(in crate::kinds) const LEASE: &[Column] = &[
     AGE_COLUMN,
 ];
 
+pub(in crate::kinds) const RUNTIME_CLASS: &[Column] =
+    &[column("Handler", "string", "The runtime and configuration that runs pods of this class."), AGE_COLUMN];
+
+pub(in crate::kinds) fn runtime_class(class: &Value, now: Timestamp) -> Vec<Value> {
+    vec![json!(object::name(class)), json!(object::text(class, &["handler"])), age(class, now)]
+}
+
 pub(in crate::kinds) fn node(node: &Value, now: Timestamp) -> Vec<Value> {
     let mut status: Vec<&str> = items(node, &["status", "conditions"])
         .iter()

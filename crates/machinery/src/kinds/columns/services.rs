@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{AGE_COLUMN, Column, age, column, items, number, or, wide};
-use crate::{object, selector::LabelSelector};
+use super::{AGE_COLUMN, Column, age, column, items, labels, number, or, shortened, wide};
+use crate::object;
 
 pub(in crate::kinds) const SERVICE: &[Column] = &[
     column("Type", "string", "type determines how the Service is exposed."),
@@ -62,8 +62,6 @@ pub(in crate::kinds) fn service(service: &Value, now: Timestamp) -> Vec<Value> {
             }
         })
         .collect();
-    let labels = object::at(service, &["spec", "selector"]).as_object();
-    let selector = labels.map(|labels| LabelSelector::from_labels(labels).to_string()).unwrap_or_default();
     vec![
         json!(object::name(service)),
         json!(kind),
@@ -71,16 +69,8 @@ pub(in crate::kinds) fn service(service: &Value, now: Timestamp) -> Vec<Value> {
         json!(external),
         or(&ports.join(","), "<none>"),
         age(service, now),
-        or(&selector, "<none>"),
+        labels(object::at(service, &["spec", "selector"])),
     ]
-}
-
-/// Joins at most `limit` texts and says how many more there are.
-fn shortened(texts: &[String], limit: usize) -> String {
-    if texts.len() <= limit {
-        return texts.join(",");
-    }
-    format!("{} + {} more...", texts[..limit].join(","), texts.len() - limit)
 }
 
 pub(in crate::kinds) fn endpoints(endpoints: &Value, now: Timestamp) -> Vec<Value> {
@@ -101,7 +91,10 @@ pub(in crate::kinds) fn endpoints(endpoints: &Value, now: Timestamp) -> Vec<Valu
 pub(in crate::kinds) fn endpoint_slice(slice: &Value, now: Timestamp) -> Vec<Value> {
     let ports: Vec<String> = items(slice, &["ports"])
         .iter()
-        .map(|port| port["port"].as_i64().map_or_else(|| "*".into(), |port| port.to_string()))
+        .map(|port| match (port["port"].as_i64(), port["name"].as_str()) {
+            (Some(number), _) => number.to_string(),
+            (None, name) => name.unwrap_or("*").to_owned(),
+        })
         .collect();
     let addresses: Vec<String> = items(slice, &["endpoints"])
         .iter()
