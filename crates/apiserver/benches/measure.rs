@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use bytes::Bytes;
-use dray_apiserver::{ApiServer, Config, Identity};
+use dray_apiserver::{ApiServer, Config, User};
 use http::Request;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper_util::rt::TokioIo;
@@ -41,7 +41,7 @@ async fn list_of_pods() {
     })
     .await
     .unwrap();
-    let mut service = server.service(Identity::component("test"));
+    let mut service = server.service(User::component("test"));
     let environment: Vec<_> = (0..18)
         .map(|number| json!({ "name": format!("VARIABLE_{number}"), "value": "some value" }))
         .collect();

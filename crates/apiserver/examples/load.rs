@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dray_apiserver::{ApiServer, Config, Identity};
+use dray_apiserver::{ApiServer, Config, User};
 use http_body_util::{BodyExt as _, Full};
 use tower_service::Service as _;
 
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     report("open an empty directory", start.elapsed(), 1);
     let start = Instant::now();
     let writers = (0..WRITERS).map(|writer| {
-        let mut service = server.service(Identity::component("load"));
+        let mut service = server.service(User::component("load"));
         tokio::spawn(async move {
             for number in (writer..PODS).step_by(WRITERS) {
                 let padding = "x".repeat(1000);
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         writer.await?;
     }
     report("create a pod, 16 at a time", start.elapsed(), PODS);
-    let mut service = server.service(Identity::component("load"));
+    let mut service = server.service(User::component("load"));
     for (what, path, times) in
         [("get a pod", "/api/v1/namespaces/default/pods/p-7", 2000), ("list all pods", "/api/v1/pods", 20)]
     {

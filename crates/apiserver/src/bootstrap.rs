@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
+use dray_access::{Rule, User, missing};
 use dray_machinery::{Status, kinds, object};
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -12,9 +13,12 @@ use crate::{
     negotiate::{Accept, Encoding, Shape},
     query::Query,
     request::ResourceRequest,
+    respond,
     write::{Change, Retry},
 };
 
+const GROUP: &str = "rbac.authorization.k8s.io";
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
 impl ApiServer {
@@ -23,6 +27,13 @@ impl ApiServer {
             .iter()
             .map(|name| self.ensure("", "Namespace", json!({ "metadata": { "name": name } }), &[]));
         futures_util::future::try_join_all(made).await?;
+        // The controller would make these, too, but a pod may come before it.
+        let accounts = NAMESPACES.iter().map(|namespace| {
+            let account = json!({ "metadata": { "name": "default", "namespace": namespace } });
+            self.ensure("", "ServiceAccount", account, &[])
+        });
+        futures_util::future::try_join_all(accounts).await?;
+        self.bootstrap_access().await?;
         let address = self.inner.config.advertise_address;
         let labels = json!({ "component": "apiserver", "provider": "kubernetes" });
         let ports = json!([{ "name": "https", "port": address.port(), "protocol": "TCP" }]);
@@ -45,12 +56,51 @@ impl ApiServer {
             "endpoints": [{ "addresses": [address.ip().to_string()], "conditions": { "ready": true } }],
             "ports": ports,
         });
-        let (one, two, three) = tokio::join!(
-            self.ensure("", "Service", service, &[&["spec", "ports"]]),
+        self.ensure("", "Service", service, &[&["spec", "ports"]]).await?;
+        // Nobody reaches this machine's loopback address from elsewhere, so it is no endpoint.
+        if address.ip().is_loopback() {
+            return Ok(());
+        }
+        let (one, two) = tokio::join!(
             self.ensure("", "Endpoints", endpoints, &[&["subsets"]]),
             self.ensure("discovery.k8s.io", "EndpointSlice", slice, &[&["endpoints"], &["ports"]]),
         );
-        one.and(two).and(three)
+        one.and(two)
+    }
+
+    /// Makes the roles and bindings that every cluster has. What one lacks that was changed meanwhile comes back to it,
+    /// unless it says otherwise.
+    async fn bootstrap_access(&self) -> Result<(), Error> {
+        let made = dray_access::bootstrap_objects().into_iter().map(|wanted| async move {
+            let kind = object::text(&wanted, &["kind"]).to_owned();
+            self.ensure_with(GROUP, &kind, wanted, |old, wanted| {
+                let mut new = old.clone();
+                if old["metadata"]["annotations"][AUTOUPDATE] != "true" {
+                    return new;
+                }
+                let lacking: Vec<Value> = match kind.as_str() {
+                    "ClusterRole" | "Role" => {
+                        let lacking = missing(&Rule::all_of(old), &Rule::all_of(wanted));
+                        lacking.iter().map(Rule::to_value).collect()
+                    }
+                    _ => {
+                        let had = old["subjects"].as_array().map_or(&[][..], Vec::as_slice);
+                        let subjects = wanted["subjects"].as_array().into_iter().flatten();
+                        subjects.filter(|subject| !had.contains(subject)).cloned().collect()
+                    }
+                };
+                let field = if kind.ends_with("Binding") { "subjects" } else { "rules" };
+                if !lacking.is_empty() {
+                    let mut all = old[field].as_array().cloned().unwrap_or_default();
+                    all.extend(lacking);
+                    new[field] = json!(all);
+                }
+                new
+            })
+            .await
+        });
+        futures_util::future::try_join_all(made).await?;
+        Ok(())
     }
 
     /// Makes an object when it is not there; sets fields of one that is there to what they must be.
@@ -58,8 +108,33 @@ impl ApiServer {
         &self,
         group: &str,
         kind: &str,
-        mut wanted: Value,
+        wanted: Value,
         fields: &[&[&str]],
+    ) -> Result<(), Error> {
+        self.ensure_with(group, kind, wanted, |old, wanted| {
+            let mut new = old.clone();
+            for path in fields {
+                let value = object::at(wanted, path).clone();
+                match path {
+                    [field] => new[*field] = value,
+                    [parent, field] => {
+                        object::child(&mut new, parent).insert((*field).into(), value);
+                    }
+                    _ => {}
+                }
+            }
+            new
+        })
+        .await
+    }
+
+    /// Makes an object when it is not there; where it is, `mend` makes of it, and of what is wanted, what it must be.
+    async fn ensure_with(
+        &self,
+        group: &str,
+        kind: &str,
+        mut wanted: Value,
+        mend: impl Fn(&Value, &Value) -> Value,
     ) -> Result<(), Error> {
         let name = object::name(&wanted).to_owned();
         let failed = |source: Status| Error::Bootstrap { object: format!("{kind} {name}"), source };
@@ -77,33 +152,19 @@ impl ApiServer {
         let body = Bytes::new();
         let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
         let manager = "kube-apiserver".to_owned();
-        if self.inner.store.get(&self.inner.key(&request, &name)).is_none() {
-            let change = Change::new(&request, &headers, &body, accept, manager);
+        let user = User::component("system:apiserver");
+        let Some(entry) = self.inner.store.get(&self.inner.key(&request, &name)) else {
+            let change = Change::new(&request, &user, &headers, &body, accept, manager);
             self.inner.create_object(&change, wanted).await.map_err(failed)?;
             return Ok(());
-        }
-        if fields.is_empty() {
+        };
+        let old = respond::parse_as(row, entry.json()).map_err(failed)?;
+        if mend(&old, &wanted) == old {
             return Ok(());
         }
         request.name.clone_from(&name);
-        let change = Change::new(&request, &headers, &body, accept, manager);
-        self.inner
-            .modify(&change, Retry::Newer, |old| {
-                let mut new = old.clone();
-                for path in fields {
-                    let value = object::at(&wanted, path).clone();
-                    match path {
-                        [field] => new[*field] = value,
-                        [parent, field] => {
-                            object::child(&mut new, parent).insert((*field).into(), value);
-                        }
-                        _ => {}
-                    }
-                }
-                Ok(new)
-            })
-            .await
-            .map_err(failed)?;
-        Ok(())
+        let change = Change::new(&request, &user, &headers, &body, accept, manager);
+        let mended = self.inner.modify(&change, Retry::Newer, |old| Ok(mend(old, &wanted))).await;
+        mended.map(drop).map_err(failed)
     }
 }

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dray_access::{Attributes, User};
 use dray_machinery::{Status, Subresource};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     discovery,
     negotiate::{self, Accept, Encoding, Shape},
     openapi,
     query::Query,
-    request::{self, Identity, ResourceRequest},
+    request::{self, ResourceRequest},
     respond::{self, Answer},
-    review,
     server::Inner,
     write::Change,
 };
@@ -26,11 +26,11 @@ impl Inner {
     /// Answers a request; every failure becomes a `Status`.
     pub(crate) async fn handle(
         self: &Arc<Self>,
-        identity: Option<&Identity>,
+        certified: Option<&User>,
         parts: &mut Parts,
         body: Bytes,
     ) -> Answer {
-        match self.route(identity, parts, body).await {
+        match self.route(certified, parts, body).await {
             Ok(answer) => answer,
             Err(status) => {
                 if status.code >= 500 {
@@ -43,69 +43,75 @@ impl Inner {
 
     async fn route(
         self: &Arc<Self>,
-        identity: Option<&Identity>,
+        certified: Option<&User>,
         parts: &mut Parts,
         body: Bytes,
     ) -> Result<Answer, Status> {
         let path = parts.uri.path().to_owned();
-        if let Some(answer) = self.open_path(&path, parts.uri.query().unwrap_or_default()) {
-            return Ok(answer);
-        }
-        let identity = identity.ok_or_else(Status::unauthorized)?;
-        let acted = request::impersonated(identity, &parts.headers)?;
-        let identity = acted.as_ref().unwrap_or(identity);
-        let get = matches!(parts.method, Method::GET | Method::HEAD);
-        if get {
-            let address = self.config.advertise_address.to_string();
-            if let Some(answer) = discovery::answer(&path, &parts.headers, &address) {
-                return answer;
-            }
-            if let Some(answer) = openapi::answer(&path, &parts.headers) {
-                return answer;
-            }
-            if path == "/" {
-                return Ok(respond::value(StatusCode::OK, Encoding::Json, &json!({ "paths": PATHS })));
-            }
-            if path == "/metrics" {
-                return Ok(self.metrics());
-            }
-        }
+        let user = self.authenticate(certified, &parts.headers)?;
+        let user = self.impersonate(user, &parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let request = request::resource(&path, query)?;
-        request::authorize(identity, request::verb(&parts.method, &request), &request)?;
-        self.resource(identity, &request, parts, body).await
+        let request = match request::resource(&path, query) {
+            Ok(request) => request,
+            Err(unknown) => {
+                let verb = parts.method.as_str().to_lowercase();
+                self.access.check(&self.store, &user, &Attributes::path(&verb, &path))?;
+                return self.path(&path, parts).unwrap_or(Err(unknown));
+            }
+        };
+        self.check_access(&user, &request, parts)?;
+        self.resource(&user, &request, parts, body).await
     }
 
-    /// The paths that need no identity.
-    fn open_path(&self, path: &str, query: &str) -> Option<Answer> {
-        match path {
-            "/healthz" | "/livez" | "/readyz" => {
-                let verbose = Query::parse(query).flag("verbose");
-                let text = if verbose {
-                    format!("[+]ping ok\n[+]log ok\n[+]store ok\n{} check passed\n", path.trim_matches('/'))
-                } else {
-                    "ok".into()
-                };
-                Some(respond::text(StatusCode::OK, text))
+    /// Whether a user may do what he asks of a resource.
+    fn check_access(&self, user: &User, request: &ResourceRequest, parts: &Parts) -> Result<(), Status> {
+        let asked = request::attributes(&parts.method, request);
+        self.access.check(&self.store, user, &asked)?;
+        let streams = [Subresource::Exec, Subresource::Attach, Subresource::PortForward];
+        if asked.verb == "get" && request.subresource.is_some_and(|asked| streams.contains(&asked)) {
+            // A WebSocket begins with GET, and is no reading for that.
+            self.access.check(&self.store, user, &Attributes { verb: "create", ..asked })?;
+        }
+        Ok(())
+    }
+
+    /// Answers what is no resource.
+    fn path(&self, path: &str, parts: &Parts) -> Option<Result<Answer, Status>> {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let address = self.config.advertise_address.to_string();
+        discovery::answer(path, &parts.headers, &address)
+            .or_else(|| openapi::answer(path, &parts.headers))
+            .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
+            .or_else(|| self.document(path).map(Ok))
+    }
+
+    /// What the server tells about itself.
+    fn document(&self, path: &str) -> Option<Answer> {
+        let json = |value: &Value| Some(respond::value(StatusCode::OK, Encoding::Json, value));
+        match path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path) {
+            "/" => json(&json!({ "paths": PATHS })),
+            "/metrics" => Some(self.metrics()),
+            "/.well-known/openid-configuration" => {
+                json(&self.signer.discovery(&self.config.advertise_address.to_string()))
             }
-            "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Some(respond::text(StatusCode::OK, "ok")),
-            "/version" => Some(respond::value(
-                StatusCode::OK,
-                Encoding::Json,
+            "/openid/v1/jwks" => json(&self.signer.keys()),
+            "/version" => json(
                 &json!({
                     "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
                     "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
                     "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
                     "goVersion": "", "compiler": "rustc", "platform": concat!("linux/", "amd64"),
                 }),
-            )),
+            ),
             _ => None,
         }
     }
 
     async fn resource(
         self: &Arc<Self>,
-        identity: &Identity,
+        user: &User,
         request: &ResourceRequest,
         parts: &mut Parts,
         body: Bytes,
@@ -121,10 +127,9 @@ impl Inner {
         let headers: &HeaderMap = &parts.headers;
         let accept = negotiate::accept(headers)?;
         let manager = request::manager(&request.query, headers);
-        let mut change = Change::new(request, headers, &body, accept, manager);
-        change.requester = Some(identity);
+        let change = Change::new(request, user, headers, &body, accept, manager);
         if request.kind.question {
-            return review::answer(&parts.method, identity, &change);
+            return self.review(&parts.method, &change);
         }
         if let Some(subresource) = request.subresource
             && !matches!(
@@ -206,6 +211,7 @@ impl Inner {
 }
 
 const PATHS: &[&str] = &[
+    "/.well-known/openid-configuration",
     "/api",
     "/api/v1",
     "/apis",
@@ -214,6 +220,7 @@ const PATHS: &[&str] = &[
     "/metrics",
     "/openapi/v2",
     "/openapi/v3",
+    "/openid/v1/jwks",
     "/readyz",
     "/version",
 ];

@@ -5,8 +5,10 @@
 //! protocols of their own, nor the controllers, the scheduler or the node agent.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod allocation;
+mod authenticate;
 mod body;
 mod bootstrap;
 mod bounded;
@@ -14,7 +16,10 @@ mod decode;
 mod discovery;
 mod duplicates;
 mod error;
+mod grants;
 mod handler;
+mod health;
+mod impersonate;
 mod listen;
 mod negotiate;
 mod node;
@@ -30,11 +35,13 @@ mod server;
 mod service;
 mod strategy;
 mod subresources;
+mod token_request;
+mod tokens;
 mod watching;
 mod write;
 
 pub use body::ResponseBody;
 pub use error::Error;
-pub use request::Identity;
+pub use dray_access::User;
 pub use server::{ApiServer, Config, NodeConnector, NodeStream};
 pub use service::ApiService;

@@ -1,4 +1,4 @@
-//! Connections: TLS, HTTP/1.1 and HTTP/2, and the identity that a client's certificate gives.
+//! Connections: TLS, HTTP/1.1 and HTTP/2, and the user that a client's certificate is of.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -66,8 +66,8 @@ impl ApiServer {
         stream.set_nodelay(true)?;
         let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let identity = certificate.and_then(pki::identity).map(Arc::new);
-        let service = ApiService { inner: self.inner.clone(), identity };
+        let user = certificate.and_then(pki::user).map(Arc::new);
+        let service = ApiService { inner: self.inner.clone(), user };
         let service = hyper_util::service::TowerToHyperService::new(service);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http2().max_concurrent_streams(250).adaptive_window(true);

@@ -23,7 +23,9 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::{Error, Identity, request::MASTERS};
+use dray_access::{MASTERS, User};
+
+use crate::Error;
 
 /// How long the authority's certificate is good for, in years.
 const AUTHORITY_YEARS: i64 = 20;
@@ -123,14 +125,12 @@ impl Pki {
 }
 
 /// Whom a client certificate, verified already, speaks for: its common name and its organisations.
-pub(crate) fn identity(certificate: &CertificateDer<'_>) -> Option<Identity> {
+pub(crate) fn user(certificate: &CertificateDer<'_>) -> Option<User> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let subject = parsed.subject();
-    let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let mut groups: Vec<String> =
-        subject.iter_organization().filter_map(|group| group.as_str().ok().map(ToOwned::to_owned)).collect();
-    groups.push("system:authenticated".into());
-    Some(Identity { user, groups })
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(ToOwned::to_owned));
+    Some(User::authenticated(name, groups))
 }
 
 fn validity(params: &mut CertificateParams, years: i64) {
@@ -267,9 +267,9 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(path.join("ca.key")).unwrap().permissions().mode() & 0o777, 0o600);
         let der = CertificateDer::from_pem_slice(second.admin.certificate.as_bytes()).unwrap();
-        let identity = identity(&der).unwrap();
-        assert_eq!(identity.user, "dray:admin");
-        assert!(identity.groups.contains(&MASTERS.to_owned()));
+        let user = user(&der).unwrap();
+        assert_eq!(user.name, "dray:admin");
+        assert!(user.is_in(MASTERS));
         second.server_config().unwrap();
     }
 }

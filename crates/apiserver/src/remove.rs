@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
-    admission::IMMORTAL,
+    admission::{Admission, IMMORTAL, Operation},
     decode,
     read::{check_preconditions, list_value},
     respond::{self, Answer},
@@ -130,6 +130,7 @@ impl Inner {
             let current = self.store.get(&key).ok_or_else(|| request.not_found())?;
             let old = respond::parse_as(kind, current.json())?;
             check_preconditions(request, &old, &options.preconditions)?;
+            self.judge(&Admission::new(self, change, Operation::Delete, &request.name, &old), &old)?;
             let mut new = old.clone();
             mark(kind, options, &mut new);
             if options.dry {
@@ -168,7 +169,7 @@ impl Inner {
                 request.namespace = object::namespace(&object).to_owned();
             }
             let one =
-                Change::new(&request, change.headers, change.body, change.accept, change.manager.clone());
+                Change::new(&request, change.user, change.headers, change.body, change.accept, change.manager.clone());
             match self.delete_object(&one, &options).await {
                 Ok(Gone::Yes(object) | Gone::NotYet(object)) => deleted.push(object),
                 Err(status) if status.code == 404 => {}

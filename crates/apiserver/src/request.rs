@@ -1,59 +1,10 @@
-//! What a request is about: who asks, which resource, which verb.
+//! What a request is about: which resource, which verb.
 
+use dray_access::Attributes;
 use dray_machinery::{Kind, Status, Subresource, kinds};
 use http::{HeaderMap, Method};
 
 use crate::query::{self, Query};
-
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Name of the user.
-    pub user: String,
-    /// Groups of the user.
-    pub groups: Vec<String>,
-}
-
-/// The group that may do everything.
-pub(crate) const MASTERS: &str = "system:masters";
-
-impl Identity {
-    /// A part of the control plane in the same process, as "system:kube-scheduler". May do everything.
-    pub fn component(user: impl Into<String>) -> Identity {
-        Identity { user: user.into(), groups: vec![MASTERS.into(), "system:authenticated".into()] }
-    }
-}
-
-/// The identity in whose place someone acts, which only those may who may do everything.
-pub(crate) fn impersonated(identity: &Identity, headers: &HeaderMap) -> Result<Option<Identity>, Status> {
-    const USER: &str = "impersonate-user";
-    const GROUP: &str = "impersonate-group";
-    let named = |name: &http::HeaderName| {
-        matches!(name.as_str(), USER | GROUP | "impersonate-uid")
-            || name.as_str().starts_with("impersonate-extra-")
-    };
-    if !headers.keys().any(named) {
-        return Ok(None);
-    }
-    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let user = headers.get(USER).map(text).unwrap_or_default();
-    if user.is_empty() {
-        return Err(Status::bad_request("requested [impersonation] without impersonating a user"));
-    }
-    if !is_master(&identity.groups) {
-        let why = format!(
-            "User {:?} cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-            identity.user
-        );
-        return Err(Status::forbidden("", "users", &user, why));
-    }
-    let mut groups: Vec<String> = headers.get_all(GROUP).iter().map(text).collect();
-    let known = if user == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
-    if !groups.iter().any(|group| group == known) {
-        groups.push(known.to_owned());
-    }
-    Ok(Some(Identity { user, groups }))
-}
 
 /// A request for a resource.
 #[derive(Debug, Clone)]
@@ -153,37 +104,26 @@ pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
     }
 }
 
-/// Whether the members of groups may do everything.
-pub(crate) fn is_master(groups: &[impl AsRef<str>]) -> bool {
-    groups.iter().any(|group| group.as_ref() == MASTERS)
-}
-
-/// Whether someone may do something, and if not, in words.
-pub(crate) fn authorize(identity: &Identity, verb: &str, request: &ResourceRequest) -> Result<(), Status> {
-    let kind = request.kind;
-    // Anybody may ask about himself.
-    let about_oneself = kind.question && kind.kind.starts_with("Self");
-    if is_master(&identity.groups) || about_oneself {
-        return Ok(());
+/// What a request asks for, in the words of the rules of access.
+pub(crate) fn attributes<'a>(method: &Method, request: &'a ResourceRequest) -> Attributes<'a> {
+    let fields = request.query.get("fieldSelector");
+    // A list of one object is asked for by its name.
+    let named = fields.split(',').find_map(|one| one.strip_prefix("metadata.name="));
+    let name = match request.name.as_str() {
+        "" => named.map_or("", |name| name.trim_start_matches('=')),
+        name => name,
+    };
+    Attributes {
+        verb: verb(method, request),
+        group: request.kind.group,
+        resource: request.kind.plural,
+        subresource: request.subresource.map_or("", Subresource::as_str),
+        // A namespace lies in itself.
+        namespace: if request.kind.plural == "namespaces" { &request.name } else { &request.namespace },
+        name,
+        fields,
+        path: "",
     }
-    let resource = match request.subresource {
-        Some(subresource) => format!("{}/{}", kind.plural, subresource.as_str()),
-        None => kind.plural.to_owned(),
-    };
-    let place = if request.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace {:?}", request.namespace)
-    };
-    Err(Status::forbidden(
-        kind.group,
-        kind.plural,
-        &request.name,
-        format!(
-            "User {:?} cannot {verb} resource {resource:?} in API group {:?} {place}",
-            identity.user, kind.group
-        ),
-    ))
 }
 
 /// The name under which a change is remembered: `fieldManager`, or the first word of the user agent.

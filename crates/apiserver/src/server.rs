@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use dray_access::User;
 use dray_store::{EventKind, Limits, Store, Watcher};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use tokio::{
@@ -16,11 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    Error, Identity,
+    Error,
+    access::Access,
     allocation::{Allocator, Range},
     pki::{self, Pki},
     read::Pages,
     service::ApiService,
+    tokens::Signer,
 };
 
 /// The first and the longest pause after the cluster's own objects could not be made again.
@@ -59,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) allocator: Allocator,
     pub(crate) pages: Pages,
     pub(crate) pki: Pki,
+    pub(crate) signer: Signer,
+    pub(crate) access: Access,
     pub(crate) shutdown: watch::Sender<bool>,
 }
 
@@ -79,10 +84,13 @@ impl ApiServer {
         let store = tokio::task::spawn_blocking(move || Store::open(&path, Limits::default()));
         let names = pki::server_names(range.at(1).into(), config.advertise_address.ip(), &config.names);
         let path = config.data_dir.join("pki");
-        let pki = tokio::task::spawn_blocking(move || Pki::open(&path, &names));
+        let keys = tokio::task::spawn_blocking(move || {
+            let pki = Pki::open(&path, &names)?;
+            Ok::<_, Error>((pki, Signer::open(&path)?))
+        });
         let closed = |_| Error::Store(dray_store::Error::Closed);
         let store = store.await.map_err(closed)?.map_err(Error::Store)?;
-        let pki = pki.await.map_err(closed)??;
+        let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
         let inner = Arc::new(Inner {
             config,
@@ -90,6 +98,8 @@ impl ApiServer {
             allocator,
             pages: Pages::default(),
             pki,
+            signer,
+            access: Access::new(),
             shutdown: watch::Sender::new(false),
         });
         let server = ApiServer { inner };
@@ -143,8 +153,8 @@ impl ApiServer {
     }
 
     /// The API for someone in the same process: give it to `kube::Client::new`.
-    pub fn service(&self, identity: Identity) -> ApiService {
-        ApiService { inner: self.inner.clone(), identity: Some(Arc::new(identity)) }
+    pub fn service(&self, user: User) -> ApiService {
+        ApiService { inner: self.inner.clone(), user: Some(Arc::new(user)) }
     }
 
     /// A kubeconfig by which the administrator reaches the server at a URL, as "https://127.0.0.1:6443".

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use dray_access::User;
 use dray_machinery::Status;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
@@ -18,16 +19,15 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::{
     body::{self, BoxError, ResponseBody},
     decode::BODY_LIMIT,
-    request::Identity,
     respond,
     server::Inner,
 };
 
-/// Answers requests of one identity. Cheap to clone.
+/// Answers requests of one user, or of those whom their tokens name. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiService {
     pub(crate) inner: Arc<Inner>,
-    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) user: Option<Arc<User>>,
 }
 
 impl<B> tower_service::Service<Request<B>> for ApiService
@@ -71,8 +71,8 @@ impl ApiService {
         let accepted = parts.headers.get(header::ACCEPT_ENCODING).cloned();
         let accepted = accepted.as_ref().and_then(|value| value.to_str().ok());
         let changes = !matches!(parts.method, Method::GET | Method::HEAD);
-        let (inner, identity) = (self.inner.clone(), self.identity.clone());
-        let work = async move { inner.handle(identity.as_deref(), &mut parts, body).await };
+        let (inner, user) = (self.inner.clone(), self.user.clone());
+        let work = async move { inner.handle(user.as_deref(), &mut parts, body).await };
         // A change is done to its end, even when whoever asked for it goes away meanwhile.
         let answer = if changes {
             match tokio::spawn(work).await {

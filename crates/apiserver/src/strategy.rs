@@ -2,13 +2,14 @@
 //!
 //! It must not know the store: it looks at objects only.
 
+use dray_access::User;
 use dray_machinery::{Kind, Subresource, object, time};
 use serde_json::{Value, json};
 
-use crate::request::Identity;
+use crate::review::user_info;
 
 /// Writes who made an object where its kind says that, whatever the object says itself.
-pub(crate) fn sign(kind: &Kind, requester: Option<&Identity>, object: &mut Value) {
+pub(crate) fn sign(kind: &Kind, user: &User, object: &mut Value) {
     let Some(place) = kind.requester.iter().try_fold(object, |value, name| value.get_mut(*name)) else {
         return;
     };
@@ -18,9 +19,8 @@ pub(crate) fn sign(kind: &Kind, requester: Option<&Identity>, object: &mut Value
     for field in ["username", "uid", "groups", "extra"] {
         object::remove(place, field);
     }
-    if let (Some(requester), true) = (requester, place.is_object()) {
-        place["username"] = json!(requester.user);
-        place["groups"] = json!(requester.groups);
+    if let (Some(place), Value::Object(info)) = (place.as_object_mut(), user_info(user)) {
+        place.extend(info);
     }
 }
 

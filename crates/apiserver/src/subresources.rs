@@ -55,6 +55,7 @@ impl Inner {
             (Subresource::Binding, &Method::POST) => self.bind(change).await,
             (Subresource::Eviction, &Method::POST) => self.evict(change).await,
             (Subresource::Finalize, &Method::PUT) => self.finalize(change).await,
+            (Subresource::Token, _) => self.request_token(method, change),
             _ => Err(Status::method_not_allowed()),
         }
     }
@@ -167,7 +168,7 @@ impl Inner {
         let options = Options::from_value(&eviction["deleteOptions"])?;
         let request = ResourceRequest { subresource: None, ..change.request.clone() };
         let nothing = Bytes::new();
-        let inner = Change::new(&request, change.headers, &nothing, change.accept, change.manager.clone());
+        let inner = Change::new(&request, change.user, change.headers, &nothing, change.accept, change.manager.clone());
         self.delete_with(&inner, &options).await?;
         let success =
             json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });

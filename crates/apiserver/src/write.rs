@@ -1,6 +1,7 @@
 //! CREATE, UPDATE and PATCH: from a body to a durable object.
 
 use bytes::Bytes;
+use dray_access::User;
 use dray_machinery::{FieldErrors, Kind, Status, Subresource, apply, metadata, names, object, patch, schema};
 use dray_store::{Draft, Entry, Error, Key};
 use http::{HeaderMap, StatusCode};
@@ -8,10 +9,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
+    admission::{Admission, Operation},
     allocation::Claims,
     decode, duplicates,
     negotiate::Accept,
-    request::{Identity, ResourceRequest},
+    request::{self, ResourceRequest},
     respond::{self, Answer},
     server::Inner,
     strategy::{prepare_status, same, sign},
@@ -20,13 +22,12 @@ use crate::{
 /// What came with a request that changes something.
 pub(crate) struct Change<'a> {
     pub(crate) request: &'a ResourceRequest,
+    pub(crate) user: &'a User,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a Bytes,
     pub(crate) accept: Accept,
     /// Who is remembered for the change.
     pub(crate) manager: String,
-    /// Who asks; none where the server itself does.
-    pub(crate) requester: Option<&'a Identity>,
     /// What the client is told beside the answer.
     pub(crate) warnings: Mutex<Vec<String>>,
 }
@@ -34,12 +35,13 @@ pub(crate) struct Change<'a> {
 impl<'a> Change<'a> {
     pub(crate) fn new(
         request: &'a ResourceRequest,
+        user: &'a User,
         headers: &'a HeaderMap,
         body: &'a Bytes,
         accept: Accept,
         manager: String,
     ) -> Change<'a> {
-        Change { request, headers, body, accept, manager, requester: None, warnings: Mutex::default() }
+        Change { request, user, headers, body, accept, manager, warnings: Mutex::default() }
     }
 
     fn is_apply(&self) -> bool {
@@ -245,6 +247,7 @@ impl Inner {
         if !object::meta(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        self.await_account(request, &object).await;
         let base = object::meta(&object, "generateName").to_owned();
         let generated = object::name(&object).is_empty() && !base.is_empty();
         for attempt in 0.. {
@@ -255,15 +258,17 @@ impl Inner {
             }
             metadata::prepare_create(&mut object, kind);
             (kind.prepare_create)(&mut object);
-            sign(kind, change.requester, &mut object);
+            sign(kind, change.user, &mut object);
             (kind.defaults)(&mut object);
             let name = object::name(&object).to_owned();
-            self.admit_create(request, &name, &mut object)?;
+            let admission = Admission::new(self, change, Operation::Create, &name, &Value::Null);
+            self.admit(&admission, &mut object)?;
             let mut errors = FieldErrors::default();
             metadata::validate(&object, kind, &mut errors);
             (kind.validate)(&object, &mut errors);
             (kind.validate_create)(&object, &mut errors);
             invalid_unless_empty(kind, &name, &errors)?;
+            self.judge(&admission, &object)?;
             let claims = self.claim(kind, None, &mut object)?;
             self.track(change, None, &mut object);
             let draft = draft(kind, &object)?;
@@ -301,6 +306,7 @@ impl Inner {
             object::set_meta(&mut new, "resourceVersion", "");
             object::set_meta(&mut new, "uid", "");
             check_names(request, &mut new)?;
+            self.check_create(change)?;
             let outcome = self.create_object(change, new).await?;
             return respond::stored(outcome.code, request, change.accept, &outcome.json);
         }
@@ -445,6 +451,8 @@ impl Inner {
         if request.subresource != Some(Subresource::Binding) {
             (kind.defaults)(new);
         }
+        let admission = Admission::new(self, change, Operation::Update, &request.name, old);
+        self.admit(&admission, new)?;
         metadata::bump_generation(new, old, kind);
         let mut errors = FieldErrors::default();
         metadata::validate_update(new, old, &mut errors);
@@ -457,6 +465,7 @@ impl Inner {
             (kind.validate_part)(part, new, old, &mut errors);
         }
         invalid_unless_empty(kind, &request.name, &errors)?;
+        self.judge(&admission, new)?;
         if spec_change { self.claim(kind, Some(old), new) } else { Ok(Claims::none(self)) }
     }
 
@@ -493,11 +502,18 @@ impl Inner {
             }
             let mut wanted = wanted;
             check_names(request, &mut wanted)?;
+            self.check_create(change)?;
             let object = apply::apply(None, &wanted, schema, manager, force)?;
             return self.create_object(change, object).await;
         }
         self.modify(change, Retry::Newer, |old| apply::apply(Some(old), &wanted, schema, manager, force))
             .await
+    }
+
+    /// Whether the user may make what he would change if it were there.
+    fn check_create(&self, change: &Change<'_>) -> Result<(), Status> {
+        let asked = request::attributes(&http::Method::POST, change.request);
+        self.access.check(&self.store, change.user, &asked)
     }
 
     fn manager<'a>(&self, change: &'a Change<'_>, version: &'a str) -> apply::Manager<'a> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dray_apiserver::{ApiServer, Config, Identity};
+use dray_apiserver::{ApiServer, Config, User};
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -25,7 +25,7 @@ fn config(directory: &std::path::Path) -> Config {
     Config {
         data_dir: directory.to_owned(),
         service_cidr: "10.43.0.0/16".into(),
-        advertise_address: "127.0.0.1:6443".parse().unwrap(),
+        advertise_address: "192.0.2.1:6443".parse().unwrap(),
         names: Vec::new(),
         node_connector: None,
     }
@@ -34,7 +34,7 @@ fn config(directory: &std::path::Path) -> Config {
 async fn cluster() -> Cluster {
     let directory = tempfile::tempdir().unwrap();
     let server = ApiServer::open(config(directory.path())).await.unwrap();
-    let client = Client::new(server.service(Identity::component("test")), "default");
+    let client = Client::new(server.service(User::component("test")), "default");
     Cluster { server, client, directory }
 }
 
@@ -168,7 +168,7 @@ async fn a_restarted_server_has_everything_again() {
     drop((services, client));
     server.close().await;
     let server = ApiServer::open(config(directory.path())).await.unwrap();
-    let client = Client::new(server.service(Identity::component("test")), "default");
+    let client = Client::new(server.service(User::component("test")), "default");
     let services: Api<Service> = Api::default_namespaced(client);
     let found = services.get("web").await.unwrap();
     assert_eq!(found.metadata.resource_version, made.metadata.resource_version);
@@ -265,7 +265,7 @@ async fn a_change_is_done_to_its_end() {
     let request = http::Request::post("/api/v1/namespaces/default/services")
         .body(http_body_util::Full::new(bytes::Bytes::from(wanted("a").to_string())))
         .unwrap();
-    let mut service = cluster.server.service(Identity::component("test"));
+    let mut service = cluster.server.service(User::component("test"));
     // Whoever asked goes away while the change is under way.
     let gone = tower_service::Service::call(&mut service, request).now_or_never();
     assert!(gone.is_none());

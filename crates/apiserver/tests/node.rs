@@ -4,7 +4,7 @@
 use std::{io, path::PathBuf, process::Output, sync::Arc};
 
 use bytes::Bytes;
-use dray_apiserver::{ApiServer, Config, Identity, NodeConnector, NodeStream};
+use dray_apiserver::{ApiServer, Config, User, NodeConnector, NodeStream};
 use futures_util::{SinkExt as _, future::BoxFuture};
 use http::{Request, Response, header};
 use http_body_util::Full;
@@ -90,7 +90,7 @@ async fn logs_and_exec_reach_the_agent() {
     .unwrap();
     server.write_kubeconfig(&directory.path().join("kubeconfig"), &format!("https://{address}")).unwrap();
     let pods: Api<Pod> =
-        Api::default_namespaced(Client::new(server.service(Identity::component("test")), "default"));
+        Api::default_namespaced(Client::new(server.service(User::component("test")), "default"));
     for (name, node) in [("web", "node-1"), ("lost", "node-2")] {
         let pod = json!({ "metadata": { "name": name }, "spec": { "nodeName": node,
             "containers": [{ "name": "c", "image": "i" }] } });

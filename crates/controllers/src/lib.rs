@@ -3,6 +3,7 @@
 //! store or the node agent.
 #![forbid(unsafe_code)]
 
+mod aggregation;
 mod defaults;
 mod deployment;
 mod endpoints;
@@ -110,6 +111,7 @@ fn start(
     let namespaces = Informer::new();
     let accounts = Informer::new();
     let maps = Informer::new();
+    let roles = Informer::new();
     let sources = endpoints::Sources {
         services: Informer::new(),
         pods: pods.clone(),
@@ -127,6 +129,7 @@ fn start(
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
+    let aggregation = aggregation::Aggregation::new(one(), roles.clone());
     let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
     let lifecycle = node::lifecycle::Lifecycle::new(
         one(),
@@ -142,6 +145,7 @@ fn start(
     tasks.spawn(set_controller.run());
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
+    tasks.spawn(aggregation.run());
     tasks.spawn(namespace_controller.run());
     tasks.spawn(lifecycle.run());
     tasks.spawn(eviction.run());
@@ -159,6 +163,7 @@ fn start(
     tasks.spawn(namespaces.run(Api::all(one()), None));
     tasks.spawn(accounts.run(Api::all(one()), Some(format!("metadata.name={}", defaults::ACCOUNT))));
     tasks.spawn(maps.run(Api::all(one()), Some(format!("metadata.name={}", defaults::AUTHORITY))));
+    tasks.spawn(roles.run(Api::all(one()), None));
     tasks.spawn(sources.services.run(Api::all(one()), None));
     tasks.spawn(sources.slices.run(Api::all(one()), None));
     tasks.spawn(sources.endpoints.run(Api::all(one()), None));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dray_apiserver::{ApiServer, Config, Identity, NodeConnector, NodeStream};
+use dray_apiserver::{ApiServer, Config, User, NodeConnector, NodeStream};
 use dray_engine::{Engine, NetworkRecord};
 use dray_network::link::Netlink;
 use dray_network::names::Resolvers;
@@ -201,7 +201,7 @@ impl Cluster {
 
     /// A client in this process.
     fn client(&self, name: &str) -> kube::Client {
-        kube::Client::new(self.api.service(Identity::component(name)), "default")
+        kube::Client::new(self.api.service(User::component(name)), "default")
     }
 
     fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {

@@ -100,11 +100,8 @@ fn definition(api_version: &str, kind: &str) -> Option<String> {
     if kind == "DeleteOptions" {
         return Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".into());
     }
-    let short = match group {
-        "" => "core",
-        "autoscaling" | "policy" => group,
-        _ => return None,
-    };
+    // What subresources take: definitions name a group by its first word.
+    let short = if group.is_empty() { "core" } else { group.split('.').next()? };
     Some(format!("io.k8s.api.{short}.{version}.{kind}"))
 }
 

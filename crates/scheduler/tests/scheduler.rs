@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use dray_apiserver::{ApiServer, Config, Identity};
+use dray_apiserver::{ApiServer, Config, User};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
@@ -30,7 +30,7 @@ async fn cluster() -> Cluster {
         node_connector: None,
     };
     let server = ApiServer::open(config).await.unwrap();
-    let client = Client::new(server.service(Identity::component("test")), "default");
+    let client = Client::new(server.service(User::component("test")), "default");
     let stop = start(&server);
     Cluster { client, server, stop: Some(stop), _directory: directory }
 }
@@ -42,7 +42,7 @@ struct Stop {
 
 fn start(server: &ApiServer) -> Stop {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let client = Client::new(server.service(Identity::component("system:kube-scheduler")), "default");
+    let client = Client::new(server.service(User::component("system:kube-scheduler")), "default");
     let running = tokio::spawn(async move {
         dray_scheduler::run(client, async { drop(stopped.await) }).await.unwrap();
     });
@@ -60,7 +60,11 @@ impl Cluster {
             "spec": spec, "status": { "capacity": allocatable, "allocatable": allocatable },
         }))
         .unwrap();
-        Api::<Node>::all(self.client.clone()).create(&PostParams::default(), &node).await.unwrap();
+        let nodes = Api::<Node>::all(self.client.clone());
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        // What a controller does once a node is ready, which nothing of it is here.
+        let taints = Patch::Merge(json!({ "spec": { "taints": node.spec.unwrap_or_default().taints } }));
+        nodes.patch(name, &PatchParams::default(), &taints).await.unwrap();
     }
 
     async fn pod(&self, name: &str, spec: Value) -> Pod {

@@ -100,6 +100,11 @@ impl Store {
         Ok(Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) })
     }
 
+    /// Whether the store still takes writes.
+    pub fn is_open(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
     /// The newest picture.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot()

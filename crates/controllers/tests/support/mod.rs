@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use dray_apiserver::{ApiServer, Config, Identity};
+use dray_apiserver::{ApiServer, Config, User};
 use dray_controllers::Patience;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -47,7 +47,7 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
         node_connector: None,
     };
     let server = ApiServer::open(config).await.unwrap();
-    let client = Client::new(server.service(Identity::component("test")), "default");
+    let client = Client::new(server.service(User::component("test")), "default");
     let stop = start_controllers(&server, patience);
     Cluster { client, server, patience, stop: Some(stop), directory }
 }
@@ -55,7 +55,7 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
 fn start_controllers(server: &ApiServer, patience: Patience) -> Stop {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client =
-        Client::new(server.service(Identity::component("system:kube-controller-manager")), "default");
+        Client::new(server.service(User::component("system:kube-controller-manager")), "default");
     let config = dray_controllers::Config { authority: Some(AUTHORITY.to_owned()) };
     let running = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dray_apiserver::{ApiServer, Config, Identity, NodeConnector, NodeStream};
+use dray_apiserver::{ApiServer, Config, User, NodeConnector, NodeStream};
 use dray_engine::{Engine, EngineConfig};
 use dray_node::{Agent, NodeConfig};
 use futures_util::future::BoxFuture;
@@ -176,7 +176,13 @@ impl World {
         .await
         .unwrap();
         server.write_kubeconfig(&directory.path().join("kubeconfig"), &format!("https://{address}")).unwrap();
-        let client = Client::new(server.service(Identity::component("test")), "default");
+        let client = Client::new(server.service(User::component("test")), "default");
+        // What a controller makes, and every pod with a token mounts.
+        let authority = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": server.authority() },
+        }));
+        let maps = kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::default_namespaced(client.clone());
+        maps.create(&kube::api::PostParams::default(), &authority.unwrap()).await.unwrap();
         let serving = server.clone();
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
         let mut world = Self { directory, client, address, server, agent: None, place };
@@ -188,7 +194,7 @@ impl World {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let path = self.directory.path().to_owned();
-        let service = self.server.service(Identity::component("kubelet"));
+        let service = self.server.service(User::component("kubelet"));
         let started = runtime.spawn(async move {
             let engine = open_engine(&path).await;
             let client = Client::new(service, "default");

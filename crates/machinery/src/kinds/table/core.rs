@@ -237,6 +237,7 @@ pub(super) const ROWS: &[Kind] = &[
         singular: "serviceaccount",
         short_names: &["sa"],
         schema: "io.k8s.api.core.v1.ServiceAccount",
+        subresources: &[Subresource::Token],
         columns: columns::SERVICE_ACCOUNT,
         cells: columns::service_account,
         ..Kind::BASE
