@@ -45,12 +45,17 @@ impl ApiServer {
             "endpoints": [{ "addresses": [address.ip().to_string()], "conditions": { "ready": true } }],
             "ports": ports,
         });
-        let (one, two, three) = tokio::join!(
-            self.ensure("", "Service", service, &[&["spec", "ports"]]),
+        self.ensure("", "Service", service, &[&["spec", "ports"]]).await?;
+        if address.ip().is_loopback() || address.ip().is_unspecified() {
+            // It would lead pods to themselves.
+            tracing::warn!(%address, "the service of the API has no endpoints: pods cannot reach its address");
+            return Ok(());
+        }
+        let (one, two) = tokio::join!(
             self.ensure("", "Endpoints", endpoints, &[&["subsets"]]),
             self.ensure("discovery.k8s.io", "EndpointSlice", slice, &[&["endpoints"], &["ports"]]),
         );
-        one.and(two).and(three)
+        one.and(two)
     }
 
     /// Makes an object when it is not there; sets fields of one that is there to what they must be.

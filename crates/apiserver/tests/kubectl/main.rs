@@ -1,6 +1,8 @@
 //! The real kubectl over TLS. Its path comes from `KUBECTL`; without one it is looked for in `PATH`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod kinds;
+
 use std::{
     io::Write as _,
     path::PathBuf,
