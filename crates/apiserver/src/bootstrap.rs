@@ -57,8 +57,9 @@ impl ApiServer {
             "ports": ports,
         });
         self.ensure("", "Service", service, &[&["spec", "ports"]]).await?;
-        // Nobody reaches this machine's loopback address from elsewhere, so it is no endpoint.
-        if address.ip().is_loopback() {
+        if address.ip().is_loopback() || address.ip().is_unspecified() {
+            // It would lead pods to themselves.
+            tracing::warn!(%address, "the service of the API has no endpoints: pods cannot reach its address");
             return Ok(());
         }
         let (one, two) = tokio::join!(

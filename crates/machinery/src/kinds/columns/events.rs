@@ -42,17 +42,18 @@ pub(in crate::kinds) fn event_v1(event: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 pub(in crate::kinds) fn event(event: &Value, now: Timestamp) -> Vec<Value> {
-    let count = event["series"]["count"].as_i64().or(event["count"].as_i64()).unwrap_or(1);
+    // An event of which the server knows no count happened once.
+    let count = match event.get("series").filter(|series| series.is_object()) {
+        Some(series) => series["count"].as_i64().unwrap_or(0),
+        None => event["count"].as_i64().filter(|count| *count != 0).unwrap_or(1),
+    };
     let when = |fields: &[&[&str]]| {
         let found = fields.iter().map(|path| object::text(event, path)).find(|text| !text.is_empty());
         age_of(found.unwrap_or_default(), now)
     };
     let first = when(&[&["firstTimestamp"], &["eventTime"]]);
-    let mut last =
+    let last =
         when(&[&["series", "lastObservedTime"], &["lastTimestamp"], &["firstTimestamp"], &["eventTime"]]);
-    if count > 1 && last != first {
-        last = format!("{last} (x{count} over {first})");
-    }
     let involved = &event["involvedObject"];
     let target = match involved["name"].as_str() {
         Some(name) if !name.is_empty() => {
@@ -60,14 +61,15 @@ pub(in crate::kinds) fn event(event: &Value, now: Timestamp) -> Vec<Value> {
         }
         _ => object::text(involved, &["kind"]).to_lowercase(),
     };
-    let component = match object::text(event, &["source", "component"]) {
-        "" => object::text(event, &["reportingComponent"]),
-        component => component,
+    let either = |old: &[&str], new: &str| match object::text(event, old) {
+        "" => object::text(event, &[new]).to_owned(),
+        text => text.to_owned(),
     };
-    let source = match object::text(event, &["source", "host"]) {
-        "" => component.to_owned(),
-        host => format!("{component}, {host}"),
-    };
+    let mut source = either(&["source", "component"], "reportingComponent");
+    let instance = either(&["source", "host"], "reportingInstance");
+    if !instance.is_empty() {
+        source = format!("{source}, {instance}");
+    }
     vec![
         json!(last),
         json!(object::text(event, &["type"])),

