@@ -19,6 +19,7 @@ mod model;
 mod namespace;
 mod node;
 mod owner;
+mod protection;
 mod queue;
 mod replica_set;
 
@@ -112,6 +113,8 @@ fn start(
     let accounts = Informer::new();
     let maps = Informer::new();
     let roles = Informer::new();
+    let claims = Informer::new();
+    let volumes = Informer::new();
     let sources = endpoints::Sources {
         services: Informer::new(),
         pods: pods.clone(),
@@ -130,6 +133,8 @@ fn start(
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
     let aggregation = aggregation::Aggregation::new(one(), roles.clone());
+    let protection =
+        protection::Protection::new(one(), claims.clone(), volumes.clone(), pods.clone());
     let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
     let lifecycle = node::lifecycle::Lifecycle::new(
         one(),
@@ -146,6 +151,7 @@ fn start(
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
+    tasks.spawn(protection.run());
     tasks.spawn(namespace_controller.run());
     tasks.spawn(lifecycle.run());
     tasks.spawn(eviction.run());
@@ -164,6 +170,8 @@ fn start(
     tasks.spawn(accounts.run(Api::all(one()), Some(format!("metadata.name={}", defaults::ACCOUNT))));
     tasks.spawn(maps.run(Api::all(one()), Some(format!("metadata.name={}", defaults::AUTHORITY))));
     tasks.spawn(roles.run(Api::all(one()), None));
+    tasks.spawn(claims.run(Api::all(one()), None));
+    tasks.spawn(volumes.run(Api::all(one()), None));
     tasks.spawn(sources.services.run(Api::all(one()), None));
     tasks.spawn(sources.slices.run(Api::all(one()), None));
     tasks.spawn(sources.endpoints.run(Api::all(one()), None));

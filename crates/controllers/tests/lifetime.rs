@@ -4,7 +4,9 @@
 mod support;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -130,4 +132,41 @@ async fn namespaces_begin_with_an_account_and_end_empty() {
     let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
     maps.patch("held", &PatchParams::default(), &release).await.unwrap();
     gone(&namespaces, "shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_in_use_stays_until_its_last_pod_is_gone() {
+    let cluster = support::cluster().await;
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(cluster.client.clone());
+    let claim = serde_json::from_value(json!({
+        "metadata": { "name": "data" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+    }));
+    claims.create(&PostParams::default(), &claim.unwrap()).await.unwrap();
+    let pod = serde_json::from_value(json!({
+        "metadata": { "name": "user" },
+        "spec": {
+            "containers": [{ "name": "c", "image": "web" }],
+            "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": "data" } }],
+        },
+    }));
+    cluster.pods().create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+    let deleted = claims.delete("data", &DeleteParams::default()).await.unwrap().left().unwrap();
+    assert_eq!(deleted.finalizers(), ["kubernetes.io/pvc-protection"]);
+
+    // A volume that no claim has goes at once, and with it all that was asked for before has been looked at.
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    let volume = serde_json::from_value(json!({
+        "metadata": { "name": "free" },
+        "spec": {
+            "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "hostPath": { "path": "/tmp/free" },
+        },
+    }));
+    volumes.create(&PostParams::default(), &volume.unwrap()).await.unwrap();
+    volumes.delete("free", &DeleteParams::default()).await.unwrap();
+    gone(&volumes, "free").await;
+    assert!(claims.get("data").await.unwrap().metadata.deletion_timestamp.is_some());
+
+    cluster.pods().delete("user", &DeleteParams::default().grace_period(0)).await.unwrap();
+    gone(&claims, "data").await;
 }

@@ -92,11 +92,11 @@ fn every_kind_is_made_shown_changed_and_deleted() {
     let labels = "jsonpath={range .items[*]}{.metadata.labels.walked}{end}";
     assert_eq!(cluster.ok(&["get", "-f", "-", "-o", labels], &all), "far".repeat(walks.len()));
 
-    // A namespace goes when what is in it has gone, which a controller sees to.
+    // A namespace goes when what is in it has gone, and volumes when nobody uses them, which controllers see to.
     let deleted = cluster.ok(&["delete", "-f", "-", "--wait=false", "--now"], &all);
     assert_eq!(deleted.matches(" deleted").count(), walks.len(), "{deleted}");
     let left = cluster.ok(&["get", "-f", "-", "--ignore-not-found", "-o", "name"], &all);
-    assert_eq!(left, "namespace/walk\n");
+    assert_eq!(left, "namespace/walk\npersistentvolumeclaim/walk\npersistentvolume/walk\n");
 }
 
 #[test]
