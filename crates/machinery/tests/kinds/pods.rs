@@ -443,3 +443,20 @@ fn containers_get_more_and_less() {
         pod.refuses_parts(Subresource::Resize, "{}", &[(&sized(resources), expected)]);
     }
 }
+
+#[test]
+fn a_status_has_addresses_that_there_can_be() {
+    pod().refuses_parts(
+        Subresource::Status,
+        "{}",
+        &[
+            ("status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}", &[]),
+            ("status: {podIPs: [{ip: x}]}", &["status.podIPs[0]: Invalid value: \"x\": must be a valid IP address…"]),
+            (
+                "status: {podIPs: [{ip: 10.0.0.1}, {ip: 10.0.0.2}]}",
+                &["status.podIPs: Invalid value: [\"10.0.0.1\",\"10.0.0.2\"]: may specify no more than one IP for each IP family"],
+            ),
+            ("status: {nominatedNodeName: A}", &["status.nominatedNodeName: Invalid value: \"A\"…"]),
+        ],
+    );
+}

@@ -67,6 +67,7 @@ pub(super) fn validate_part(part: Subresource, pod: &Value, old: &Value, errors:
     match part {
         Subresource::EphemeralContainers => update::validate_ephemeral(pod, old, errors),
         Subresource::Resize => update::validate_resize(pod, old, errors),
+        Subresource::Status => update::validate_status(pod, errors),
         _ => {}
     }
 }

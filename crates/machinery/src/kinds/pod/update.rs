@@ -1,8 +1,10 @@
 //! What may change in a pod after it was made: little.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
-use crate::{FieldErrors, kinds::field::Field, object};
+use crate::{FieldErrors, kinds::field::Field, names, object};
 
 const MESSAGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
@@ -161,6 +163,30 @@ pub(super) fn validate_resize(pod: &Value, old: &Value, errors: &mut FieldErrors
             super::resources::quality(pod),
             "Pod QOS Class may not change as a result of resizing",
         );
+    }
+}
+
+/// A status names a node and addresses that there can be.
+pub(super) fn validate_status(pod: &Value, errors: &mut FieldErrors) {
+    const ONE_EACH: &str = "may specify no more than one IP for each IP family";
+    let status = Field::root(pod).get("status");
+    status.get("nominatedNodeName").named(names::subdomain, errors);
+    let list = status.get("podIPs");
+    let mut families = Vec::new();
+    for address in list.items() {
+        let address = address.get("ip");
+        let address = Field::new(address.value(), address.path().trim_end_matches(".ip"));
+        address.address(errors);
+        families.extend(address.text().parse::<IpAddr>().map(|address| address.is_ipv4()));
+    }
+    let texts: Vec<&str> = list.items().map(|one| one.get("ip").text()).collect();
+    if families.len() > 2 || matches!(families[..], [first, second] if first == second) {
+        errors.invalid(list.path(), texts.clone(), ONE_EACH);
+    }
+    for (index, text) in texts.iter().enumerate() {
+        if texts[..index].contains(text) {
+            errors.duplicate(format!("{}[{index}]", list.path()), *text);
+        }
     }
 }
 
