@@ -39,7 +39,9 @@ const CLUSTER_ROLES: &[(&str, &str, &[&str])] = &[
     (
         "system:service-account-issuer-discovery",
         "",
-        &["get /.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/"],
+        &[
+            "get /.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/",
+        ],
     ),
     (
         "system:aggregate-to-admin",
@@ -123,7 +125,11 @@ const CLUSTER_ROLES: &[(&str, &str, &[&str])] = &[
             "* core nodes/configz,nodes/healthz,nodes/log,nodes/metrics,nodes/pods,nodes/proxy,nodes/spec,nodes/stats",
         ],
     ),
-    ("system:node-bootstrapper", "", &["create,get,list,watch certificates.k8s.io certificatesigningrequests"]),
+    (
+        "system:node-bootstrapper",
+        "",
+        &["create,get,list,watch certificates.k8s.io certificatesigningrequests"],
+    ),
     (
         "system:auth-delegator",
         "",
@@ -437,7 +443,10 @@ mod tests {
             "resources": ["pods", "pods/log"], "resourceNames": ["a", "b"],
         });
         assert_eq!(read, expected);
-        assert_eq!(rule("get /a,/b/*").to_value(), json!({ "verbs": ["get"], "nonResourceURLs": ["/a", "/b/*"] }));
+        assert_eq!(
+            rule("get /a,/b/*").to_value(),
+            json!({ "verbs": ["get"], "nonResourceURLs": ["/a", "/b/*"] })
+        );
         for line in CLUSTER_ROLES.iter().flat_map(|(.., lines)| *lines) {
             assert!((2..=4).contains(&line.split(' ').count()), "{line}");
         }

@@ -80,7 +80,9 @@ fn targets(namespace: &str, pod: &Value) -> Vec<Target> {
     add("pods", text(pod, &["metadata", "name"]));
     add("serviceaccounts", text(spec, &["serviceAccountName"]));
     items(spec, "imagePullSecrets").for_each(|secret| add("secrets", text(secret, &["name"])));
-    for container in ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|of| items(spec, of)) {
+    for container in
+        ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|of| items(spec, of))
+    {
         for variable in items(container, "env") {
             add("secrets", text(variable, &["valueFrom", "secretKeyRef", "name"]));
             add("configmaps", text(variable, &["valueFrom", "configMapKeyRef", "name"]));
@@ -190,8 +192,9 @@ impl NodeGraph {
             }
             "volumeattachments" => self.attachments.get(asked.name).is_some_and(|of| of == node),
             "secrets" => {
-                let of_volumes =
-                    || self.volumes.values().any(|(claim, all)| all.contains(&target) && self.uses(node, claim));
+                let of_volumes = || {
+                    self.volumes.values().any(|(claim, all)| all.contains(&target) && self.uses(node, claim))
+                };
                 self.uses(node, &target) || of_volumes()
             }
             _ => self.uses(node, &target),
@@ -230,7 +233,11 @@ impl NodeGraph {
         };
         let listed = |field: &str| {
             let narrow = asked.fields.split(',').any(|one| one.split_once('=') == Some((field, node)));
-            if narrow { Ok(()) } else { Err(format!("can only list/watch with the field selector {field}={node}")) }
+            if narrow {
+                Ok(())
+            } else {
+                Err(format!("can only list/watch with the field selector {field}={node}"))
+            }
         };
         let of_pods = &["get", "list", "watch"][..];
         match (asked.group, asked.resource, asked.subresource) {
@@ -267,7 +274,8 @@ mod tests {
     use serde_json::json;
 
     fn check(graph: &NodeGraph, text: &str, expected: bool) {
-        let role = bootstrap_objects().into_iter().find(|role| role["metadata"]["name"] == "system:node").unwrap();
+        let role =
+            bootstrap_objects().into_iter().find(|role| role["metadata"]["name"] == "system:node").unwrap();
         let words: Vec<&str> = text.split(' ').collect();
         let word = |at| words.get(at).copied().filter(|word| *word != "-").unwrap_or_default();
         let (resource, subresource) = words[2].split_once('/').unwrap_or((words[2], ""));

@@ -194,7 +194,8 @@ impl Policy {
         let scopes = ["", asked.namespace];
         let scopes = if asked.namespace.is_empty() { &scopes[..1] } else { &scopes };
         scopes.iter().find_map(|scope| {
-            let found = self.bound(user, scope).find(|(.., rules)| rules.iter().any(|rule| rule.grants(asked)));
+            let found =
+                self.bound(user, scope).find(|(.., rules)| rules.iter().any(|rule| rule.grants(asked)));
             found.map(|(name, subject, role, _)| {
                 let kind = if role.namespace.is_empty() { "ClusterRole" } else { "Role" };
                 let binding = if scope.is_empty() {

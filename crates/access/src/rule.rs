@@ -87,8 +87,12 @@ impl Rule {
             }
             for group in &self.groups {
                 for resource in &self.resources {
-                    let whole =
-                        Rule { verbs: one(verb), groups: one(group), resources: one(resource), ..Rule::default() };
+                    let whole = Rule {
+                        verbs: one(verb),
+                        groups: one(group),
+                        resources: one(resource),
+                        ..Rule::default()
+                    };
                     if self.names.is_empty() {
                         parts.push(whole);
                         continue;
@@ -173,7 +177,8 @@ mod tests {
 
     #[test]
     fn rules_grant_what_they_say_and_no_more() {
-        let pod = Attributes { verb: "get", resource: "pods", namespace: "a", name: "p", ..Attributes::default() };
+        let pod =
+            Attributes { verb: "get", resource: "pods", namespace: "a", name: "p", ..Attributes::default() };
         let log = Attributes { subresource: "log", ..pod };
         let cases: &[(&str, Attributes<'_>, bool)] = &[
             (r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}"#, pod, true),
@@ -188,10 +193,22 @@ mod tests {
             (r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"],"resourceNames":["p"]}"#, pod, true),
             (r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"],"resourceNames":["q"]}"#, pod, false),
             (r#"{"verbs":["get"],"nonResourceURLs":["*"]}"#, pod, false),
-            (r#"{"verbs":["get"],"nonResourceURLs":["/healthz"]}"#, Attributes::path("get", "/healthz"), true),
-            (r#"{"verbs":["get"],"nonResourceURLs":["/apis/*"]}"#, Attributes::path("get", "/apis/apps"), true),
+            (
+                r#"{"verbs":["get"],"nonResourceURLs":["/healthz"]}"#,
+                Attributes::path("get", "/healthz"),
+                true,
+            ),
+            (
+                r#"{"verbs":["get"],"nonResourceURLs":["/apis/*"]}"#,
+                Attributes::path("get", "/apis/apps"),
+                true,
+            ),
             (r#"{"verbs":["get"],"nonResourceURLs":["/apis/*"]}"#, Attributes::path("get", "/apis"), false),
-            (r#"{"verbs":["get"],"nonResourceURLs":["/healthz"]}"#, Attributes::path("post", "/healthz"), false),
+            (
+                r#"{"verbs":["get"],"nonResourceURLs":["/healthz"]}"#,
+                Attributes::path("post", "/healthz"),
+                false,
+            ),
         ];
         for (text, asked, expected) in cases {
             assert_eq!(rule(text).grants(asked), *expected, "{text} {asked}");
@@ -211,7 +228,8 @@ mod tests {
         let lacking = rule(r#"{"verbs":["list"],"apiGroups":[""],"resources":["secrets"]}"#);
         assert_eq!(missing(&held, &wanted), [lacking]);
         // A name does not cover all names, but all names cover one.
-        let named = [rule(r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"],"resourceNames":["p"]}"#)];
+        let named =
+            [rule(r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"],"resourceNames":["p"]}"#)];
         let unnamed = [rule(r#"{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}"#)];
         assert_eq!(missing(&named, &unnamed), unnamed);
         assert_eq!(missing(&unnamed, &named), []);

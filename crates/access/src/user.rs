@@ -77,7 +77,9 @@ mod tests {
         assert_eq!(user.name, "system:serviceaccount:a:b");
         assert_eq!(user.groups, [SERVICE_ACCOUNTS, "system:serviceaccounts:a", AUTHENTICATED]);
         assert_eq!(service_account_name(&user.name), Some(("a", "b")));
-        for other in ["a:b", "system:serviceaccount:a", "system:serviceaccount::b", "system:serviceaccount:a:b:c"] {
+        for other in
+            ["a:b", "system:serviceaccount:a", "system:serviceaccount::b", "system:serviceaccount:a:b:c"]
+        {
             assert_eq!(service_account_name(other), None, "{other}");
         }
     }

@@ -105,13 +105,7 @@ impl ApiServer {
     }
 
     /// Makes an object when it is not there; sets fields of one that is there to what they must be.
-    async fn ensure(
-        &self,
-        group: &str,
-        kind: &str,
-        wanted: Value,
-        fields: &[&[&str]],
-    ) -> Result<(), Error> {
+    async fn ensure(&self, group: &str, kind: &str, wanted: Value, fields: &[&[&str]]) -> Result<(), Error> {
         self.ensure_with(group, kind, wanted, |old, wanted| {
             let mut new = old.clone();
             for path in fields {

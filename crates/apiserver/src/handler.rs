@@ -97,14 +97,12 @@ impl Inner {
                 json(&self.signer.discovery(&self.config.advertise_address.to_string()))
             }
             "/openid/v1/jwks" => json(&self.signer.keys()),
-            "/version" => json(
-                &json!({
-                    "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
-                    "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-                    "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
-                    "goVersion": "", "compiler": "rustc", "platform": concat!("linux/", "amd64"),
-                }),
-            ),
+            "/version" => json(&json!({
+                "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+                "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+                "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
+                "goVersion": "", "compiler": "rustc", "platform": concat!("linux/", "amd64"),
+            })),
             _ => None,
         }
     }

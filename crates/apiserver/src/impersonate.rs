@@ -1,6 +1,8 @@
 //! Acting in somebody's place: the headers `Impersonate-*`, each of which must be allowed on its own.
 
-use dray_access::{ANONYMOUS, AUTHENTICATED, Attributes, UNAUTHENTICATED, User, service_account, service_account_name};
+use dray_access::{
+    ANONYMOUS, AUTHENTICATED, Attributes, UNAUTHENTICATED, User, service_account, service_account_name,
+};
 use dray_machinery::Status;
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -41,7 +41,7 @@ mod watching;
 mod write;
 
 pub use body::ResponseBody;
-pub use error::Error;
 pub use dray_access::User;
+pub use error::Error;
 pub use server::{ApiServer, Config, NodeConnector, NodeStream};
 pub use service::ApiService;

@@ -168,8 +168,14 @@ impl Inner {
             if kind.namespaced {
                 request.namespace = object::namespace(&object).to_owned();
             }
-            let one =
-                Change::new(&request, change.user, change.headers, change.body, change.accept, change.manager.clone());
+            let one = Change::new(
+                &request,
+                change.user,
+                change.headers,
+                change.body,
+                change.accept,
+                change.manager.clone(),
+            );
             match self.delete_object(&one, &options).await {
                 Ok(Gone::Yes(object) | Gone::NotYet(object)) => deleted.push(object),
                 Err(status) if status.code == 404 => {}

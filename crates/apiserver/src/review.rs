@@ -52,7 +52,11 @@ impl Inner {
                 }
                 let asked = object::text(spec, &["resourceAttributes", "namespace"]);
                 if kind.namespaced && asked != change.request.namespace {
-                    errors.invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace");
+                    errors.invalid(
+                        "spec.resourceAttributes.namespace",
+                        asked,
+                        "must match metadata.namespace",
+                    );
                 }
                 self.review_access(&user, spec)?
             }
@@ -67,7 +71,10 @@ impl Inner {
     fn review_access(&self, user: &User, spec: &Value) -> Result<Value, Status> {
         let text = |path: &[&str]| object::text(spec, path);
         let asked = if spec["nonResourceAttributes"].is_object() {
-            Attributes::path(text(&["nonResourceAttributes", "verb"]), text(&["nonResourceAttributes", "path"]))
+            Attributes::path(
+                text(&["nonResourceAttributes", "verb"]),
+                text(&["nonResourceAttributes", "path"]),
+            )
         } else {
             let text = |field: &str| text(&["resourceAttributes", field]);
             Attributes {

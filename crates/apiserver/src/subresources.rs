@@ -168,7 +168,14 @@ impl Inner {
         let options = Options::from_value(&eviction["deleteOptions"])?;
         let request = ResourceRequest { subresource: None, ..change.request.clone() };
         let nothing = Bytes::new();
-        let inner = Change::new(&request, change.user, change.headers, &nothing, change.accept, change.manager.clone());
+        let inner = Change::new(
+            &request,
+            change.user,
+            change.headers,
+            &nothing,
+            change.accept,
+            change.manager.clone(),
+        );
         self.delete_with(&inner, &options).await?;
         let success =
             json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });

@@ -40,8 +40,13 @@ impl Inner {
         (wanted["kind"], wanted["apiVersion"]) = (json!("TokenRequest"), json!("authentication.k8s.io/v1"));
         let seconds = lifetime(&mut wanted)?;
         let spec = &wanted["spec"];
-        let asked: Vec<String> =
-            spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let asked: Vec<String> = spec["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let audiences = if asked.is_empty() { own_audiences() } else { asked };
         let mut private = Private {
             namespace: request.namespace.clone(),
@@ -146,7 +151,11 @@ fn lifetime(wanted: &mut Value) -> Result<i64, Status> {
     if seconds < LEAST {
         errors.invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes");
     } else if seconds > MOST {
-        errors.invalid("spec.expirationSeconds", seconds, "may not specify a duration larger than 2^32 seconds");
+        errors.invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        );
     }
     if errors.is_empty() {
         Ok(seconds)

@@ -197,7 +197,9 @@ mod tests {
         assert_eq!(again.keys(), signer.keys());
         signer.verify(&token, &["other".to_owned()]).unwrap_err();
         signer.verify(&signer.sign(&claims(1)).unwrap(), &audiences).unwrap_err();
-        signer.verify(&signer.sign(&Claims { iss: "x".to_owned(), ..good.clone() }).unwrap(), &audiences).unwrap_err();
+        signer
+            .verify(&signer.sign(&Claims { iss: "x".to_owned(), ..good.clone() }).unwrap(), &audiences)
+            .unwrap_err();
         let elsewhere = tempfile::tempdir().unwrap();
         Signer::open(elsewhere.path()).unwrap().verify(&token, &audiences).unwrap_err();
         // A token that is signed with nothing, or with the public key as a secret.

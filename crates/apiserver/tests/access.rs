@@ -35,9 +35,13 @@ fn a_token_is_its_service_account() {
     // Discovery is for everybody who is somebody.
     assert!(cluster.with_token(token, &["api-resources"]).stdout.contains("configmaps"));
 
-    let bind = ["create", "rolebinding", "r", "-n", "team", "--clusterrole=view", "--serviceaccount=team:robot"];
+    let bind =
+        ["create", "rolebinding", "r", "-n", "team", "--clusterrole=view", "--serviceaccount=team:robot"];
     cluster.ok(&bind, "");
-    assert_eq!(cluster.with_token(token, &["get", "pods", "-n", "team"]).stderr.trim(), "No resources found in team namespace.");
+    assert_eq!(
+        cluster.with_token(token, &["get", "pods", "-n", "team"]).stderr.trim(),
+        "No resources found in team namespace."
+    );
     let can = |verb: &str, what: &str| {
         let asked = cluster.with_token(token, &["auth", "can-i", verb, what, "-n", "team"]);
         asked.stdout.trim() == "yes"
@@ -45,7 +49,10 @@ fn a_token_is_its_service_account() {
     assert!(can("list", "deployments") && can("get", "pods/log"));
     assert!(!can("list", "secrets") && !can("create", "pods"));
     let listed = cluster.with_token(token, &["auth", "can-i", "--list", "-n", "team"]);
-    assert!(listed.stdout.contains("selfsubjectreviews.authentication.k8s.io") && listed.stdout.contains("deployments.apps"));
+    assert!(
+        listed.stdout.contains("selfsubjectreviews.authentication.k8s.io")
+            && listed.stdout.contains("deployments.apps")
+    );
 
     // It ends with the account, even when another of its name comes.
     cluster.ok(&["delete", "serviceaccount", "-n", "team", "robot"], "");
@@ -62,9 +69,11 @@ fn tokens_are_for_whom_and_for_what_they_say() {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: team}\n\
                spec: {serviceAccountName: robot, containers: [{name: c, image: c}]}\n";
     cluster.ok(&["create", "-f", "-"], pod);
-    let request = ["create", "token", "-n", "team", "robot", "--bound-object-kind=Pod", "--bound-object-name=p"];
+    let request =
+        ["create", "token", "-n", "team", "robot", "--bound-object-kind=Pod", "--bound-object-name=p"];
     let bound = cluster.ok(&request, "");
-    let who = cluster.with_token(bound.trim(), &["auth", "whoami", "-o", "jsonpath={.status.userInfo.extra}"]);
+    let who =
+        cluster.with_token(bound.trim(), &["auth", "whoami", "-o", "jsonpath={.status.userInfo.extra}"]);
     assert!(who.stdout.contains(r#""authentication.kubernetes.io/pod-name":["p"]"#), "{who:?}");
     cluster.ok(&["delete", "pod", "-n", "team", "p", "--grace-period=0", "--force"], "");
     assert!(!cluster.with_token(bound.trim(), &["auth", "whoami"]).success);
@@ -79,7 +88,10 @@ fn tokens_are_for_whom_and_for_what_they_say() {
         cluster.ok(&["create", "--validate=false", "-f", "-", "-o", "jsonpath={.status}"], &review)
     };
     let known = review("vault");
-    assert!(known.contains(r#""authenticated":true"#) && known.contains(r#""audiences":["vault"]"#), "{known}");
+    assert!(
+        known.contains(r#""authenticated":true"#) && known.contains(r#""audiences":["vault"]"#),
+        "{known}"
+    );
     assert!(!review("other").contains("\"authenticated\":true"));
 
     let short = cluster.refused(&["create", "token", "-n", "team", "robot", "--duration=5m"], "");
@@ -107,11 +119,23 @@ fn nobody_gives_what_he_does_not_hold() {
     let bound = jane(&["create", "rolebinding", "all", "--clusterrole=cluster-admin", "--user=jane"]);
     assert!(bound.stderr.contains("not currently held"), "{bound:?}");
     // Who may bind a role gives it though he does not hold it.
-    let bind = ["create", "role", "binder", "-n", "team", "--verb=bind", "--resource=clusterroles", "--resource-name=cluster-admin"];
+    let bind = [
+        "create",
+        "role",
+        "binder",
+        "-n",
+        "team",
+        "--verb=bind",
+        "--resource=clusterroles",
+        "--resource-name=cluster-admin",
+    ];
     cluster.ok(&bind, "");
     cluster.ok(&["create", "rolebinding", "binder", "-n", "team", "--role=binder", "--user=jane"], "");
     assert!(jane(&["create", "rolebinding", "all", "--clusterrole=cluster-admin", "--user=joe"]).success);
-    assert_eq!(cluster.run(&["--as=joe", "-n", "team", "auth", "can-i", "delete", "secrets"], "").stdout.trim(), "yes");
+    assert_eq!(
+        cluster.run(&["--as=joe", "-n", "team", "auth", "can-i", "delete", "secrets"], "").stdout.trim(),
+        "yes"
+    );
     assert!(!cluster.run(&["--as=joe", "get", "nodes"], "").success);
 }
 
@@ -120,18 +144,26 @@ fn who_acts_for_another_must_be_allowed_to() {
     let cluster = world();
     let who = ["auth", "whoami", "-o", "jsonpath={.status.userInfo}"];
     let acted = cluster.run(&[&["--as=jane", "--as-group=devs", "--as-uid=7"], &who[..]].concat(), "");
-    assert!(acted.stdout.contains("\"jane\"") && acted.stdout.contains("devs") && acted.stdout.contains("\"7\""));
+    assert!(
+        acted.stdout.contains("\"jane\"") && acted.stdout.contains("devs") && acted.stdout.contains("\"7\"")
+    );
     let token = cluster.ok(&["create", "token", "-n", "team", "robot"], "");
     let pods = ["get", "--raw", "/api/v1/pods"];
     let refused = cluster.with_token(token.trim(), &[&["--as=jane"], &pods[..]].concat());
     assert!(refused.stderr.contains("cannot impersonate resource \"users\""), "{refused:?}");
-    cluster.ok(&["create", "clusterrole", "act", "--verb=impersonate", "--resource=users", "--resource-name=jane"], "");
-    cluster.ok(&["create", "clusterrolebinding", "act", "--clusterrole=act", "--serviceaccount=team:robot"], "");
+    cluster.ok(
+        &["create", "clusterrole", "act", "--verb=impersonate", "--resource=users", "--resource-name=jane"],
+        "",
+    );
+    cluster
+        .ok(&["create", "clusterrolebinding", "act", "--clusterrole=act", "--serviceaccount=team:robot"], "");
     let acted = cluster.with_token(token.trim(), &[&["--as=jane"], &who[..]].concat());
     assert!(acted.stdout.contains("\"jane\""), "{acted:?}");
     assert!(!cluster.with_token(token.trim(), &[&["--as=joe"], &who[..]].concat()).success);
     let masters = [&["--as=jane", "--as-group=system:masters"], &pods[..]].concat();
-    assert!(cluster.with_token(token.trim(), &masters).stderr.contains("cannot impersonate resource \"groups\""));
+    assert!(
+        cluster.with_token(token.trim(), &masters).stderr.contains("cannot impersonate resource \"groups\"")
+    );
 }
 
 #[test]
@@ -168,12 +200,18 @@ fn an_agent_reads_and_writes_what_is_its_nodes() {
     };
     assert!(agent(&["get", "secret", "-n", "team", "mine"]).success);
     let refused = agent(&["get", "secret", "-n", "team", "other"]);
-    assert!(refused.stderr.contains("no relationship found between node 'n1' and this object"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("no relationship found between node 'n1' and this object"),
+        "{refused:?}"
+    );
     assert!(!agent(&["get", "secrets", "-n", "team"]).success);
     assert!(agent(&["get", "node", "n1"]).success);
     assert!(agent(&["label", "node", "n1", "topology.kubernetes.io/zone=z"]).success);
     let label = agent(&["label", "node", "n1", "node-restriction.kubernetes.io/a=b"]);
-    assert!(label.stderr.contains("is not allowed to modify labels: node-restriction.kubernetes.io/a"), "{label:?}");
+    assert!(
+        label.stderr.contains("is not allowed to modify labels: node-restriction.kubernetes.io/a"),
+        "{label:?}"
+    );
     assert!(!agent(&["label", "node", "n2", "a=b"]).success);
     assert!(!agent(&["delete", "pod", "-n", "team", "nothing"]).success);
     cluster.ok(&["delete", "pod", "-n", "team", "p", "--grace-period=0", "--force"], "");
@@ -185,8 +223,27 @@ fn roles_that_were_changed_get_back_what_they_lack() {
     let mut cluster = world();
     let rules = ["get", "clusterrole", "system:node-proxier", "-o", "jsonpath={.rules}"];
     let before = cluster.ok(&rules, "");
-    cluster.ok(&["patch", "clusterrole", "system:node-proxier", "--type=json", "-p", r#"[{"op":"remove","path":"/rules/1"}]"#], "");
-    cluster.ok(&["annotate", "--overwrite", "clusterrole", "system:kube-dns", "rbac.authorization.kubernetes.io/autoupdate=false"], "");
+    cluster.ok(
+        &[
+            "patch",
+            "clusterrole",
+            "system:node-proxier",
+            "--type=json",
+            "-p",
+            r#"[{"op":"remove","path":"/rules/1"}]"#,
+        ],
+        "",
+    );
+    cluster.ok(
+        &[
+            "annotate",
+            "--overwrite",
+            "clusterrole",
+            "system:kube-dns",
+            "rbac.authorization.kubernetes.io/autoupdate=false",
+        ],
+        "",
+    );
     cluster.ok(&["patch", "clusterrole", "system:kube-dns", "--type=merge", "-p", r#"{"rules":[]}"#], "");
     cluster.ok(&["delete", "clusterrolebinding", "system:discovery"], "");
     assert_ne!(cluster.ok(&rules, ""), before);

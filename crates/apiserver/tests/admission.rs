@@ -19,12 +19,14 @@ fn a_pod_is_somebody_and_finds_its_token() {
     let missing = cluster.refused(CREATE, &pod("p", other));
     let words = "error looking up service account default/other: serviceaccount \"other\" not found";
     assert!(missing.contains(words), "{missing}");
-    cluster.ok(&["patch", "serviceaccount", "default", "-p", r#"{"imagePullSecrets":[{"name":"pull"}]}"#], "");
+    cluster
+        .ok(&["patch", "serviceaccount", "default", "-p", r#"{"imagePullSecrets":[{"name":"pull"}]}"#], "");
     cluster.ok(CREATE, &pod("p", "initContainers: [{name: i, image: i}], containers: [{name: c, image: c}]"));
     let shown = cluster.ok(&["get", "pod", "p", "-o", "jsonpath={.spec.serviceAccountName} {.spec.imagePullSecrets[*].name} {.spec['initContainers','containers'][*].volumeMounts[*].mountPath}"], "");
     let mount = "/var/run/secrets/kubernetes.io/serviceaccount";
     assert_eq!(shown, format!("default pull {mount} {mount}"));
-    let volume = cluster.ok(&["get", "pod", "p", "-o", "jsonpath={.spec.volumes[*].projected.sources[*]}"], "");
+    let volume =
+        cluster.ok(&["get", "pod", "p", "-o", "jsonpath={.spec.volumes[*].projected.sources[*]}"], "");
     for part in [r#""expirationSeconds":3607"#, "kube-root-ca.crt", "metadata.namespace"] {
         assert!(volume.contains(part), "{part}: {volume}");
     }
@@ -41,8 +43,12 @@ fn containers_keep_within_the_limits_of_their_namespace() {
     cluster.ok(CREATE, range);
     cluster.ok(CREATE, &pod("p", PLAIN));
     let shown = cluster.ok(&["get", "pod", "p", "-o", "jsonpath={.spec.containers[0].resources}"], "");
-    assert_eq!(shown, r#"{"limits":{"cpu":"500m","memory":"256Mi"},"requests":{"cpu":"100m","memory":"256Mi"}}"#);
-    let told = cluster.ok(&["get", "pod", "p", "-o", r"jsonpath={.metadata.annotations.kubernetes\.io/limit-ranger}"], "");
+    assert_eq!(
+        shown,
+        r#"{"limits":{"cpu":"500m","memory":"256Mi"},"requests":{"cpu":"100m","memory":"256Mi"}}"#
+    );
+    let told = cluster
+        .ok(&["get", "pod", "p", "-o", r"jsonpath={.metadata.annotations.kubernetes\.io/limit-ranger}"], "");
     assert!(told.starts_with("LimitRanger plugin set: "), "{told}");
     let large = "containers: [{name: c, image: c, resources: {limits: {cpu: '2', memory: 32Mi}}}]";
     let refused = cluster.refused(CREATE, &pod("q", large));
@@ -56,7 +62,10 @@ fn containers_keep_within_the_limits_of_their_namespace() {
     let claim = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: c}, spec: {accessModes: [ReadWriteOnce],
       resources: {requests: {storage: 2Gi}}}}";
     let refused = cluster.refused(CREATE, claim);
-    assert!(refused.contains("maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi"), "{refused}");
+    assert!(
+        refused.contains("maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -91,7 +100,8 @@ fn classes_give_what_objects_do_not_say() {
     };
     assert_eq!(of("usual"), "usual 7 PreemptLowerPriority");
     assert_eq!(of("high"), "high 1000 Never");
-    let none = cluster.refused(CREATE, &pod("none", "priorityClassName: none, containers: [{name: c, image: c}]"));
+    let none =
+        cluster.refused(CREATE, &pod("none", "priorityClassName: none, containers: [{name: c, image: c}]"));
     assert!(none.contains("no PriorityClass with name none was found"), "{none}");
     let second = "{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: two}, value: 1, globalDefault: true}";
     assert!(cluster.refused(CREATE, second).contains("PriorityClass usual is already marked as default"));
@@ -100,9 +110,22 @@ fn classes_give_what_objects_do_not_say() {
     assert_eq!(cluster.ok(&["get", "pvc", "c", "-o", claim], ""), r#"fast ["kubernetes.io/pvc-protection"]"#);
     assert_eq!(cluster.ok(&["get", "ingress", "i", "-o", "jsonpath={.spec.ingressClassName}"], ""), "web");
     cluster.ok(CREATE, &pod("sealed", "runtimeClassName: sealed, containers: [{name: c, image: c}]"));
-    let sealed = cluster.ok(&["get", "pod", "sealed", "-o", "jsonpath={.spec.overhead} {.spec.nodeSelector} {.spec.tolerations[*].key}"], "");
-    assert!(sealed.starts_with(r#"{"cpu":"10m"} {"a":"b"} "#) && sealed.contains(" k") || sealed.ends_with('k'), "{sealed}");
-    let none = cluster.refused(CREATE, &pod("none", "runtimeClassName: none, containers: [{name: c, image: c}]"));
+    let sealed = cluster.ok(
+        &[
+            "get",
+            "pod",
+            "sealed",
+            "-o",
+            "jsonpath={.spec.overhead} {.spec.nodeSelector} {.spec.tolerations[*].key}",
+        ],
+        "",
+    );
+    assert!(
+        sealed.starts_with(r#"{"cpu":"10m"} {"a":"b"} "#) && sealed.contains(" k") || sealed.ends_with('k'),
+        "{sealed}"
+    );
+    let none =
+        cluster.refused(CREATE, &pod("none", "runtimeClassName: none, containers: [{name: c, image: c}]"));
     assert!(none.contains("RuntimeClass \"none\" not found"), "{none}");
 }
 
@@ -110,13 +133,25 @@ fn classes_give_what_objects_do_not_say() {
 fn a_namespace_says_how_much_its_pods_may_do() {
     let cluster = cluster();
     let label = |level: &str| {
-        cluster.run(&["label", "--overwrite", "namespace", "default", &format!("pod-security.kubernetes.io/enforce={level}")], "")
+        cluster.run(
+            &[
+                "label",
+                "--overwrite",
+                "namespace",
+                "default",
+                &format!("pod-security.kubernetes.io/enforce={level}"),
+            ],
+            "",
+        )
     };
     assert!(label("lax").stderr.contains("must be one of privileged, baseline, restricted"));
     assert!(label("baseline").success);
     cluster.ok(CREATE, &pod("plain", PLAIN));
     let host = cluster.refused(CREATE, &pod("host", "hostNetwork: true, containers: [{name: c, image: c}]"));
-    assert!(host.contains(r#"violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)"#), "{host}");
+    assert!(
+        host.contains(r#"violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)"#),
+        "{host}"
+    );
     let stricter = label("restricted");
     assert!(stricter.stderr.contains("existing pods in namespace \"default\" violate"), "{stricter:?}");
     assert!(stricter.stderr.contains("plain: allowPrivilegeEscalation != false"), "{stricter:?}");
@@ -124,5 +159,8 @@ fn a_namespace_says_how_much_its_pods_may_do() {
     label("privileged");
     cluster.ok(&["label", "namespace", "default", "pod-security.kubernetes.io/warn=restricted"], "");
     let warned = cluster.run(&["create", "deployment", "d", "--image=c"], "");
-    assert!(warned.success && warned.stderr.contains("would violate PodSecurity \"restricted:latest\""), "{warned:?}");
+    assert!(
+        warned.success && warned.stderr.contains("would violate PodSecurity \"restricted:latest\""),
+        "{warned:?}"
+    );
 }

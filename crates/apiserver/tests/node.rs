@@ -4,7 +4,7 @@
 use std::{io, path::PathBuf, process::Output, sync::Arc};
 
 use bytes::Bytes;
-use dray_apiserver::{ApiServer, Config, User, NodeConnector, NodeStream};
+use dray_apiserver::{ApiServer, Config, NodeConnector, NodeStream, User};
 use futures_util::{SinkExt as _, future::BoxFuture};
 use http::{Request, Response, header};
 use http_body_util::Full;

@@ -58,7 +58,8 @@ impl Aggregation {
 
 /// The rules of those that a role is made of, each once.
 fn gather(whole: &ClusterRole, roles: &[Arc<ClusterRole>]) -> Vec<PolicyRule> {
-    let selectors = whole.aggregation_rule.iter().flat_map(|rule| rule.cluster_role_selectors.iter().flatten());
+    let selectors =
+        whole.aggregation_rule.iter().flat_map(|rule| rule.cluster_role_selectors.iter().flatten());
     let mut rules: Vec<PolicyRule> = Vec::new();
     // A selector that cannot be read chooses nothing.
     for selector in selectors.filter_map(|selector| Selector::new(selector).ok()) {

@@ -133,8 +133,7 @@ fn start(
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
     let aggregation = aggregation::Aggregation::new(one(), roles.clone());
-    let protection =
-        protection::Protection::new(one(), claims.clone(), volumes.clone(), pods.clone());
+    let protection = protection::Protection::new(one(), claims.clone(), volumes.clone(), pods.clone());
     let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
     let lifecycle = node::lifecycle::Lifecycle::new(
         one(),

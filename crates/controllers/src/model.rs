@@ -1,11 +1,12 @@
 //! Pods as controllers need them: of each pod only what some controller reads is decoded and kept. Containers
-//! and volumes, which are most of a pod, stay out of memory.
+//! and volumes but those with claims, which are most of a pod, stay out of memory.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PodCondition, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Metadata without what is left out of memory anyway: reading who manages which field costs more than all else.
@@ -63,6 +64,35 @@ pub(crate) struct PodSpec {
     pub(crate) containers: Vec<Container>,
     pub(crate) init_containers: Vec<Container>,
     pub(crate) tolerations: Vec<Toleration>,
+    /// Those of claims.
+    #[serde(deserialize_with = "of_claims")]
+    pub(crate) volumes: Vec<Volume>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Volume {
+    pub(crate) name: String,
+    pub(crate) persistent_volume_claim: Option<ClaimSource>,
+    /// Whether its claim is made for the pod.
+    #[serde(deserialize_with = "is_there")]
+    pub(crate) ephemeral: bool,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ClaimSource {
+    pub(crate) claim_name: String,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
+}
+
+fn of_claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Volume>, D::Error> {
+    let mut volumes = Option::<Vec<Volume>>::deserialize(deserializer)?.unwrap_or_default();
+    volumes.retain(|volume| volume.ephemeral || volume.persistent_volume_claim.is_some());
+    Ok(volumes)
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -147,6 +177,14 @@ impl Pod {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.condition("Ready").is_some_and(|condition| condition.status == "True")
+    }
+
+    /// The names of the claims that it uses.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = String> {
+        self.spec.volumes.iter().map(|volume| match &volume.persistent_volume_claim {
+            Some(source) => source.claim_name.clone(),
+            None => format!("{}-{}", self.metadata.name.as_deref().unwrap_or_default(), volume.name),
+        })
     }
 
     /// Since when it is ready.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::informer::Informer;
 use crate::key::ObjectKey;
+use crate::model::Pod;
 use crate::owner;
 use crate::queue::{Again, Queue};
 
@@ -26,24 +27,6 @@ pub(crate) struct Protection {
     pods: Arc<Informer<Pod>>,
     /// Claims, and volumes, which have no namespace.
     queue: Arc<Queue<ObjectKey>>,
-}
-
-/// The claims that a pod uses, by name.
-fn claims_of(pod: &Pod) -> Vec<String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes
-        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(source), _) => Some(source.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
-            (None, None) => None,
-        })
-        .collect()
-}
-
-/// Whether a pod will use nothing any more.
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 impl Protection {
@@ -68,7 +51,7 @@ impl Protection {
             move |change| {
                 let pod = change.object();
                 let namespace = pod.namespace().unwrap_or_default();
-                for claim in claims_of(pod) {
+                for claim in pod.claims() {
                     queue.add(ObjectKey::new(namespace.clone(), claim));
                 }
             }
@@ -93,8 +76,8 @@ impl Protection {
             return Ok(None);
         }
         let Some(claim) = self.claims.get(&key) else { return Ok(None) };
-        let mut pods = self.pods.list(&key.namespace).into_iter().filter(|pod| !is_over(pod));
-        if !pods.any(|pod| claims_of(&pod).contains(&key.name)) {
+        let mut pods = self.pods.list(&key.namespace).into_iter().filter(|pod| !pod.is_finished());
+        if !pods.any(|pod| pod.claims().any(|claim| claim == key.name)) {
             self.release(&Api::namespaced(self.client.clone(), &key.namespace), &*claim, CLAIM).await?;
         }
         Ok(None)

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dray_apiserver::{ApiServer, Config, User, NodeConnector, NodeStream};
+use dray_apiserver::{ApiServer, Config, NodeConnector, NodeStream, User};
 use dray_engine::{Engine, NetworkRecord};
 use dray_network::link::Netlink;
 use dray_network::names::Resolvers;

@@ -175,7 +175,8 @@ fn the_image_of_a_service_is_pulled_when_it_is_not_here() {
     daemon.ok(&["rmi", "box", &image]);
     daemon.ok(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
     let create = |name: &str, image: &str| {
-        let service = ["service", "create", "-d", "--no-resolve-image", "--name", name, image, "sleep", "1000"];
+        let service =
+            ["service", "create", "-d", "--no-resolve-image", "--name", name, image, "sleep", "1000"];
         daemon.ok(&service);
     };
     create("web", &image);

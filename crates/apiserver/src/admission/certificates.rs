@@ -64,12 +64,16 @@ pub(super) fn check_subject(admission: &Admission<'_>, new: &Value) -> Result<()
         return Ok(());
     }
     let text = base64::engine::general_purpose::STANDARD.decode(object::text(new, &["spec", "request"]));
-    let der = text.ok().and_then(|text| rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(&text).ok());
+    let der = text
+        .ok()
+        .and_then(|text| rustls::pki_types::CertificateSigningRequestDer::from_pem_slice(&text).ok());
     let Some(der) = der else { return Ok(()) };
     let Ok((_, request)) = X509CertificationRequest::from_der(der.as_ref()) else { return Ok(()) };
     let subject = &request.certification_request_info.subject;
     if subject.iter_organization().any(|group| group.as_str() == Ok(MASTERS)) {
-        return Err(admission.forbidden(format!("use of {CLIENT} signer with {MASTERS} group is not allowed")));
+        return Err(
+            admission.forbidden(format!("use of {CLIENT} signer with {MASTERS} group is not allowed"))
+        );
     }
     Ok(())
 }

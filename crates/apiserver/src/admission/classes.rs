@@ -17,7 +17,9 @@ pub(super) fn set_overhead(admission: &Admission<'_>, pod: &mut Value) -> Result
     let is_set = overhead.as_object().is_some_and(|fields| !fields.is_empty());
     if name.is_empty() {
         return if is_set {
-            Err(admission.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
+            Err(admission.forbidden(
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+            ))
         } else {
             Ok(())
         };
@@ -28,7 +30,8 @@ pub(super) fn set_overhead(admission: &Admission<'_>, pod: &mut Value) -> Result
     let fixed = class["overhead"]["podFixed"].clone();
     match (fixed.is_object(), is_set) {
         (true, true) if fixed != overhead => {
-            return Err(admission.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+            return Err(admission
+                .forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
         }
         (true, _) => pod["spec"]["overhead"] = fixed,
         (false, true) => {
@@ -64,7 +67,8 @@ pub(super) fn set_overhead(admission: &Admission<'_>, pod: &mut Value) -> Result
 }
 
 pub(super) fn set_ingress_class(admission: &Admission<'_>, ingress: &mut Value) -> Result<(), Status> {
-    if !admission.creates("networking.k8s.io", "ingresses") || !object::at(ingress, &["spec", "ingressClassName"]).is_null()
+    if !admission.creates("networking.k8s.io", "ingresses")
+        || !object::at(ingress, &["spec", "ingressClassName"]).is_null()
     {
         return Ok(());
     }
@@ -97,7 +101,8 @@ pub(super) fn check_priority_class(admission: &Admission<'_>, class: &Value) -> 
         return Ok(());
     }
     let classes = admission.all("scheduling.k8s.io/priorityclasses", "")?;
-    let other = classes.iter().find(|other| other["globalDefault"] == true && object::name(other) != admission.name);
+    let other =
+        classes.iter().find(|other| other["globalDefault"] == true && object::name(other) != admission.name);
     match other {
         Some(other) => Err(admission.forbidden(format!(
             "PriorityClass {} is already marked as default. Only one default can exist",

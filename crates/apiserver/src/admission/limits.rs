@@ -10,7 +10,9 @@ const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 /// The limits of a type in a namespace, each an item of a LimitRange.
 fn limits(admission: &Admission<'_>, of: &str) -> Result<Vec<Value>, Status> {
     let ranges = admission.all("core/limitranges", &admission.request().namespace)?;
-    let items = ranges.iter().flat_map(|range| object::at(range, &["spec", "limits"]).as_array().into_iter().flatten());
+    let items = ranges
+        .iter()
+        .flat_map(|range| object::at(range, &["spec", "limits"]).as_array().into_iter().flatten());
     Ok(items.filter(|item| item["type"] == of).cloned().collect())
 }
 
@@ -26,7 +28,9 @@ pub(super) fn set_defaults(admission: &Admission<'_>, pod: &mut Value) -> Result
     for (containers, what) in [("containers", "container"), ("initContainers", "init container")] {
         for container in object::items_mut(&mut pod["spec"], containers) {
             let name = object::text(container, &["name"]).to_owned();
-            for (field, default, word) in [("requests", "defaultRequest", "request"), ("limits", "default", "limit")] {
+            for (field, default, word) in
+                [("requests", "defaultRequest", "request"), ("limits", "default", "limit")]
+            {
                 let set = fill(container, field, items.iter().filter_map(|item| item[default].as_object()));
                 if !set.is_empty() {
                     told.push(format!("{} {word} for {what} {name}", set.join(", ")));
@@ -71,7 +75,9 @@ pub(super) fn check(admission: &Admission<'_>, new: &Value) -> Result<(), Status
             return Ok(());
         }
         let spec = &new["spec"];
-        let all = |field: &str| spec[field].as_array().into_iter().flatten().map(|container| &container["resources"]);
+        let all = |field: &str| {
+            spec[field].as_array().into_iter().flatten().map(|container| &container["resources"])
+        };
         for resources in all("containers").chain(all("initContainers")) {
             containers.iter().for_each(|item| compare(item, "Container", resources, &mut wrong));
         }

@@ -75,9 +75,7 @@ impl<'a> Admission<'a> {
 
     fn is_part(&self, group: &str, plural: &str, subresource: Option<Subresource>) -> bool {
         let request = self.request();
-        request.kind.group == group
-            && request.kind.plural == plural
-            && request.subresource == subresource
+        request.kind.group == group && request.kind.plural == plural && request.subresource == subresource
     }
 
     fn creates(&self, group: &str, plural: &str) -> bool {

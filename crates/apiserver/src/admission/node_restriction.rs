@@ -61,26 +61,28 @@ fn pod(admission: &Admission<'_>, node: &str, pod: &Value) -> Result<(), Status>
                 return Err(admission.forbidden(why));
             }
             let owners = object::meta_list(pod, "ownerReferences");
-            let own = owners.iter().all(|owner| {
-                owner["kind"] == "Node" && owner["name"] == node && owner["apiVersion"] == "v1"
-            });
+            let own = owners
+                .iter()
+                .all(|owner| owner["kind"] == "Node" && owner["name"] == node && owner["apiVersion"] == "v1");
             if !own || owners.len() > 1 {
                 let why = format!("node {node:?} can only create pods with an owner reference set to itself");
                 return Err(admission.forbidden(why));
             }
             Ok(())
         }
-        Operation::Delete if node_name(pod) != node => {
-            Err(admission.forbidden(format!("node {node:?} can only delete pods with spec.nodeName set to itself")))
-        }
+        Operation::Delete if node_name(pod) != node => Err(admission
+            .forbidden(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))),
         Operation::Delete => Ok(()),
-        Operation::Update => Err(admission.forbidden(format!("unexpected operation of node {node:?}: UPDATE"))),
+        Operation::Update => {
+            Err(admission.forbidden(format!("unexpected operation of node {node:?}: UPDATE")))
+        }
     }
 }
 
 fn pod_status(admission: &Admission<'_>, node: &str, pod: &Value) -> Result<(), Status> {
     if node_name(admission.old) != node {
-        let why = format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself");
+        let why =
+            format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself");
         return Err(admission.forbidden(why));
     }
     if object::meta_map(admission.old, "labels") != object::meta_map(pod, "labels") {
@@ -91,27 +93,27 @@ fn pod_status(admission: &Admission<'_>, node: &str, pod: &Value) -> Result<(), 
 
 fn own_node(admission: &Admission<'_>, node: &str, new: &Value) -> Result<(), Status> {
     if admission.name != node {
-        return Err(admission.forbidden(format!("node {node:?} is not allowed to modify node {:?}", admission.name)));
+        return Err(
+            admission.forbidden(format!("node {node:?} is not allowed to modify node {:?}", admission.name))
+        );
     }
     if admission.operation == Operation::Delete {
         return Ok(());
     }
     if new["spec"]["configSource"].is_object() {
-        return Err(admission.forbidden(format!("node {node:?} is not allowed to create or set a configSource")));
+        return Err(
+            admission.forbidden(format!("node {node:?} is not allowed to create or set a configSource"))
+        );
     }
     let (old, labels) = (object::meta_map(admission.old, "labels"), object::meta_map(new, "labels"));
-    let changed = |key: &String| {
-        old.and_then(|all| all.get(key)) != labels.and_then(|all| all.get(key))
-    };
+    let changed = |key: &String| old.and_then(|all| all.get(key)) != labels.and_then(|all| all.get(key));
     let keys = old.into_iter().flatten().chain(labels.into_iter().flatten()).map(|(key, _)| key);
-    let mut forbidden: Vec<&str> = keys.filter(|key| changed(key) && !is_own(key)).map(String::as_str).collect();
+    let mut forbidden: Vec<&str> =
+        keys.filter(|key| changed(key) && !is_own(key)).map(String::as_str).collect();
     forbidden.sort_unstable();
     forbidden.dedup();
     if !forbidden.is_empty() {
-        return Err(admission.forbidden(format!(
-            "is not allowed to modify labels: {}",
-            forbidden.join(", ")
-        )));
+        return Err(admission.forbidden(format!("is not allowed to modify labels: {}", forbidden.join(", "))));
     }
     let taints = |object: &Value| object::at(object, &["spec", "taints"]).clone();
     if admission.operation == Operation::Update && taints(admission.old) != taints(new) {
@@ -139,7 +141,9 @@ mod tests {
 
     #[test]
     fn agents_set_labels_of_their_own() {
-        for label in ["a", "example.com/a", "kubernetes.io/arch", "node.kubernetes.io/x", "x.kubelet.kubernetes.io/y"] {
+        for label in
+            ["a", "example.com/a", "kubernetes.io/arch", "node.kubernetes.io/x", "x.kubelet.kubernetes.io/y"]
+        {
             assert!(is_own(label), "{label}");
         }
         for label in [

@@ -25,15 +25,16 @@ pub(super) fn check(admission: &Admission<'_>, new: &Value) -> Result<(), Status
             ..Attributes::default()
         };
         if !admission.may(&asked)? {
-            let why = "cannot set an ownerRef on a resource you can't delete: User is not allowed to delete it";
+            let why =
+                "cannot set an ownerRef on a resource you can't delete: User is not allowed to delete it";
             return Err(admission.forbidden(why));
         }
     }
     let blocks = |owner: &Value| owner["blockOwnerDeletion"] == true;
     let uid = |owner: &Value| owner["uid"].clone();
-    let newly = after.iter().filter(|owner| {
-        blocks(owner) && !before.iter().any(|old| blocks(old) && uid(old) == uid(owner))
-    });
+    let newly = after
+        .iter()
+        .filter(|owner| blocks(owner) && !before.iter().any(|old| blocks(old) && uid(old) == uid(owner)));
     for owner in newly {
         let text = |field: &str| owner[field].as_str().unwrap_or_default();
         let (group, _) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));

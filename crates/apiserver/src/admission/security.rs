@@ -37,13 +37,16 @@ const TEMPLATES: &[(&str, &str, &[&str])] = &[
 fn level(namespace: &Value, mode: &str) -> (Level, String) {
     let labels = object::meta_map(namespace, "labels");
     let text = |label: String| labels.and_then(|all| all[&label].as_str()).unwrap_or_default();
-    let labels = |label: String| if labels.is_some_and(|all| all.contains_key(&label)) { text(label) } else { "" };
+    let labels =
+        |label: String| if labels.is_some_and(|all| all.contains_key(&label)) { text(label) } else { "" };
     let given = labels(format!("{LABEL}{mode}"));
     let version = labels(format!("{LABEL}{mode}-version"));
     let version = if version.is_empty() { "latest" } else { version };
     let level = match given {
         "" => Level::Privileged,
-        given => LEVELS.iter().find(|(name, _)| *name == given).map_or(Level::Restricted, |(_, level)| *level),
+        given => {
+            LEVELS.iter().find(|(name, _)| *name == given).map_or(Level::Restricted, |(_, level)| *level)
+        }
     };
     let name = LEVELS.iter().find(|(_, one)| *one == level).map_or("", |(name, _)| name);
     (level, format!("{name}:{version}"))
@@ -87,14 +90,21 @@ pub(super) fn check(admission: &Admission<'_>, new: &Value) -> Result<(), Status
 fn check_namespace(admission: &Admission<'_>, namespace: &Value) -> Result<(), Status> {
     let mut errors = FieldErrors::default();
     for mode in ["enforce", "audit", "warn"] {
-        for (label, is_version) in [(format!("{LABEL}{mode}"), false), (format!("{LABEL}{mode}-version"), true)] {
-            let Some(given) = object::meta_map(namespace, "labels").and_then(|all| all.get(&label)?.as_str()) else {
+        for (label, is_version) in
+            [(format!("{LABEL}{mode}"), false), (format!("{LABEL}{mode}-version"), true)]
+        {
+            let Some(given) = object::meta_map(namespace, "labels").and_then(|all| all.get(&label)?.as_str())
+            else {
                 continue;
             };
             if is_version {
                 let numbered = given.strip_prefix("v1.").is_some_and(|minor| minor.parse::<u16>().is_ok());
                 if given != "latest" && !numbered {
-                    errors.invalid(format!("metadata.labels[{label}]"), given, r#"must be "latest" or "v1.x""#);
+                    errors.invalid(
+                        format!("metadata.labels[{label}]"),
+                        given,
+                        r#"must be "latest" or "v1.x""#,
+                    );
                 }
             } else if !LEVELS.iter().any(|(name, _)| *name == given) {
                 let levels = "must be one of privileged, baseline, restricted";

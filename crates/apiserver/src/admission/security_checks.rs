@@ -68,9 +68,19 @@ const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
-const VOLUMES: &[&str] =
-    &["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"];
-const SELINUX_TYPES: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const VOLUMES: &[&str] = &[
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+const SELINUX_TYPES: &[&str] =
+    &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// What of a pod is beyond a level.
@@ -129,7 +139,11 @@ fn privilege_escalation(pod: &Pod<'_>) -> Option<String> {
         return None;
     }
     let names = pod.those(|container| *context(container, &["allowPrivilegeEscalation"]) != false);
-    about("allowPrivilegeEscalation != false", &names, "must set securityContext.allowPrivilegeEscalation=false")
+    about(
+        "allowPrivilegeEscalation != false",
+        &names,
+        "must set securityContext.allowPrivilegeEscalation=false",
+    )
 }
 
 fn app_armor(pod: &Pod<'_>) -> Option<String> {
@@ -146,7 +160,10 @@ fn app_armor(pod: &Pod<'_>) -> Option<String> {
         let of = named("container", &names);
         found.push(format!("{of} must not set AppArmor profile type to \"Unconfined\""));
     }
-    for (key, value) in object::meta_map(&serde_json::json!({ "metadata": pod.metadata }), "annotations").into_iter().flatten() {
+    for (key, value) in object::meta_map(&serde_json::json!({ "metadata": pod.metadata }), "annotations")
+        .into_iter()
+        .flatten()
+    {
         let value = value.as_str().unwrap_or_default();
         if key.starts_with(APP_ARMOR)
             && !value.is_empty()
@@ -162,7 +179,8 @@ fn app_armor(pod: &Pod<'_>) -> Option<String> {
 
 /// The capabilities that containers add beyond those allowed, and who does.
 fn added<'a>(pod: &Pod<'a>, allowed: &[&str]) -> Option<String> {
-    let add = |container: &'a Value| items(context(container, &["capabilities"]), "add").filter_map(Value::as_str);
+    let add =
+        |container: &'a Value| items(context(container, &["capabilities"]), "add").filter_map(Value::as_str);
     let mut beyond: Vec<&str> =
         pod.containers.iter().copied().flat_map(add).filter(|one| !allowed.contains(one)).collect();
     beyond.sort_unstable();
@@ -214,7 +232,10 @@ fn host_paths(pod: &Pod<'_>) -> Option<String> {
 
 fn host_ports(pod: &Pod<'_>) -> Option<String> {
     let of = |container: &Value| -> Vec<i64> {
-        items(container, "ports").filter_map(|port| port["hostPort"].as_i64()).filter(|port| *port != 0).collect()
+        items(container, "ports")
+            .filter_map(|port| port["hostPort"].as_i64())
+            .filter(|port| *port != 0)
+            .collect()
     };
     let names = pod.those(|container| !of(container).is_empty());
     let mut ports: Vec<i64> = pod.containers.iter().flat_map(|container| of(container)).collect();
@@ -230,10 +251,12 @@ fn host_ports(pod: &Pod<'_>) -> Option<String> {
 
 fn probes(pod: &Pod<'_>) -> Option<String> {
     let hosts = |container: &Value| -> Vec<String> {
-        let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| container[probe].clone());
+        let probes =
+            ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| container[probe].clone());
         let hooks = ["postStart", "preStop"].map(|hook| container["lifecycle"][hook].clone());
         let actions = probes.iter().chain(&hooks);
-        let hosts = actions.flat_map(|action| [&action["httpGet"]["host"], &action["tcpSocket"]["host"]].map(Value::clone));
+        let hosts = actions
+            .flat_map(|action| [&action["httpGet"]["host"], &action["tcpSocket"]["host"]].map(Value::clone));
         let hosts = hosts.filter_map(|host| host.as_str().map(str::to_owned));
         hosts.filter(|host| !matches!(host.as_str(), "" | "127.0.0.1" | "::1")).collect()
     };
@@ -245,7 +268,10 @@ fn probes(pod: &Pod<'_>) -> Option<String> {
         let uses = if names.len() == 1 { "uses" } else { "use" };
         let plural = if all.len() == 1 { "" } else { "s" };
         let hosts = quoted(all.iter().map(String::as_str));
-        format!("probe or lifecycle host ({} {uses} probe or lifecycle host{plural} {hosts})", named("container", &names))
+        format!(
+            "probe or lifecycle host ({} {uses} probe or lifecycle host{plural} {hosts})",
+            named("container", &names)
+        )
     })
 }
 
@@ -261,13 +287,15 @@ fn proc_mount(pod: &Pod<'_>) -> Option<String> {
     kinds.retain(|kind| !matches!(kind.as_str(), "" | "Default"));
     kinds.sort();
     kinds.dedup();
-    let what = format!("must not set securityContext.procMount to {}", quoted(kinds.iter().map(String::as_str)));
+    let what =
+        format!("must not set securityContext.procMount to {}", quoted(kinds.iter().map(String::as_str)));
     about("procMount", &names, &what)
 }
 
 fn volumes(pod: &Pod<'_>) -> Option<String> {
     let kind = |volume: &Value| -> Option<String> {
-        let sources = volume.as_object()?.iter().filter(|(field, value)| *field != "name" && !value.is_null());
+        let sources =
+            volume.as_object()?.iter().filter(|(field, value)| *field != "name" && !value.is_null());
         sources.map(|(field, _)| field.clone()).find(|field| !VOLUMES.contains(&field.as_str()))
     };
     let beyond: Vec<(&str, String)> =
@@ -357,7 +385,9 @@ fn selinux(pod: &Pod<'_>) -> Option<String> {
     let is_bad = |value: &Value| {
         let options = of(value);
         let text = |field: &str| options[field].as_str().unwrap_or_default().to_owned();
-        !SELINUX_TYPES.contains(&text("type").as_str()) || !text("user").is_empty() || !text("role").is_empty()
+        !SELINUX_TYPES.contains(&text("type").as_str())
+            || !text("user").is_empty()
+            || !text("role").is_empty()
     };
     let names = pod.those(is_bad);
     let mut setters = Vec::new();
@@ -370,7 +400,8 @@ fn selinux(pod: &Pod<'_>) -> Option<String> {
     if setters.is_empty() {
         return None;
     }
-    let all: Vec<Value> = std::iter::once(of(pod.spec)).chain(pod.containers.iter().map(|one| of(one))).collect();
+    let all: Vec<Value> =
+        std::iter::once(of(pod.spec)).chain(pod.containers.iter().map(|one| of(one))).collect();
     let mut types: Vec<&str> = all.iter().filter_map(|options| options["type"].as_str()).collect();
     types.retain(|kind| !SELINUX_TYPES.contains(kind));
     types.sort_unstable();
@@ -402,7 +433,8 @@ fn sysctls(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn host_process(pod: &Pod<'_>) -> Option<String> {
-    let is = |value: &Value| *object::at(value, &["securityContext", "windowsOptions", "hostProcess"]) == true;
+    let is =
+        |value: &Value| *object::at(value, &["securityContext", "windowsOptions", "hostProcess"]) == true;
     let mut found = Vec::new();
     let what = "must not set securityContext.windowsOptions.hostProcess=true";
     if is(pod.spec) {
@@ -451,7 +483,10 @@ mod tests {
     #[test]
     fn what_goes_beyond_the_baseline_is_told() {
         let cases = [
-            (json!({ "hostNetwork": true, "hostPID": true }), "host namespaces (hostNetwork=true, hostPID=true)"),
+            (
+                json!({ "hostNetwork": true, "hostPID": true }),
+                "host namespaces (hostNetwork=true, hostPID=true)",
+            ),
             (json!({ "volumes": [{ "name": "v", "hostPath": {} }] }), "hostPath volumes (volume \"v\")"),
             (
                 json!({ "containers": [{ "name": "a", "ports": [{ "hostPort": 80 }, { "hostPort": 81 }] }] }),

@@ -90,7 +90,9 @@ pub(super) fn check(admission: &Admission<'_>, pod: &Value) -> Result<(), Status
     }
     let spec = &pod["spec"];
     if is_mirror(pod) {
-        let refers = |field: &str| spec["volumes"].as_array().into_iter().flatten().any(|volume| volume[field].is_object());
+        let refers = |field: &str| {
+            spec["volumes"].as_array().into_iter().flatten().any(|volume| volume[field].is_object())
+        };
         for (field, what) in [
             ("secret", "secrets"),
             ("configMap", "configmaps"),
@@ -111,9 +113,8 @@ pub(super) fn check(admission: &Admission<'_>, pod: &Value) -> Result<(), Status
     if account["metadata"]["annotations"][MOUNTABLE] != "true" {
         return Ok(());
     }
-    let allowed = |secret: &str| {
-        account["secrets"].as_array().into_iter().flatten().any(|one| one["name"] == secret)
-    };
+    let allowed =
+        |secret: &str| account["secrets"].as_array().into_iter().flatten().any(|one| one["name"] == secret);
     for volume in spec["volumes"].as_array().into_iter().flatten() {
         let secret = object::text(volume, &["secret", "secretName"]);
         if !secret.is_empty() && !allowed(secret) {
@@ -132,7 +133,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 impl Inner {
     /// Waits until the service account that a new pod of a new namespace is to be is there.
     pub(crate) async fn await_account(&self, request: &ResourceRequest, object: &Value) {
-        let is_pod = request.kind.group.is_empty() && request.kind.plural == "pods" && request.subresource.is_none();
+        let is_pod =
+            request.kind.group.is_empty() && request.kind.plural == "pods" && request.subresource.is_none();
         if !is_pod || !matches!(object::text(object, &["spec", "serviceAccountName"]), "" | "default") {
             return;
         }
@@ -142,7 +144,9 @@ impl Inner {
         if is_there() || is_hopeless() {
             return;
         }
-        let Ok((_, mut watcher)) = self.store.snapshot_and_watch("core/serviceaccounts", &name) else { return };
+        let Ok((_, mut watcher)) = self.store.snapshot_and_watch("core/serviceaccounts", &name) else {
+            return;
+        };
         let made = async { while !is_there() && watcher.next().await.is_ok() {} };
         let _ = tokio::time::timeout(PATIENCE, made).await;
     }

@@ -40,7 +40,8 @@ pub fn cluster() -> Cluster {
 
 impl Cluster {
     fn start(&mut self) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let path = self.directory.path().to_owned();
         (self.address, self.authority) = runtime.block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

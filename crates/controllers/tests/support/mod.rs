@@ -54,8 +54,7 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
 
 fn start_controllers(server: &ApiServer, patience: Patience) -> Stop {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let client =
-        Client::new(server.service(User::component("system:kube-controller-manager")), "default");
+    let client = Client::new(server.service(User::component("system:kube-controller-manager")), "default");
     let config = dray_controllers::Config { authority: Some(AUTHORITY.to_owned()) };
     let running = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };

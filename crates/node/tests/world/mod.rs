@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dray_apiserver::{ApiServer, Config, User, NodeConnector, NodeStream};
+use dray_apiserver::{ApiServer, Config, NodeConnector, NodeStream, User};
 use dray_engine::{Engine, EngineConfig};
 use dray_node::{Agent, NodeConfig};
 use futures_util::future::BoxFuture;
