@@ -10,7 +10,7 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 21] = [
+const LAYERS: [(&str, May); 22] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
     ("dray-oci", May::Know(&["dray-runtime"])),
