@@ -237,6 +237,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         entrypoint: request.entrypoint.map(|words| words.0),
         cmd: request.cmd.map(|words| words.0),
         env: request.env,
+        secret_env: Vec::new(),
         working_dir: non_empty(request.working_dir),
         user: non_empty(request.user),
         groups: host.group_add,

@@ -487,13 +487,13 @@ impl Engine {
                     }
                     path
                 }
-                MountSource::Volume(_) => {
-                    let (source, pinned) = self.volume_source(mount, root)?;
-                    resolved.pinned.extend(pinned);
-                    source
-                }
-                MountSource::Image(_) => {
-                    let (source, pinned) = self.image_source(record, mount)?;
+                MountSource::Volume(_) | MountSource::Image(_) => {
+                    let is_image = matches!(mount.source, MountSource::Image(_));
+                    let (source, pinned) = if is_image {
+                        self.image_source(record, mount)?
+                    } else {
+                        self.volume_source(mount, root)?
+                    };
                     resolved.pinned.extend(pinned);
                     source
                 }
