@@ -10,8 +10,16 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 6] =
-    ["iproute2", "nftables", "procps", "busybox-static", "libarchive-tools", "openssh-client"];
+const PACKAGES: [&str; 8] = [
+    "iproute2",
+    "nftables",
+    "procps",
+    "busybox-static",
+    "libarchive-tools",
+    "openssh-client",
+    "bzip2",
+    "xz-utils",
+];
 
 /// The kubectl of the tests, which need 1.33 or later.
 const KUBECTL_VERSION: &str = "1.36.4";

@@ -200,8 +200,8 @@ impl Session {
                 return Ok(None);
             }
             NamedContext::Directory(directory) => {
-                let directory = directory.clone();
-                blocking(move || Ok(Arc::new(Tree::directory(directory)?))).await?
+                let (engine, directory) = (self.builder.engine.clone(), directory.clone());
+                blocking(move || context::without_ignored(&engine, Tree::directory(directory)?)).await?
             }
             NamedContext::Local(local) => {
                 let wanted = vec![".dockerignore".to_owned()];

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod compression;
 mod config;
 mod content;
 mod digest;
@@ -29,6 +30,7 @@ mod unpack;
 mod upload;
 
 pub use collect::{Deletion, UsageTotals, User};
+pub use compression::{decompressed_head, looks_compressed};
 pub use config::{ContainerDefaults, History, ImageConfig, RootFs};
 pub use digest::Digest;
 pub use error::{Error, Result};
@@ -40,5 +42,5 @@ pub use reference::Reference;
 pub use registered::{PackedLayer, Packing};
 pub use repository::{BlobDigest, ManifestLink, Repository};
 pub use store::{Image, ImageStore, Layer, NewImage};
-pub use unpack::{decompressed_head, extract_archive};
+pub use unpack::extract_archive;
 pub use upload::Upload;

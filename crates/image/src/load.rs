@@ -15,7 +15,7 @@ use crate::ingest::{NewLayer, Unpacked, Unpacking};
 use crate::pack::read_bounded;
 use crate::pipe::read_chunk;
 use crate::store::{ImageStore, Layer};
-use crate::unpack::{self, Compression};
+use crate::compression::{self, Compression};
 use crate::{Digest, Error, Reference, Result};
 
 /// Manifests and configurations larger than this are refused.
@@ -134,7 +134,7 @@ impl ImageStore {
     /// Stores every file of the archive by content. What looks like a layer is unpacked at the same time: which image it
     /// belongs to is only told at the archive's end.
     fn take_in(&self, reader: impl Read + Send, taken: &mut Taken) -> Result<()> {
-        let plain = unpack::decompress(reader).io("read", "image archive")?;
+        let plain = compression::decompress(reader).io("read", "image archive")?;
         let mut archive = Archive::new(plain);
         let mut symlinks: Vec<(PathBuf, PathBuf)> = Vec::new();
         let mut unpacking: VecDeque<(Digest, Unpacking)> = VecDeque::new();

@@ -14,7 +14,7 @@ use crate::content::Content;
 use crate::digest::Hashing;
 use crate::error::IoContext;
 use crate::hold::Holds;
-use crate::{Digest, Error, Reference, Result, pack, unpack};
+use crate::{Digest, Error, Reference, Result, compression, pack, unpack};
 
 /// Images, their layers and their names, below one directory.
 ///
@@ -349,7 +349,7 @@ impl ImageStore {
     /// # Errors
     /// When the archive is damaged.
     pub fn import_layer(&self, reader: impl Read + Send, owner: &str) -> Result<Layer> {
-        let mut plain = unpack::decompress(reader).io("read", "archive")?;
+        let mut plain = compression::decompress(reader).io("read", "archive")?;
         let mut ingest = self.content.begin()?;
         // A sweep is not kept waiting for whoever sends this.
         std::io::copy(&mut plain, &mut ingest).io("write", "archive")?;
@@ -427,7 +427,7 @@ impl ImageStore {
         fs::create_dir_all(&diff).io("create", &diff)?;
         let result = (|| {
             let blob_path = self.content.path(blob);
-            let plain = unpack::decompress(self.content.open_blob(blob)?).io("read", &blob_path)?;
+            let plain = compression::decompress(self.content.open_blob(blob)?).io("read", &blob_path)?;
             let mut hashing = Hashing::new(plain);
             let size = unpack::unpack(&mut hashing, &diff, unpack::Form::Layer)?;
             // The digest covers also what follows the archive's end mark.
@@ -500,7 +500,7 @@ impl ImageStore {
         match &layer.blob {
             Some(blob) => {
                 let path = self.content.path(blob);
-                let mut plain = unpack::decompress(self.content.open_blob(blob)?).io("read", &path)?;
+                let mut plain = compression::decompress(self.content.open_blob(blob)?).io("read", &path)?;
                 std::io::copy(&mut plain, &mut writer).io("read", &path)?;
             }
             None => {
