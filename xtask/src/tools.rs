@@ -10,13 +10,14 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "iproute2",
     "nftables",
     "procps",
     "busybox-static",
     "libarchive-tools",
     "openssh-client",
+    "openssh-server",
     "bzip2",
     "xz-utils",
 ];

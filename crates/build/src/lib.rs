@@ -23,6 +23,8 @@ mod export;
 mod git;
 mod git_address;
 mod git_pack;
+mod git_ssh;
+mod git_wire;
 mod glob;
 mod graph;
 mod http_client;
