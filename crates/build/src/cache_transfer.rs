@@ -33,7 +33,8 @@ pub(crate) async fn import(session: &Session) -> Result<()> {
                 let loaded = blocking(move || layout::load_all(&engine, directory.path())).await;
                 match loaded {
                     Ok(borrowed) => {
-                        let adopted = adopt(session, borrowed.images.clone()).await;
+                        let images = borrowed.images.iter().map(|(_, image)| image.clone()).collect();
+                        let adopted = adopt(session, images).await;
                         let engine = session.builder.engine.clone();
                         // What only carried the cache is no image of this machine.
                         blocking(move || borrowed.give_back(&engine)).await?;

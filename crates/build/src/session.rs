@@ -236,10 +236,12 @@ impl Session {
             Some(NamedContext::Image(image)) => self.image(image, platform).await,
             Some(NamedContext::OciLayout { directory, reference }) => {
                 let engine = self.builder.engine.clone();
-                let (directory, reference) = (directory.clone(), reference.clone());
-                let (image, hold) =
-                    blocking(move || crate::layout::load(&engine, directory.path(), reference.as_deref()))
-                        .await?;
+                let (directory, reference, platform) =
+                    (directory.clone(), reference.clone(), platform.clone());
+                let (image, hold) = blocking(move || {
+                    crate::layout::load(&engine, directory.path(), reference.as_deref(), &platform)
+                })
+                .await?;
                 self.holds.lock().push(hold);
                 Ok(image)
             }
@@ -288,10 +290,11 @@ impl Session {
         vertex: &dray_image::Digest,
     ) -> Result<Image> {
         let store = Arc::clone(self.builder.engine.images());
-        let wanted = name.to_owned();
-        let here = blocking(move || match store.resolve(&wanted) {
+        let (wanted, asked) = (name.to_owned(), dray_image::Platform::parse(&platform.to_string()).ok());
+        let here = blocking(move || match store.resolve_for(&wanted, asked.as_ref()) {
             Ok(image) => Ok(Some(image)),
             Err(dray_image::Error::NotFound { .. }) => Ok(None),
+            Err(dray_image::Error::OtherPlatform { .. }) => Ok(store.resolve(&wanted).ok()),
             Err(error) => Err(error.into()),
         })
         .await?;

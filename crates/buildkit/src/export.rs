@@ -144,25 +144,28 @@ impl Export<'_> {
 
     /// Records the image, and gives it its names.
     async fn image(&self, work: &Work<'_>, exporter: &Exporter) -> Result<Response, Status> {
-        if self.built.images.len() > 1 {
-            return Err(Status::new(
-                Code::Unimplemented,
-                "exporting images of several platforms to the image store is not supported: use --output type=oci, or one platform",
-            ));
-        }
         let names = names(exporter)?;
         // The layers are here already: that is how they were made.
         let begun = Timestamp::now();
         work.part("exporting layers", 0, 0, begun, true);
         let begun = Timestamp::now();
-        let id = self.built.record(&names).await.map_err(|error| internal(error.chain()))?;
-        work.part(&format!("writing image {id}"), 0, 0, begun, true);
+        let mut response = Response::new();
+        let is_index = self.built.images.len() > 1
+            || self.built.images.iter().any(|image| !image.attestations.is_empty());
+        // What leads to an index is a name; without one there are only images.
+        if is_index && !names.is_empty() {
+            let exported = self.built.record_index(&names).await.map_err(|error| internal(error.chain()))?;
+            work.part(&format!("exporting manifest list {}", exported.digest), 0, 0, begun, true);
+            response.extend(described(&exported, &[]));
+        } else {
+            let id = self.built.record(&names).await.map_err(|error| internal(error.chain()))?;
+            work.part(&format!("writing image {id}"), 0, 0, begun, true);
+            response.insert(DIGEST.to_owned(), id.to_string());
+            response.insert(CONFIG_DIGEST.to_owned(), id.to_string());
+        }
         for name in &names {
             work.part(&format!("naming to {name}"), 0, 0, begun, true);
         }
-        let mut response = Response::new();
-        response.insert(DIGEST.to_owned(), id.to_string());
-        response.insert(CONFIG_DIGEST.to_owned(), id.to_string());
         if is_true(exporter.attrs.get("push")) {
             for name in &names {
                 let digest = self.push(work, name).await?;

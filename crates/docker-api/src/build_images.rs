@@ -50,7 +50,7 @@ impl RegistryImages {
         });
         let foreign = *pull.platform != dray_build::Platform::host();
         let platform = if foreign { Platform::parse(&pull.platform.to_string()).ok() } else { None };
-        let before = self.store.named(&reference);
+        let before = self.store.named(&reference).map(|id| (id, self.store.index_of(&reference)));
         let request = PullRequest { reference: reference.clone(), platform, credentials };
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let events = Events::to(sender);
@@ -77,9 +77,15 @@ impl RegistryImages {
             }
         })?;
         // For another machine's sake the name does not change what it means on this one.
-        if let Some(before) = before.filter(|_| foreign) {
+        if let Some((before, index)) = before.filter(|_| foreign)
+            && self.store.named(&reference).as_ref() != Some(&before)
+        {
             let store = Arc::clone(&self.store);
-            let restored = tokio::task::spawn_blocking(move || store.tag(&before, &reference)).await;
+            let restored = tokio::task::spawn_blocking(move || match index {
+                Some(index) => store.name_index(&reference, &index.digest).map(drop),
+                None => store.tag(&before, &reference),
+            });
+            let restored = restored.await;
             restored
                 .map_err(|error| failed(error.to_string()))?
                 .map_err(|error| failed(error.to_string()))?;

@@ -28,7 +28,7 @@ impl RegistryPushes {
                     ..Credentials::default()
                 },
             });
-        let request = PushRequest { reference: push.name.clone(), credentials };
+        let request = PushRequest { reference: push.name.clone(), platform: None, credentials };
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let pushing = async {
             let events = Events::to(sender);

@@ -24,9 +24,10 @@ mod uploading;
 
 pub use client::{Client, Inspected, Login};
 pub use credentials::Credentials;
+pub use dray_image::Platform;
 pub use error::{Error, Result};
 pub use events::{Event, Events, Step};
 pub use hosts::Hosts;
-pub use media::{Descriptor, Document, Manifest, Platform};
+pub use media::{Descriptor, Document, Manifest};
 pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};
