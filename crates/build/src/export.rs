@@ -17,7 +17,7 @@ use crate::error::IoContext;
 use crate::request::CacheMode;
 use crate::result::{Built, BuiltImage};
 use crate::tree::{Copier, Ownership};
-use crate::{Error, Result, attest, cache_transfer};
+use crate::{Error, Result, attest, cache_manifest};
 
 /// Where a layout has its blobs.
 const BLOBS: &str = "blobs/sha256/";
@@ -181,40 +181,63 @@ impl Built {
         Ok(())
     }
 
-    /// Records the image of the first platform with what other builds need to take steps from it, under a name to be
-    /// pushed by; see [`crate::CacheImport::Image`]. Answers its id.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn record_cache(&self, name: &Reference) -> Result<Digest> {
-        let mut image = self.first()?.clone();
-        cache_transfer::inscribe(&mut image)?;
-        let built = Self { images: vec![image], ..self.clone() };
-        built.record(std::slice::from_ref(name)).await
-    }
-
     /// Writes what other builds need to take steps from this one, an OCI layout, into a directory.
     ///
     /// # Errors
     /// When a layer cannot be packed or the directory cannot be written.
     pub async fn export_cache(&self, mode: CacheMode, directory: &Path) -> Result<Exported> {
-        let mut images = self.images.clone();
-        if mode == CacheMode::Max {
-            images.extend(self.stages.iter().cloned());
-        }
-        for image in &mut images {
-            image.attestations.clear();
-            cache_transfer::inscribe(image)?;
-        }
-        let (engine, directory, pins) =
-            (self.engine.clone(), directory.to_owned(), (self.pins.clone(), self.holds.clone()));
+        let (built, directory) = (self.clone(), directory.to_owned());
         blocking(move || {
-            let _kept = pins;
-            let mut hold = engine.images().hold([]);
-            write(&engine, &images, &ArchiveOptions::default(), &mut Directory(directory), &mut hold)
+            let mut hold = built.engine.images().hold([]);
+            built.write_cache(mode, &mut Directory(directory), &mut hold)
         })
         .await
     }
+
+    /// Puts what other builds need to take steps from this one into the store, for as long as the answer is kept.
+    ///
+    /// # Errors
+    /// When a layer cannot be packed or the store cannot be written.
+    pub async fn store_cache(&self, mode: CacheMode) -> Result<StoredCache> {
+        let built = self.clone();
+        blocking(move || {
+            let store = built.engine.images();
+            let mut hold = store.hold([]);
+            let exported = built.write_cache(mode, &mut Store(store), &mut hold)?;
+            Ok(StoredCache { exported, _hold: hold })
+        })
+        .await
+    }
+
+    fn write_cache(&self, mode: CacheMode, sink: &mut dyn Sink, hold: &mut Hold) -> Result<Exported> {
+        let options = ArchiveOptions::default();
+        let mut layout =
+            Layout { engine: &self.engine, sink, written: BTreeSet::new(), options: &options, hold };
+        let mut cache = cache_manifest::Writer::default();
+        let mut layers = Vec::new();
+        let stages = self.stages.iter().filter(|_| mode == CacheMode::Max);
+        for image in self.images.iter().chain(stages) {
+            cache.add(image, |layer| {
+                let PackedLayer { blob, size, packing } = layout.layer(layer)?;
+                let media_type = format!("{LAYER}{}", suffix(packing));
+                layers.push(cache_manifest::descriptor(&media_type, &blob, size, &layer.diff_id));
+                Ok::<_, Error>(blob)
+            })?;
+        }
+        let config = layout.document(cache_manifest::CONFIG, &cache.finish())?;
+        let manifest =
+            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+        let top = layout.document(MANIFEST, &manifest)?;
+        layout.lists(&[top.clone()], None)?;
+        exported(&top, config["digest"].as_str().and_then(|text| text.parse().ok()))
+    }
+}
+
+/// A cache that is in the store, for as long as this is kept.
+pub struct StoredCache {
+    /// Its manifest.
+    pub exported: Exported,
+    _hold: Hold,
 }
 
 /// Where the parts of a layout go.
@@ -319,21 +342,17 @@ fn write(
     if entries.is_empty() {
         entries.push(top.clone());
     }
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string();
-    let version = json!({ "imageLayoutVersion": "1.0.0" }).to_string();
-    let mut files = vec![("index.json", index), ("oci-layout", version)];
-    if options.docker {
-        files.push(("manifest.json", json!(described).to_string()));
-    }
-    for (path, text) in files {
-        layout.sink.file(path, text.len() as u64, &mut text.as_bytes())?;
-    }
-    let digest = top["digest"].as_str().and_then(|text| text.parse().ok()).ok_or(Error::NoResult)?;
+    layout.lists(&entries, options.docker.then(|| json!(described)))?;
+    exported(&top, Some(first.id.clone()))
+}
+
+/// What is told of a layout that leads to this document.
+fn exported(top: &Value, config: Option<Digest>) -> Result<Exported> {
     Ok(Exported {
-        digest,
+        digest: top["digest"].as_str().and_then(|text| text.parse().ok()).ok_or(Error::NoResult)?,
         media_type: top["mediaType"].as_str().unwrap_or_default().to_owned(),
         size: top["size"].as_u64().unwrap_or(0),
-        config: first.id.clone(),
+        config: config.ok_or(Error::NoResult)?,
     })
 }
 
@@ -356,6 +375,18 @@ impl Layout<'_> {
         self.engine.images().hold_more(self.hold, [digest.clone()]);
         self.blob(&digest, bytes.len() as u64, &mut bytes.as_slice())?;
         Ok(json!({ "mediaType": media_type, "digest": digest.as_str(), "size": bytes.len() }))
+    }
+
+    /// The lists by which others find what is in the layout; Docker's own is one of them, if it is given.
+    fn lists(&mut self, entries: &[Value], docker: Option<Value>) -> Result<()> {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        let mut files = vec![("index.json", index), ("oci-layout", json!({ "imageLayoutVersion": "1.0.0" }))];
+        files.extend(docker.map(|list| ("manifest.json", list)));
+        for (path, document) in files {
+            let text = document.to_string();
+            self.sink.file(path, text.len() as u64, &mut text.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// An image; answers its manifest's descriptor and the paths of its layers.

@@ -7,6 +7,7 @@
 mod attest;
 mod builder;
 mod cache;
+mod cache_manifest;
 mod cache_mounts;
 mod cache_transfer;
 mod check_rules;
@@ -65,9 +66,9 @@ pub use client::{
 pub use configure::amend;
 pub use describe::{CheckReport, Outline, TargetDescription};
 pub use error::{Error, ParseError, Place, Result};
-pub use export::{ArchiveOptions, Compression, Exported};
+pub use export::{ArchiveOptions, Compression, Exported, StoredCache};
 pub use glob::Pattern;
-pub use images::{ImageSource, Pull, PullError};
+pub use images::{CacheBlobs, ImageSource, Pull, PullError};
 pub use instruction::{
     Command, Dockerfile, Healthcheck, Instruction, Kind, MountOptions, Run, Stage, Transfer,
 };

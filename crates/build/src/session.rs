@@ -9,6 +9,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::builder::{Builder, blocking};
 use crate::cache::Pins;
+use crate::cache_transfer::Elsewhere;
 use crate::client::{Client, LocalFilter};
 use crate::context::{Definition, Main};
 use crate::ignore::Ignore;
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) materials: Mutex<BTreeMap<String, String>>,
     /// What keeps the files of images, whatever becomes of these.
     pub(crate) holds: Arc<Mutex<Vec<Hold>>>,
+    /// Caches of other places that steps may be taken from.
+    pub(crate) caches: Mutex<Vec<Arc<Elsewhere>>>,
     main: OnceCell<Arc<Tree>>,
     named: tokio::sync::Mutex<HashMap<String, Arc<Tree>>>,
     images: tokio::sync::Mutex<HashMap<(String, Platform), Image>>,
@@ -73,6 +76,7 @@ impl Session {
             removals: Mutex::default(),
             materials: Mutex::default(),
             holds: Arc::default(),
+            caches: Mutex::default(),
             main: OnceCell::new(),
             named: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),

@@ -62,9 +62,9 @@ struct Ready {
 }
 
 /// A blob that is to go, and what it is called while it goes.
-struct Part {
-    name: String,
-    blob: Digest,
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) blob: Digest,
 }
 
 /// What a name leads to, as it is to be pushed.
@@ -215,7 +215,7 @@ impl Client {
         blocking(move || store.document_blob(&digest, MANIFEST_LIMIT as u64)).await
     }
 
-    async fn push_layers(
+    pub(crate) async fn push_layers(
         &self,
         session: &Session,
         lenders: &[String],
@@ -288,7 +288,7 @@ impl Client {
 }
 
 /// Puts a document under a tag; without one it is only there by its digest.
-async fn push_manifest(
+pub(crate) async fn push_manifest(
     session: &Session,
     tag: Option<&str>,
     media_type: &str,
