@@ -488,11 +488,9 @@ impl Engine {
                     path
                 }
                 MountSource::Volume(_) | MountSource::Image(_) => {
-                    let is_image = matches!(mount.source, MountSource::Image(_));
-                    let (source, pinned) = if is_image {
-                        self.image_source(record, mount)?
-                    } else {
-                        self.volume_source(mount, root)?
+                    let (source, pinned) = match &mount.source {
+                        MountSource::Image(_) => self.image_source(record, mount)?,
+                        _ => self.volume_source(mount, root)?,
                     };
                     resolved.pinned.extend(pinned);
                     source
