@@ -228,7 +228,7 @@ impl Built {
         let manifest =
             json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
         let top = layout.document(MANIFEST, &manifest)?;
-        layout.lists(&[top.clone()], None)?;
+        layout.lists(std::slice::from_ref(&top), None)?;
         exported(&top, config["digest"].as_str().and_then(|text| text.parse().ok()))
     }
 }

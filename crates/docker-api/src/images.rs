@@ -127,13 +127,15 @@ pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<R
                 let layers = image.layers.iter().filter(|layer| shared.contains(&layer.chain_id));
                 summary["SharedSize"] = json!(layers.map(|layer| layer.size).sum::<u64>());
             }
+            let index = manifests::index_of(engine.images(), image, None);
             if version >= Version::new(1, 48)
-                && let Some(target) = manifests::target(engine.images(), image)
+                && let Some(target) = manifests::target(engine.images(), image, index.as_deref())
             {
                 summary["Descriptor"] = target;
             }
             if with_manifests && version >= Version::new(1, 47) {
-                summary["Manifests"] = json!(manifests::summaries(engine, image, &containers));
+                summary["Manifests"] =
+                    json!(manifests::summaries(engine, image, index.as_deref(), &containers));
             }
             summary
         });
@@ -181,13 +183,15 @@ pub(crate) async fn inspect(
         if let Some(variant) = image.config.other.get("variant") {
             document["Variant"] = variant.clone();
         }
+        let index = manifests::index_of(engine.images(), &image, Some(&name));
         if version >= Version::new(1, 48)
-            && let Some(target) = manifests::target(engine.images(), &image)
+            && let Some(target) = manifests::target(engine.images(), &image, index.as_deref())
         {
             document["Descriptor"] = target;
         }
         if with_manifests {
-            document["Manifests"] = json!(manifests::summaries(engine, &image, &engine.containers()));
+            document["Manifests"] =
+                json!(manifests::summaries(engine, &image, index.as_deref(), &engine.containers()));
         }
         Ok(document)
     })

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use dray_engine::{ContainerRecord, Engine};
-use dray_image::{Image, ImageStore, Index, Member, MemberKind, Platform};
+use dray_image::{Image, ImageStore, Index, Member, MemberKind, Platform, Reference};
 use serde_json::{Value, json};
 
 /// Bytes of the largest manifest that is read.
 const MANIFEST_LIMIT: u64 = 8 << 20;
 
-/// The index that an image is listed for: that of a name of its own.
-fn index_of(store: &ImageStore, image: &Image) -> Option<Arc<Index>> {
-    image.references.iter().find_map(|name| store.index_of(name))
+/// The index that an image is told of with: that of the name that was asked for, and without one that of any of its names.
+pub(crate) fn index_of(store: &ImageStore, image: &Image, asked: Option<&str>) -> Option<Arc<Index>> {
+    let asked = asked.and_then(|name| Reference::parse(name).ok());
+    match asked.filter(|name| image.references.contains(name)) {
+        Some(name) => store.index_of(&name),
+        None => image.references.iter().find_map(|name| store.index_of(name)),
+    }
 }
 
 /// What an image is the manifest of, as far as a registry or an archive gave it one.
@@ -38,8 +42,8 @@ fn manifest(store: &ImageStore, image: &Image) -> Option<Member> {
 }
 
 /// The descriptor of what an image's name leads to; none for an image that was made here and never pushed.
-pub(crate) fn target(store: &ImageStore, image: &Image) -> Option<Value> {
-    if let Some(index) = index_of(store, image) {
+pub(crate) fn target(store: &ImageStore, image: &Image, index: Option<&Index>) -> Option<Value> {
+    if let Some(index) = index {
         return Some(
             json!({ "mediaType": index.media_type, "digest": index.digest.as_str(), "size": index.size }),
         );
@@ -60,16 +64,23 @@ fn descriptor(member: &Member) -> Value {
 }
 
 /// The manifests that an image's name leads to, what of them is here, and who uses it.
-pub(crate) fn summaries(engine: &Engine, image: &Image, containers: &[Arc<ContainerRecord>]) -> Vec<Value> {
-    let store = engine.images();
-    match index_of(store, image) {
+pub(crate) fn summaries(
+    engine: &Engine,
+    image: &Image,
+    index: Option<&Index>,
+    containers: &[Arc<ContainerRecord>],
+) -> Vec<Value> {
+    match index {
         Some(index) => index
             .members
             .iter()
             .filter(|member| member.kind != MemberKind::Index)
             .map(|member| summary(engine, member, containers))
             .collect(),
-        None => manifest(store, image).iter().map(|member| summary(engine, member, containers)).collect(),
+        None => manifest(engine.images(), image)
+            .iter()
+            .map(|member| summary(engine, member, containers))
+            .collect(),
     }
 }
 

@@ -70,7 +70,7 @@ pub(crate) struct Part {
 /// What a name leads to, as it is to be pushed.
 enum Wanted {
     /// An image, in place of an index of which nothing else is here.
-    Image(Image, Option<Arc<Index>>),
+    Image(Box<Image>, Option<Arc<Index>>),
     Index(Arc<Index>),
 }
 
@@ -81,18 +81,19 @@ fn wanted(store: &ImageStore, request: &PushRequest) -> Result<Wanted> {
     let id = store.named(name).ok_or_else(missing)?;
     if request.platform.is_some() {
         let image = store.resolve_for(&name.to_string(), request.platform.as_ref())?;
-        return Ok(Wanted::Image(image, None));
+        return Ok(Wanted::Image(Box::new(image), None));
     }
-    let Some(index) = store.index_of(name) else {
-        return Ok(Wanted::Image(store.resolve(id.as_str())?, None));
+    let alone = |id: &Digest, index| -> Result<Wanted> {
+        Ok(Wanted::Image(Box::new(store.resolve(id.as_str())?), index))
     };
+    let Some(index) = store.index_of(name) else { return alone(&id, None) };
     if index.members.iter().all(|member| store.is_whole(member)) {
         return Ok(Wanted::Index(index));
     }
     let mut images: Vec<&Digest> = index.images().collect();
     images.dedup();
     match images.as_slice() {
-        [only] => Ok(Wanted::Image(store.resolve(only.as_str())?, Some(Arc::clone(&index)))),
+        [only] => alone(only, Some(Arc::clone(&index))),
         _ => Err(Error::Incomplete { reference: name.familiar() }),
     }
 }
@@ -116,7 +117,7 @@ impl Client {
         match wanted.map_err(|_| Error::Cancelled)?? {
             Wanted::Index(index) => self.push_index(request, &index, events).await,
             Wanted::Image(image, instead_of) => {
-                let pushed = self.push_image(request, image, events).await?;
+                let pushed = self.push_image(request, *image, events).await?;
                 Ok(Pushed { instead_of, ..pushed })
             }
         }
