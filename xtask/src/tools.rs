@@ -10,8 +10,19 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 6] =
-    ["iproute2", "nftables", "procps", "busybox-static", "libarchive-tools", "openssh-client"];
+const PACKAGES: [&str; 11] = [
+    "iproute2",
+    "nftables",
+    "procps",
+    "busybox-static",
+    "libarchive-tools",
+    "openssh-client",
+    "openssh-server",
+    "bzip2",
+    "xz-utils",
+    "skopeo",
+    "buildah",
+];
 
 /// The kubectl of the tests, which need 1.33 or later.
 const KUBECTL_VERSION: &str = "1.36.4";
@@ -78,12 +89,7 @@ fn plugin(root: &Path, package: &str) -> Result<PathBuf, Error> {
     };
     let lists = kept.join("lists");
     fs::create_dir_all(lists.join("partial")).map_err(failed(&lists))?;
-    // From where this host has its packages.
-    let mut query = Command::new("apt-get");
-    query.args(["indextargets", "--format", "$(REPO_URI)"]);
-    let uris = query.output().map_err(|source| Error::Start { program: "apt-get".to_owned(), source })?;
-    let uris = String::from_utf8_lossy(&uris.stdout).into_owned();
-    let uri = uris.lines().next().ok_or_else(|| Error::Missing { path: lists.clone() })?;
+    let uri = mirror()?;
     let sources = kept.join("sources.list");
     fs::write(&sources, format!("deb {uri} {SUITE} main\n")).map_err(failed(&sources))?;
     let apart = |words: &[&str]| {
@@ -112,6 +118,21 @@ fn plugin(root: &Path, package: &str) -> Result<PathBuf, Error> {
     let found = unpacked.join("usr/libexec/docker/cli-plugins").join(package);
     fs::rename(&found, &program).map_err(failed(&found))?;
     Ok(program)
+}
+
+/// From where this host has its packages.
+pub(crate) fn mirror() -> Result<String, Error> {
+    let mut query = Command::new("apt-get");
+    query.args(["indextargets", "--format", "$(REPO_URI)"]);
+    let uris = query.output().map_err(|source| Error::Start { program: "apt-get".to_owned(), source })?;
+    let uris = String::from_utf8_lossy(&uris.stdout).into_owned();
+    let first = uris.lines().next().map(str::to_owned);
+    first.ok_or_else(|| Error::Missing { path: PathBuf::from("/etc/apt/sources.list") })
+}
+
+/// Installs what makes a Debian in a directory.
+pub(crate) fn install_debootstrap() -> Result<(), Error> {
+    install(&["debootstrap"])
 }
 
 /// Installs the runtime that is measured beside ours.

@@ -45,7 +45,7 @@ fn provenance(session: &Session, image: &BuiltImage, started: jiff::Timestamp, a
         .iter()
         .map(|(address, digest)| {
             let uri = match address.strip_prefix("docker-image ") {
-                Some(name) => format!("pkg:docker/{}", package_name(name, &image.platform.to_string())),
+                Some(name) => package(name, &image.platform.to_string()),
                 None => address.clone(),
             };
             let (algorithm, hex) = digest.split_once(':').unwrap_or(("sha1", digest));
@@ -123,15 +123,15 @@ fn materials_are_all(session: &Session) -> bool {
     matches!(session.definition.main, crate::context::Main::Empty)
 }
 
-/// `name@tag?platform=…`, as package addresses have it.
-fn package_name(name: &str, platform: &str) -> String {
+/// `pkg:docker/name@tag?platform=…`, the address of an image as a package.
+pub(crate) fn package(name: &str, platform: &str) -> String {
     let short = name.strip_prefix("docker.io/").unwrap_or(name);
     let short = short.strip_prefix("library/").unwrap_or(short);
     let (name, version) = match short.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, tag),
         _ => (short, "latest"),
     };
-    format!("{name}@{version}?platform={}", platform.replace('/', "%2F"))
+    format!("pkg:docker/{name}@{version}?platform={}", platform.replace('/', "%2F"))
 }
 
 #[cfg(test)]
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn packages_are_named_as_others_name_them() {
-        let name = package_name("docker.io/library/box:latest", "linux/amd64");
-        assert_eq!(name, "box@latest?platform=linux%2Famd64");
-        assert_eq!(package_name("host:5000/a/b", "linux"), "host:5000/a/b@latest?platform=linux");
+        let name = package("docker.io/library/box:latest", "linux/amd64");
+        assert_eq!(name, "pkg:docker/box@latest?platform=linux%2Famd64");
+        assert_eq!(package("host:5000/a/b", "linux"), "pkg:docker/host:5000/a/b@latest?platform=linux");
     }
 }

@@ -174,6 +174,14 @@ fn without(engine: &Engine, tree: Arc<Tree>, ignore: &Ignore, disposable: bool) 
     Ok(Arc::new(Tree::of_descriptor(directory, path, scratch)))
 }
 
+/// A tree of the caller's without what its own `.dockerignore` names; what is there stays as it is.
+pub(crate) fn without_ignored(engine: &Engine, tree: Tree) -> Result<Arc<Tree>> {
+    let tree = Arc::new(tree);
+    let Some(bytes) = read_ignore(tree.root(), ".dockerignore")? else { return Ok(tree) };
+    let ignore = Ignore::parse(&String::from_utf8_lossy(&bytes)).map_err(Error::invalid)?;
+    if ignore.is_empty() { Ok(tree) } else { without(engine, tree, &ignore, false) }
+}
+
 fn read_ignore(root: &Root, path: &str) -> Result<Option<Vec<u8>>> {
     if root.lstat(path).is_err() {
         return Ok(None);

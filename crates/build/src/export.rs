@@ -8,8 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use dray_engine::Engine;
-use dray_image::{Digest, Layer, Reference};
-use flate2::write::GzEncoder;
+use dray_image::{Digest, Hold, ImageStore, Layer, NewImage, PackedLayer, Packing, Reference};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -18,8 +17,10 @@ use crate::error::IoContext;
 use crate::request::CacheMode;
 use crate::result::{Built, BuiltImage};
 use crate::tree::{Copier, Ownership};
-use crate::{Error, Result, cache_transfer};
+use crate::{Error, Result, attest, cache_manifest};
 
+/// Where a layout has its blobs.
+const BLOBS: &str = "blobs/sha256/";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -77,7 +78,8 @@ impl Built {
         blocking(move || {
             let _kept = pins;
             let mut builder = tar::Builder::new(writer);
-            let exported = write(&engine, &images, &options, &mut Archive(&mut builder))?;
+            let mut hold = engine.images().hold([]);
+            let exported = write(&engine, &images, &options, &mut Archive(&mut builder), &mut hold)?;
             builder.into_inner().and_then(|mut writer| writer.flush()).io("write", "archive")?;
             Ok(exported)
         })
@@ -93,7 +95,33 @@ impl Built {
         let (pins, directory) = ((self.pins.clone(), self.holds.clone()), directory.to_owned());
         blocking(move || {
             let _kept = pins;
-            write(&engine, &images, &options, &mut Directory(directory))
+            let mut hold = engine.images().hold([]);
+            write(&engine, &images, &options, &mut Directory(directory), &mut hold)
+        })
+        .await
+    }
+
+    /// Records the images in the store, and an index of them and of what is stated about them under these names.
+    ///
+    /// # Errors
+    /// When a layer cannot be packed or the store cannot be written.
+    pub async fn record_index(&self, names: &[Reference]) -> Result<Exported> {
+        let (built, names) = (self.clone(), names.to_owned());
+        blocking(move || {
+            let store = built.engine.images();
+            let mut hold = store.hold([]);
+            for image in &built.images {
+                let (config, layers) = (image.config.clone(), image.layers.clone());
+                let recorded = store.create(NewImage { config, layers })?;
+                store.hold_more(&mut hold, [recorded.id]);
+            }
+            let options = ArchiveOptions { names: names.clone(), ..ArchiveOptions::default() };
+            let exported = write(&built.engine, &built.images, &options, &mut Store(store), &mut hold)?;
+            for name in &names {
+                let image = store.name_index(name, &exported.digest)?;
+                built.engine.image_event("tag", &image.id, &name.familiar());
+            }
+            Ok(exported)
         })
         .await
     }
@@ -153,44 +181,82 @@ impl Built {
         Ok(())
     }
 
-    /// Records the image of the first platform with what other builds need to take steps from it, under a name to be
-    /// pushed by; see [`crate::CacheImport::Image`]. Answers its id.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn record_cache(&self, name: &Reference) -> Result<Digest> {
-        let mut image = self.first()?.clone();
-        cache_transfer::inscribe(&mut image)?;
-        let built = Self { images: vec![image], ..self.clone() };
-        built.record(std::slice::from_ref(name)).await
-    }
-
     /// Writes what other builds need to take steps from this one, an OCI layout, into a directory.
     ///
     /// # Errors
     /// When a layer cannot be packed or the directory cannot be written.
     pub async fn export_cache(&self, mode: CacheMode, directory: &Path) -> Result<Exported> {
-        let mut images = self.images.clone();
-        if mode == CacheMode::Max {
-            images.extend(self.stages.iter().cloned());
-        }
-        for image in &mut images {
-            image.attestations.clear();
-            cache_transfer::inscribe(image)?;
-        }
-        let (engine, directory, pins) =
-            (self.engine.clone(), directory.to_owned(), (self.pins.clone(), self.holds.clone()));
+        let (built, directory) = (self.clone(), directory.to_owned());
         blocking(move || {
-            let _kept = pins;
-            write(&engine, &images, &ArchiveOptions::default(), &mut Directory(directory))
+            let mut hold = built.engine.images().hold([]);
+            built.write_cache(mode, &mut Directory(directory), &mut hold)
         })
         .await
     }
+
+    /// Puts what other builds need to take steps from this one into the store, for as long as the answer is kept.
+    ///
+    /// # Errors
+    /// When a layer cannot be packed or the store cannot be written.
+    pub async fn store_cache(&self, mode: CacheMode) -> Result<StoredCache> {
+        let built = self.clone();
+        blocking(move || {
+            let store = built.engine.images();
+            let mut hold = store.hold([]);
+            let exported = built.write_cache(mode, &mut Store(store), &mut hold)?;
+            Ok(StoredCache { exported, _hold: hold })
+        })
+        .await
+    }
+
+    fn write_cache(&self, mode: CacheMode, sink: &mut dyn Sink, hold: &mut Hold) -> Result<Exported> {
+        let options = ArchiveOptions::default();
+        let mut layout =
+            Layout { engine: &self.engine, sink, written: BTreeSet::new(), options: &options, hold };
+        let mut cache = cache_manifest::Writer::default();
+        let mut layers = Vec::new();
+        let stages = self.stages.iter().filter(|_| mode == CacheMode::Max);
+        for image in self.images.iter().chain(stages) {
+            cache.add(image, |layer| {
+                let PackedLayer { blob, size, packing } = layout.layer(layer)?;
+                let media_type = format!("{LAYER}{}", suffix(packing));
+                layers.push(cache_manifest::descriptor(&media_type, &blob, size, &layer.diff_id));
+                Ok::<_, Error>(blob)
+            })?;
+        }
+        let config = layout.document(cache_manifest::CONFIG, &cache.finish())?;
+        let manifest =
+            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+        let top = layout.document(MANIFEST, &manifest)?;
+        layout.lists(std::slice::from_ref(&top), None)?;
+        exported(&top, config["digest"].as_str().and_then(|text| text.parse().ok()))
+    }
+}
+
+/// A cache that is in the store, for as long as this is kept.
+pub struct StoredCache {
+    /// Its manifest.
+    pub exported: Exported,
+    _hold: Hold,
 }
 
 /// Where the parts of a layout go.
 trait Sink {
     fn file(&mut self, path: &str, size: u64, reader: &mut dyn Read) -> Result<()>;
+}
+
+/// The image store, which has the layers and takes the documents.
+struct Store<'a>(&'a ImageStore);
+
+impl Sink for Store<'_> {
+    fn file(&mut self, path: &str, size: u64, reader: &mut dyn Read) -> Result<()> {
+        let digest = path.strip_prefix(BLOBS).and_then(|hex| Digest::from_hex(hex).ok());
+        let Some(digest) = digest.filter(|digest| !self.0.has_blob(digest)) else { return Ok(()) };
+        let mut bytes = Vec::new();
+        reader.take(size).read_to_end(&mut bytes).io("read", path)?;
+        let put = self.0.put_blob(&bytes)?;
+        if put == digest { Ok(()) } else { Err(Error::invalid(format!("{digest} has become {put}"))) }
+    }
 }
 
 struct Archive<'a, W: Write>(&'a mut tar::Builder<W>);
@@ -225,7 +291,9 @@ struct Layout<'a> {
     engine: &'a Engine,
     sink: &'a mut dyn Sink,
     written: BTreeSet<Digest>,
-    compression: Compression,
+    options: &'a ArchiveOptions,
+    /// Keeps what is made in the store on the way.
+    hold: &'a mut Hold,
 }
 
 fn write(
@@ -233,9 +301,10 @@ fn write(
     images: &[BuiltImage],
     options: &ArchiveOptions,
     sink: &mut dyn Sink,
+    hold: &mut Hold,
 ) -> Result<Exported> {
     let first = images.first().ok_or(Error::NoResult)?;
-    let mut layout = Layout { engine, sink, written: BTreeSet::new(), compression: options.compression };
+    let mut layout = Layout { engine, sink, written: BTreeSet::new(), options, hold };
     let mut manifests = Vec::new();
     let mut statements = Vec::new();
     let mut described = Vec::new();
@@ -273,26 +342,22 @@ fn write(
     if entries.is_empty() {
         entries.push(top.clone());
     }
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string();
-    let version = json!({ "imageLayoutVersion": "1.0.0" }).to_string();
-    let mut files = vec![("index.json", index), ("oci-layout", version)];
-    if options.docker {
-        files.push(("manifest.json", json!(described).to_string()));
-    }
-    for (path, text) in files {
-        layout.sink.file(path, text.len() as u64, &mut text.as_bytes())?;
-    }
-    let digest = top["digest"].as_str().and_then(|text| text.parse().ok()).ok_or(Error::NoResult)?;
+    layout.lists(&entries, options.docker.then(|| json!(described)))?;
+    exported(&top, Some(first.id.clone()))
+}
+
+/// What is told of a layout that leads to this document.
+fn exported(top: &Value, config: Option<Digest>) -> Result<Exported> {
     Ok(Exported {
-        digest,
+        digest: top["digest"].as_str().and_then(|text| text.parse().ok()).ok_or(Error::NoResult)?,
         media_type: top["mediaType"].as_str().unwrap_or_default().to_owned(),
         size: top["size"].as_u64().unwrap_or(0),
-        config: first.id.clone(),
+        config: config.ok_or(Error::NoResult)?,
     })
 }
 
 fn blob_path(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+    format!("{BLOBS}{}", digest.hex())
 }
 
 impl Layout<'_> {
@@ -307,19 +372,31 @@ impl Layout<'_> {
     fn document(&mut self, media_type: &str, document: &Value) -> Result<Value> {
         let bytes = serde_json::to_vec(document).map_err(|error| Error::invalid(error.to_string()))?;
         let digest = Digest::of(&bytes);
+        self.engine.images().hold_more(self.hold, [digest.clone()]);
         self.blob(&digest, bytes.len() as u64, &mut bytes.as_slice())?;
         Ok(json!({ "mediaType": media_type, "digest": digest.as_str(), "size": bytes.len() }))
+    }
+
+    /// The lists by which others find what is in the layout; Docker's own is one of them, if it is given.
+    fn lists(&mut self, entries: &[Value], docker: Option<Value>) -> Result<()> {
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+        let mut files = vec![("index.json", index), ("oci-layout", json!({ "imageLayoutVersion": "1.0.0" }))];
+        files.extend(docker.map(|list| ("manifest.json", list)));
+        for (path, document) in files {
+            let text = document.to_string();
+            self.sink.file(path, text.len() as u64, &mut text.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// An image; answers its manifest's descriptor and the paths of its layers.
     fn image(&mut self, image: &BuiltImage) -> Result<(Value, Vec<String>)> {
         let (mut layers, mut paths) = (Vec::new(), Vec::new());
         for layer in &image.layers {
-            let (digest, size) = self.layer(layer)?;
-            paths.push(blob_path(&digest));
+            let PackedLayer { blob, size, packing } = self.layer(layer)?;
+            paths.push(blob_path(&blob));
             layers.push(json!({
-                "mediaType": format!("{LAYER}{}", self.compression.suffix()),
-                "digest": digest.as_str(), "size": size,
+                "mediaType": format!("{LAYER}{}", suffix(packing)), "digest": blob.as_str(), "size": size,
             }));
         }
         let config = serde_json::to_vec(&image.config).map_err(|error| Error::invalid(error.to_string()))?;
@@ -344,11 +421,19 @@ impl Layout<'_> {
     fn statements(&mut self, image: &BuiltImage, subject: &Value) -> Result<Value> {
         let hex = subject["digest"].as_str().unwrap_or_default().trim_start_matches("sha256:").to_owned();
         let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+        let platform = image.platform.to_string();
+        let mut subjects: Vec<String> =
+            self.options.names.iter().map(|name| attest::package(&name.to_string(), &platform)).collect();
+        if subjects.is_empty() {
+            subjects.push("_".to_owned());
+        }
+        let subjects: Vec<Value> =
+            subjects.into_iter().map(|name| json!({ "name": name, "digest": { "sha256": hex } })).collect();
         for statement in &image.attestations {
             let document = json!({
                 "_type": "https://in-toto.io/Statement/v0.1",
                 "predicateType": statement.predicate_type,
-                "subject": [{ "name": "_", "digest": { "sha256": hex } }],
+                "subject": subjects,
                 "predicate": statement.predicate,
             });
             let mut descriptor = self.document(STATEMENT, &document)?;
@@ -372,43 +457,44 @@ impl Layout<'_> {
         Ok(descriptor)
     }
 
-    /// A layer, packed; answers the digest and the size of the blob.
-    fn layer(&mut self, layer: &Layer) -> Result<(Digest, u64)> {
+    /// A layer, packed. What is wanted with gzip goes as the store has it, or will have it from now on: the same blob that
+    /// a push takes, and one that came with zstd stays so.
+    fn layer(&mut self, layer: &Layer) -> Result<PackedLayer> {
+        let images = self.engine.images();
+        if self.options.compression == Compression::Gzip {
+            let packed = images.packed_layer(layer, self.hold)?;
+            let (mut file, size) = images.open_blob(&packed.blob)?;
+            self.blob(&packed.blob, size, &mut file)?;
+            return Ok(packed);
+        }
         let scratch = self.engine.scratch()?;
         let path = scratch.path().join("layer");
         let file = File::options().read(true).write(true).create_new(true).open(&path).io("create", &path)?;
         let mut hashing = Hashing { file, hash: Sha256::new(), size: 0 };
-        let images = self.engine.images();
-        match self.compression {
-            Compression::None => images.write_layer(layer, &mut hashing)?,
-            Compression::Gzip => {
-                // Without a time in its head, so that equal layers are equal blobs.
-                let mut encoder = GzEncoder::new(&mut hashing, flate2::Compression::new(5));
-                images.write_layer(layer, &mut encoder)?;
-                encoder.finish().io("compress", &path)?;
-            }
-            Compression::Zstd => {
-                let mut encoder = zstd::Encoder::new(&mut hashing, 3).io("compress", &path)?;
-                images.write_layer(layer, &mut encoder)?;
-                encoder.finish().io("compress", &path)?;
-            }
-        }
+        let packing = if self.options.compression == Compression::Zstd {
+            let mut encoder = zstd::Encoder::new(&mut hashing, 3).io("compress", &path)?;
+            images.write_layer(layer, &mut encoder)?;
+            encoder.finish().io("compress", &path)?;
+            Packing::Zstandard
+        } else {
+            images.write_layer(layer, &mut hashing)?;
+            Packing::Plain
+        };
         let Hashing { mut file, hash, size } = hashing;
         let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let digest = Digest::from_hex(&hex)?;
+        let blob = Digest::from_hex(&hex)?;
         file.rewind().io("read", &path)?;
-        self.blob(&digest, size, &mut file)?;
-        Ok((digest, size))
+        self.blob(&blob, size, &mut file)?;
+        Ok(PackedLayer { blob, size, packing })
     }
 }
 
-impl Compression {
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Gzip => "+gzip",
-            Self::Zstd => "+zstd",
-            Self::None => "",
-        }
+/// What the type of a layer ends with.
+fn suffix(packing: Packing) -> &'static str {
+    match packing {
+        Packing::Gzip => "+gzip",
+        Packing::Zstandard => "+zstd",
+        Packing::Plain => "",
     }
 }
 

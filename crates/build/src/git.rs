@@ -1,16 +1,14 @@
-//! A client of git's protocol, version 2 (gitprotocol-v2(5)), as far as a build needs one: one commit without its
-//! history, checked out. No program is run, and nothing of a repository is interpreted but its objects.
+//! Repositories of git as far as a build needs them: one commit without its history, checked out, with its modules.
+//! Nothing of a repository is interpreted but its objects. How they come is `git_wire`'s.
 
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
 use dray_engine::Engine;
 use rustix::fs::{Mode, OFlags, ResolveFlags, Timespec, Timestamps, mkdirat, openat, openat2, symlinkat};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::builder::blocking;
 use crate::client::Client;
@@ -18,14 +16,13 @@ use crate::error::IoContext;
 pub(crate) use crate::git_address::GitAddress;
 use crate::git_address::Transport;
 use crate::git_pack::{ObjectId, ObjectKind, Pack, hex, loose, parse_id};
-use crate::http_client::{self, Answer, Ask};
+use crate::git_wire::Server;
+use crate::http_client;
 use crate::sources::Tree;
 use crate::{Error, Result, remote};
 
 /// Directories within directories of a repository.
 const DEEPEST: usize = 200;
-/// Longest list of references, in bytes.
-const LONGEST_LIST: usize = 64 << 20;
 /// Repositories within repositories.
 const DEEPEST_MODULE: usize = 5;
 
@@ -47,7 +44,7 @@ pub(crate) async fn fetch(
     let scratch = blocking(move || Ok(made.scratch()?)).await?;
     let files = scratch.path().join("files");
     std::fs::create_dir(&files).io("create", &files)?;
-    let job = Job { client, scratch: scratch.path(), keep_git };
+    let job = Job { engine, client, scratch: scratch.path(), keep_git };
     let target = Tree::open_path(&files)?;
     let commit = job.bring(address, None, target, 0).await?;
     if let Some(expected) = checksum
@@ -71,6 +68,7 @@ pub(crate) async fn fetch(
 }
 
 struct Job<'a> {
+    engine: &'a Engine,
     client: &'a Arc<dyn Client>,
     scratch: &'a Path,
     keep_git: bool,
@@ -91,7 +89,7 @@ impl Job<'_> {
             Transport::Http => remote::login(self.client, &address.remote).await,
             _ => None,
         };
-        let server = Server { address, login };
+        let server = Server { engine: self.engine, client: self.client, address, login };
         let commit = match (commit, address.reference.as_deref().and_then(parse_id)) {
             (Some(commit), _) | (None, Some(commit)) => commit,
             (None, None) => {
@@ -153,10 +151,18 @@ impl Module {
             let mut rest = self.url.as_str();
             loop {
                 if let Some(inner) = rest.strip_prefix("../") {
-                    base.truncate(base.rfind('/').filter(|at| *at > base.find("://").unwrap_or(0) + 2)?);
+                    // In `user@host:path` the path begins behind the colon.
+                    let begin = base.find("://").map_or_else(|| base.find(':'), |at| Some(at + 2))?;
+                    match base.rfind('/').filter(|at| *at > begin) {
+                        Some(at) => base.truncate(at),
+                        None if base.len() > begin + 1 && !base.contains("://") => base.truncate(begin + 1),
+                        None => return None,
+                    }
                     rest = inner;
                 } else if let Some(inner) = rest.strip_prefix("./") {
                     rest = inner;
+                } else if base.ends_with(':') {
+                    break format!("{base}{rest}");
                 } else {
                     break format!("{base}/{rest}");
                 }
@@ -359,215 +365,4 @@ fn write_repository(pack: &Pack, commit: &str, target: BorrowedFd<'_>) -> std::i
         write(directory.as_fd(), &name[2..], &loose(kind, &bytes)?)?;
     }
     Ok(())
-}
-
-/// Who has the repository.
-struct Server<'a> {
-    address: &'a GitAddress,
-    login: Option<String>,
-}
-
-/// A stream of lines with their lengths.
-enum Stream {
-    Http(Box<Answer>),
-    Plain(tokio::net::TcpStream),
-}
-
-enum Packet {
-    Data(Bytes),
-    Flush,
-    Delimiter,
-}
-
-struct Packets {
-    stream: Stream,
-    held: BytesMut,
-    shown: String,
-}
-
-impl Packets {
-    /// The next packet; none at the end of the stream.
-    async fn next(&mut self) -> Result<Option<Packet>> {
-        let fail = |why: &str| Error::Fetch { address: self.shown.clone(), why: why.to_owned() };
-        loop {
-            if self.held.len() >= 4 {
-                let length = std::str::from_utf8(&self.held[..4]).ok();
-                let length = length.and_then(|hex| usize::from_str_radix(hex, 16).ok());
-                match length.ok_or_else(|| fail("it does not speak git's protocol"))? {
-                    0 => {
-                        self.held.advance(4);
-                        return Ok(Some(Packet::Flush));
-                    }
-                    1 => {
-                        self.held.advance(4);
-                        return Ok(Some(Packet::Delimiter));
-                    }
-                    2 => {
-                        self.held.advance(4);
-                        return Ok(Some(Packet::Flush));
-                    }
-                    3 => return Err(fail("it does not speak git's protocol")),
-                    length if self.held.len() >= length => {
-                        let mut packet = self.held.split_to(length);
-                        packet.advance(4);
-                        return Ok(Some(Packet::Data(packet.freeze())));
-                    }
-                    _ => {}
-                }
-            }
-            let more = match &mut self.stream {
-                Stream::Http(answer) => answer.next().await?,
-                Stream::Plain(stream) => {
-                    let mut buffer = BytesMut::with_capacity(64 * 1024);
-                    let n = stream.read_buf(&mut buffer).await.map_err(|error| fail(&error.to_string()))?;
-                    (n > 0).then(|| buffer.freeze())
-                }
-            };
-            match more {
-                Some(bytes) => self.held.extend_from_slice(&bytes),
-                None if self.held.is_empty() => return Ok(None),
-                None => return Err(fail("the server stopped in the middle")),
-            }
-        }
-    }
-}
-
-fn packet(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(format!("{:04x}{line}", line.len() + 4).as_bytes());
-}
-
-impl Server<'_> {
-    fn fail(&self, why: impl Into<String>) -> Error {
-        Error::Fetch { address: http_client::shown(&self.address.remote), why: why.into() }
-    }
-
-    async fn command(&self, name: &str, arguments: &[String]) -> Result<Packets> {
-        let mut body = Vec::new();
-        packet(&mut body, &format!("command={name}\n"));
-        packet(&mut body, "object-format=sha1\n");
-        body.extend_from_slice(b"0001");
-        for argument in arguments {
-            packet(&mut body, &format!("{argument}\n"));
-        }
-        body.extend_from_slice(b"0000");
-        let shown = http_client::shown(&self.address.remote);
-        match self.address.transport {
-            Transport::Http => {
-                let base = self.address.remote.trim_end_matches('/');
-                let address = format!("{base}/git-upload-pack");
-                let ask = Ask {
-                    address: &address,
-                    body: Some(("application/x-git-upload-pack-request", body.into())),
-                    headers: &[
-                        ("git-protocol", "version=2"),
-                        ("accept", "application/x-git-upload-pack-result"),
-                    ],
-                    login: self.login.clone(),
-                };
-                let answer = Box::new(http_client::ask(ask).await?);
-                Ok(Packets { stream: Stream::Http(answer), held: BytesMut::new(), shown })
-            }
-            Transport::Git => {
-                let rest = self.address.remote.trim_start_matches("git://");
-                let (host, path) = rest.split_once('/').ok_or_else(|| self.fail("it has no path"))?;
-                let (name, port) = host.rsplit_once(':').unwrap_or((host, "9418"));
-                let port = port.parse().map_err(|_| self.fail("its port is no number"))?;
-                let connected = tokio::net::TcpStream::connect((name, port)).await;
-                let mut stream = connected.map_err(|error| self.fail(error.to_string()))?;
-                let mut request = Vec::new();
-                packet(&mut request, &format!("git-upload-pack /{path}\0host={host}\0\0version=2\0"));
-                stream.write_all(&request).await.map_err(|error| self.fail(error.to_string()))?;
-                let mut packets = Packets { stream: Stream::Plain(stream), held: BytesMut::new(), shown };
-                // What it can do; all of it that counts has been there from the beginning.
-                while let Some(Packet::Data(line)) = packets.next().await? {
-                    if let Some(why) = line.strip_prefix(b"ERR ") {
-                        return Err(self.fail(String::from_utf8_lossy(why).trim().to_owned()));
-                    }
-                }
-                if let Stream::Plain(stream) = &mut packets.stream {
-                    stream.write_all(&body).await.map_err(|error| self.fail(error.to_string()))?;
-                }
-                Ok(packets)
-            }
-            Transport::Ssh => Err(self.fail(
-                "git over ssh is not supported: use its https address, or fetch it and build the directory",
-            )),
-        }
-    }
-
-    /// The references and the commits that they lead to.
-    async fn list(&self) -> Result<Vec<(String, ObjectId)>> {
-        let mut arguments = vec!["peel".to_owned(), "ref-prefix HEAD".to_owned()];
-        if let Some(name) = &self.address.reference {
-            for form in ["", "refs/", "refs/heads/", "refs/tags/"] {
-                // One that is no name of a reference cannot break out of its line.
-                if !name.contains(char::is_control) {
-                    arguments.push(format!("ref-prefix {form}{name}"));
-                }
-            }
-        }
-        let mut packets = self.command("ls-refs", &arguments).await?;
-        let (mut all, mut size) = (Vec::new(), 0);
-        while let Some(Packet::Data(line)) = packets.next().await? {
-            size += line.len();
-            if size > LONGEST_LIST {
-                return Err(self.fail("it has too many references"));
-            }
-            let text = String::from_utf8_lossy(&line);
-            let mut words = text.split_whitespace();
-            let (Some(id), Some(name)) = (words.next(), words.next()) else { continue };
-            if id == "ERR" {
-                return Err(self.fail(text.trim().to_owned()));
-            }
-            let peeled = words.find_map(|word| word.strip_prefix("peeled:"));
-            if let Some(id) = parse_id(peeled.unwrap_or(id)) {
-                all.push((name.to_owned(), id));
-            }
-        }
-        Ok(all)
-    }
-
-    /// The objects of one commit, in a file.
-    async fn pack(&self, commit: &ObjectId, path: &Path) -> Result<File> {
-        let arguments = ["no-progress", "ofs-delta", "deepen 1", &format!("want {}", hex(commit)), "done"]
-            .map(str::to_owned);
-        let mut packets = self.command("fetch", &arguments).await?;
-        let mut file =
-            File::options().read(true).write(true).create_new(true).open(path).io("create", path)?;
-        let (mut in_pack, mut size) = (false, 0_u64);
-        while let Some(packet) = packets.next().await? {
-            let line = match packet {
-                Packet::Data(line) => line,
-                Packet::Flush if in_pack => break,
-                _ => continue,
-            };
-            if !in_pack {
-                if let Some(why) = line.strip_prefix(b"ERR ") {
-                    return Err(self.fail(String::from_utf8_lossy(why).trim().to_owned()));
-                }
-                in_pack = line.starts_with(b"packfile");
-                continue;
-            }
-            match line.first() {
-                Some(1) => {
-                    size += line.len() as u64;
-                    if size > remote::LARGEST {
-                        return Err(self.fail(format!("it is larger than {} bytes", remote::LARGEST)));
-                    }
-                    file = blocking(move || {
-                        file.write_all(&line[1..]).io("write", "pack")?;
-                        Ok(file)
-                    })
-                    .await?;
-                }
-                Some(3) => return Err(self.fail(String::from_utf8_lossy(&line[1..]).trim().to_owned())),
-                _ => {}
-            }
-        }
-        if !in_pack {
-            return Err(self.fail("the server sent no objects"));
-        }
-        file.rewind().io("read", path)?;
-        Ok(file)
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dray_image::Digest;
+use dray_image::{Digest, Layer, NewLayer};
 
 use crate::client::{BoxFuture, Client};
 use crate::platform::Platform;
@@ -12,6 +12,21 @@ pub trait ImageSource: Send + Sync {
     /// Pulls an image for a platform, unless it is here and `anew` is not set; answers its id. `client` may have
     /// credentials for its registry. `progress` is told parts, done and total bytes.
     fn pull<'a>(&'a self, pull: Pull<'a>) -> BoxFuture<'a, Result<Digest, PullError>>;
+
+    /// What a registry has under a name, which may be the cache of a build and no image.
+    fn cache<'a>(&'a self, pull: Pull<'a>) -> BoxFuture<'a, Result<Arc<dyn CacheBlobs>, PullError>>;
+}
+
+/// A manifest that is elsewhere, and the way to what it names.
+pub trait CacheBlobs: Send + Sync {
+    /// The manifest's bytes.
+    fn manifest(&self) -> &[u8];
+
+    /// A document that it names, which is not larger than `size` bytes.
+    fn document<'a>(&'a self, digest: &'a Digest, size: u64) -> BoxFuture<'a, Result<Vec<u8>, PullError>>;
+
+    /// A layer that it names, taken into the store; the caller holds it.
+    fn layer<'a>(&'a self, layer: &'a NewLayer) -> BoxFuture<'a, Result<Layer, PullError>>;
 }
 
 /// What is to be pulled.

@@ -7,6 +7,7 @@
 mod attest;
 mod builder;
 mod cache;
+mod cache_manifest;
 mod cache_mounts;
 mod cache_transfer;
 mod check_rules;
@@ -23,6 +24,8 @@ mod export;
 mod git;
 mod git_address;
 mod git_pack;
+mod git_ssh;
+mod git_wire;
 mod glob;
 mod graph;
 mod http_client;
@@ -63,9 +66,9 @@ pub use client::{
 pub use configure::amend;
 pub use describe::{CheckReport, Outline, TargetDescription};
 pub use error::{Error, ParseError, Place, Result};
-pub use export::{ArchiveOptions, Compression, Exported};
+pub use export::{ArchiveOptions, Compression, Exported, StoredCache};
 pub use glob::Pattern;
-pub use images::{ImageSource, Pull, PullError};
+pub use images::{CacheBlobs, ImageSource, Pull, PullError};
 pub use instruction::{
     Command, Dockerfile, Healthcheck, Instruction, Kind, MountOptions, Run, Stage, Transfer,
 };

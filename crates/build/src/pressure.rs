@@ -126,9 +126,17 @@ fn give_up_images(
     data: &Path,
 ) -> Result<usize> {
     let images = engine.images();
-    let last = |image: &Image| used.get(&image.id).copied().max(image.added.parse().ok()).unwrap_or_default();
+    let last = |image: &Image| {
+        let family = images.family(image);
+        let last = family.iter().filter_map(|id| used.get(id)).max().copied();
+        last.max(image.added.parse().ok()).unwrap_or_default()
+    };
     let mut candidates = images.list()?;
-    candidates.retain(|image| can_be_had_again(image) && pressure.is_old(last(image)));
+    // Images of other platforms go with the one that stands for all.
+    let inner = images.inner_images();
+    candidates.retain(|image| {
+        !inner.contains(&image.id) && can_be_had_again(image) && pressure.is_old(last(image))
+    });
     candidates.sort_by_key(last);
     let mut count = 0;
     for image in candidates {
@@ -136,7 +144,9 @@ fn give_up_images(
             break;
         }
         // A container may have been made of it meanwhile.
-        if engine.containers().iter().any(|container| container.uses_image(&image.id)) {
+        let family = images.family(&image);
+        let containers = engine.containers();
+        if containers.iter().any(|container| family.iter().any(|id| container.uses_image(id))) {
             continue;
         }
         for deletion in images.remove(image.id.as_str(), true, |_| Vec::new())? {

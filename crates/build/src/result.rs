@@ -98,15 +98,20 @@ impl Built {
         self.images.first().ok_or(Error::NoResult)
     }
 
-    /// Records the image of the first platform in the store under these names; answers its id.
+    /// Records the image of the first platform in the store under these names; answers its id. Those of the other platforms
+    /// are recorded without a name.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub async fn record(&self, names: &[Reference]) -> Result<Digest> {
         let image = self.first()?.clone();
+        let others = self.images[1..].to_vec();
         let engine = self.engine.clone();
         let names = names.to_owned();
         blocking(move || {
+            for other in others {
+                engine.images().create(NewImage { config: other.config, layers: other.layers })?;
+            }
             let recorded = engine.images().create(NewImage { config: image.config, layers: image.layers })?;
             debug_assert_eq!(recorded.id, image.id);
             for name in &names {

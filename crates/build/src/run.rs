@@ -94,7 +94,7 @@ pub(crate) struct RunJob {
 
 impl RunJob {
     /// Runs the process and makes a layer of what it wrote.
-    pub(crate) async fn run(mut self, stage: &StageRun<'_>, making: &Making<'_>) -> Result<Option<Layer>> {
+    pub(crate) async fn run(self, stage: &StageRun<'_>, making: &Making<'_>) -> Result<Option<Layer>> {
         let session = &stage.graph.session;
         let request = &session.request;
         let mut ready = Ready::new(&session.builder, &session.client, &self.mounts).await?;
@@ -102,7 +102,6 @@ impl RunJob {
             ready.script(content, path)?;
         }
         let mount_points = self.missing(stage, &ready).await?;
-        self.env.extend(ready.env.iter().cloned());
         let config = &stage.state.config.config;
         let image = Image {
             id: stage.state.id.clone().unwrap_or_else(|| dray_image::Digest::of(b"")),
@@ -127,6 +126,7 @@ impl RunJob {
             entrypoint: Some(Vec::new()),
             cmd: Some(self.args.clone()),
             env: self.env.clone(),
+            secret_env: ready.env.clone(),
             hostname: hostname.filter(|_| self.network != NetworkMode::Host),
             network: self.network.clone(),
             mounts: ready.mounts.clone(),

@@ -215,11 +215,27 @@ fn clean(source: &str) -> Result<PathBuf> {
 /// Mounts that are ready for a container, and all that keeps them.
 pub(crate) struct Ready {
     pub(crate) mounts: Vec<Mount>,
+    /// Variables that only the step's process has: secrets, and where agents are.
     pub(crate) env: Vec<String>,
     place: MountPlace,
-    _caches: Vec<CacheMount>,
-    _scratch: Vec<Scratch>,
-    _agents: Vec<Aborting>,
+    kept: Kept,
+}
+
+/// What lives as long as the mounts do.
+#[derive(Default)]
+struct Kept {
+    caches_taken: Vec<CacheMount>,
+    written_over: Vec<Scratch>,
+    agents_forwarded: Vec<Aborting>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Whose turn a cache is next is told last.
+        self.agents_forwarded.clear();
+        self.written_over.clear();
+        self.caches_taken.clear();
+    }
 }
 
 /// A task that ends when this is dropped.
@@ -242,9 +258,7 @@ impl Ready {
             mounts: Vec::new(),
             env: Vec::new(),
             place: MountPlace::new(builder.mount_directory()),
-            _caches: Vec::new(),
-            _scratch: Vec::new(),
-            _agents: Vec::new(),
+            kept: Kept::default(),
         };
         // Always in one order, so that two builds do not wait for each other.
         let mut order: Vec<&RunMount> = wanted.iter().collect();
@@ -282,7 +296,7 @@ impl Ready {
                     })
                     .await?;
                     ready.place = place;
-                    ready._scratch.extend(scratch);
+                    ready.kept.written_over.extend(scratch);
                     ready.bind(&path, &mount.target, !writable);
                 }
                 Kind::Cache { id, from, source, sharing, owner, writable } => {
@@ -303,7 +317,7 @@ impl Ready {
                     })
                     .await?;
                     ready.place = place;
-                    ready._caches.push(cache);
+                    ready.kept.caches_taken.push(cache);
                     ready.bind(&path, &mount.target, !*writable);
                 }
             }
@@ -367,7 +381,7 @@ impl Ready {
         let listener = tokio::net::UnixListener::bind(&path).io("listen on", &path)?;
         owner.give(&path)?;
         let (client, id) = (Arc::clone(client), id.to_owned());
-        self._agents.push(Aborting(tokio::spawn(async move {
+        self.kept.agents_forwarded.push(Aborting(tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (client, id) = (Arc::clone(&client), id.clone());

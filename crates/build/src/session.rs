@@ -9,6 +9,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::builder::{Builder, blocking};
 use crate::cache::Pins;
+use crate::cache_transfer::Elsewhere;
 use crate::client::{Client, LocalFilter};
 use crate::context::{Definition, Main};
 use crate::ignore::Ignore;
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) materials: Mutex<BTreeMap<String, String>>,
     /// What keeps the files of images, whatever becomes of these.
     pub(crate) holds: Arc<Mutex<Vec<Hold>>>,
+    /// Caches of other places that steps may be taken from.
+    pub(crate) caches: Mutex<Vec<Arc<Elsewhere>>>,
     main: OnceCell<Arc<Tree>>,
     named: tokio::sync::Mutex<HashMap<String, Arc<Tree>>>,
     images: tokio::sync::Mutex<HashMap<(String, Platform), Image>>,
@@ -73,6 +76,7 @@ impl Session {
             removals: Mutex::default(),
             materials: Mutex::default(),
             holds: Arc::default(),
+            caches: Mutex::default(),
             main: OnceCell::new(),
             named: tokio::sync::Mutex::default(),
             images: tokio::sync::Mutex::default(),
@@ -200,8 +204,8 @@ impl Session {
                 return Ok(None);
             }
             NamedContext::Directory(directory) => {
-                let directory = directory.clone();
-                blocking(move || Ok(Arc::new(Tree::directory(directory)?))).await?
+                let (engine, directory) = (self.builder.engine.clone(), directory.clone());
+                blocking(move || context::without_ignored(&engine, Tree::directory(directory)?)).await?
             }
             NamedContext::Local(local) => {
                 let wanted = vec![".dockerignore".to_owned()];
@@ -236,10 +240,12 @@ impl Session {
             Some(NamedContext::Image(image)) => self.image(image, platform).await,
             Some(NamedContext::OciLayout { directory, reference }) => {
                 let engine = self.builder.engine.clone();
-                let (directory, reference) = (directory.clone(), reference.clone());
-                let (image, hold) =
-                    blocking(move || crate::layout::load(&engine, directory.path(), reference.as_deref()))
-                        .await?;
+                let (directory, reference, platform) =
+                    (directory.clone(), reference.clone(), platform.clone());
+                let (image, hold) = blocking(move || {
+                    crate::layout::load(&engine, directory.path(), reference.as_deref(), &platform)
+                })
+                .await?;
                 self.holds.lock().push(hold);
                 Ok(image)
             }
@@ -288,10 +294,11 @@ impl Session {
         vertex: &dray_image::Digest,
     ) -> Result<Image> {
         let store = Arc::clone(self.builder.engine.images());
-        let wanted = name.to_owned();
-        let here = blocking(move || match store.resolve(&wanted) {
+        let (wanted, asked) = (name.to_owned(), dray_image::Platform::parse(&platform.to_string()).ok());
+        let here = blocking(move || match store.resolve_for(&wanted, asked.as_ref()) {
             Ok(image) => Ok(Some(image)),
             Err(dray_image::Error::NotFound { .. }) => Ok(None),
+            Err(dray_image::Error::OtherPlatform { .. }) => Ok(store.resolve(&wanted).ok()),
             Err(error) => Err(error.into()),
         })
         .await?;

@@ -16,7 +16,7 @@ use crate::platform::Platform;
 use crate::progress::{Event, Running, SourceRange};
 use crate::request::NoCache;
 use crate::state::{State, Told};
-use crate::{Error, Result, parser, tree};
+use crate::{Error, Result, cache_transfer, parser, tree};
 
 /// The prefix by which the classic builder's history tells what made no process.
 const NOP: &str = "/bin/sh -c #(nop) ";
@@ -300,7 +300,10 @@ impl<'g> StageRun<'g> {
         }
         let cache = Arc::clone(&self.graph.session.builder.cache);
         let (wanted, parent) = (key.to_owned(), self.state.top().cloned());
-        let found = blocking(move || Ok(cache.find(&wanted, parent.as_ref()))).await?;
+        let mut found = blocking(move || Ok(cache.find(&wanted, parent.as_ref()))).await?;
+        if found.is_none() {
+            found = cache_transfer::find(&self.graph.session, key, self.state.top()).await?;
+        }
         let Some(entry) = found.filter(|entry| self.is_trusted(entry)) else { return Ok(None) };
         self.text(" ---> Using cache\n".to_owned()).await?;
         Ok(Some(entry))

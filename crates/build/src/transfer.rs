@@ -495,12 +495,7 @@ fn is_archive(file: &mut File) -> Result<bool, String> {
     let mut head = Vec::with_capacity(ARCHIVE_HEAD);
     let read = Read::by_ref(file).take(ARCHIVE_HEAD as u64).read_to_end(&mut head);
     read.and_then(|_| file.rewind()).map_err(|error| error.to_string())?;
-    // What is compressed in a way that is not supported is told so when it is unpacked.
-    if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") {
-        return Ok(true);
-    }
-    let compressed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    if !compressed {
+    if !dray_image::looks_compressed(&head) {
         return Ok(is_archive_head(&head));
     }
     let inner = dray_image::decompressed_head(&mut *file, ARCHIVE_HEAD);

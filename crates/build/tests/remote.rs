@@ -7,95 +7,11 @@ mod world;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use dray_build::Error;
-use dray_testkit::eventually;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use world::git::{daemon, git, repository};
 use world::{World, of, of_address, run};
-
-fn git(directory: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git")
-        .args([
-            "-c",
-            "user.name=T",
-            "-c",
-            "user.email=t@t",
-            "-c",
-            "init.defaultBranch=main",
-            "-c",
-            "protocol.file.allow=always",
-        ])
-        .args(["-c", "safe.directory=*", "-C"])
-        .arg(directory)
-        .args(arguments)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("HOME", directory)
-        .output()
-        .expect("cannot run git: install it");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A repository `x.git` with a branch, a tag, a directory, links, and large files that differ a little.
-fn repository(base: &Path) -> String {
-    let work = base.join("work");
-    fs::create_dir_all(work.join("sub/deep")).unwrap();
-    git(&work, &["init", "-q"]);
-    fs::write(work.join("Dockerfile"), "FROM scratch\nCOPY . /\n").unwrap();
-    fs::write(work.join("sub/Dockerfile"), "FROM scratch\nCOPY deep/file /of-sub\n").unwrap();
-    fs::write(work.join("sub/deep/file"), "deep").unwrap();
-    let lines = |n: usize| (0..3000).map(|line| format!("{}\n", line * n)).collect::<String>();
-    fs::write(work.join("large1"), lines(1) + "one").unwrap();
-    fs::write(work.join("large2"), lines(1) + "two").unwrap();
-    fs::write(work.join("tool"), "#!/bin/sh\n").unwrap();
-    fs::set_permissions(work.join("tool"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    std::os::unix::fs::symlink("sub/deep/file", work.join("link")).unwrap();
-    std::os::unix::fs::symlink("/etc", work.join("out")).unwrap();
-    git(&work, &["add", "-A"]);
-    git(&work, &["commit", "-qm", "one"]);
-    git(&work, &["tag", "-a", "v1", "-m", "first"]);
-    fs::write(work.join("sub/deep/file"), "deeper").unwrap();
-    git(&work, &["commit", "-qam", "two"]);
-    git(&work, &["branch", "other"]);
-    let commit = git(&work, &["rev-parse", "HEAD"]);
-    git(base, &["clone", "-q", "--bare", "work", "x.git"]);
-    git(&base.join("x.git"), &["repack", "-adfq"]);
-    commit
-}
-
-fn daemon(base: &Path) -> Killed {
-    // Not through git itself, which would be another process to end.
-    let programs = git(base, &["--exec-path"]);
-    let child = Command::new(Path::new(&programs).join("git-daemon"))
-        .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", "--port=9418"])
-        .arg(format!("--base-path={}", base.display()))
-        .env("HOME", base)
-        .envs([
-            ("GIT_CONFIG_COUNT", "1"),
-            ("GIT_CONFIG_KEY_0", "safe.directory"),
-            ("GIT_CONFIG_VALUE_0", "*"),
-        ])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("git's daemon to listen", Duration::from_secs(10), || {
-        std::net::TcpStream::connect("127.0.0.1:9418").ok()
-    });
-    Killed(child)
-}
 
 #[test]
 fn builds_from_a_git_repository() {
@@ -172,7 +88,7 @@ fn cve_2019_13139_and_cve_2026_33748_addresses_are_no_options_and_no_paths() {
             assert!(error.contains("it has no directory"), "{directory}: {error}");
         }
         let error = world.build(of_address("git@127.0.0.1:x.git")).await.unwrap_err().chain();
-        assert!(error.contains("git over ssh is not supported: use its https address"), "{error}");
+        assert!(error.contains("the client forwards no key agent: build with --ssh default"), "{error}");
         world.assert_nothing_left();
         world.engine.close().await;
     });
@@ -197,83 +113,6 @@ fn cve_2026_33747_nothing_is_read_or_written_outside_of_the_context() {
     });
 }
 
-/// A web server: files by path, redirects, and git over CGI below `/git/`.
-async fn serve(base: &Path, files: HashMap<&'static str, Vec<u8>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (base, files) = (base.to_owned(), Arc::new(files));
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let (base, files) = (base.clone(), Arc::clone(&files));
-            tokio::spawn(async move {
-                let mut request = Vec::new();
-                let head_end = loop {
-                    let mut buffer = [0; 4096];
-                    let n = stream.read(&mut buffer).await.unwrap();
-                    request.extend_from_slice(&buffer[..n]);
-                    if let Some(at) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-                        break at + 4;
-                    }
-                    if n == 0 {
-                        return;
-                    }
-                };
-                let head = String::from_utf8_lossy(&request[..head_end]).into_owned();
-                let mut words = head.split_whitespace();
-                let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
-                let header = |name: &str| {
-                    head.lines().find_map(|line| {
-                        let (key, value) = line.split_once(':')?;
-                        key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-                    })
-                };
-                let length: usize = header("content-length").map_or(0, |text| text.parse().unwrap());
-                let mut body = request.split_off(head_end);
-                while body.len() < length {
-                    let mut buffer = [0; 4096];
-                    let n = stream.read(&mut buffer).await.unwrap();
-                    body.extend_from_slice(&buffer[..n]);
-                }
-                let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-                let answer = if let Some(path) = path.strip_prefix("/git") {
-                    let mut child = Command::new("git")
-                        .args(["-c", "safe.directory=*", "http-backend"])
-                        .env("GIT_PROJECT_ROOT", &base)
-                        .env("GIT_HTTP_EXPORT_ALL", "1")
-                        .env("PATH_INFO", path)
-                        .env("QUERY_STRING", query)
-                        .env("REQUEST_METHOD", &method)
-                        .env("CONTENT_TYPE", header("content-type").unwrap_or_default())
-                        .env("CONTENT_LENGTH", length.to_string())
-                        .env("GIT_PROTOCOL", header("git-protocol").unwrap_or_default())
-                        .env("HOME", &base)
-                        .stdin(Stdio::piped())
-                        .stdout(Stdio::piped())
-                        .spawn()
-                        .unwrap();
-                    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &body).unwrap();
-                    let output = child.wait_with_output().unwrap().stdout;
-                    [b"HTTP/1.1 200 OK\r\nConnection: close\r\n".as_slice(), &output].concat()
-                } else if let Some(to) = path.strip_prefix("/redirect") {
-                    format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n").into_bytes()
-                } else if let Some(bytes) = files.get(path) {
-                    let head = format!(
-                        "HTTP/1.1 200 OK\r\nLast-Modified: Sun, 09 Sep 2001 01:46:40 GMT\r\nContent-Length: {}\r\n\r\n",
-                        bytes.len()
-                    );
-                    [head.as_bytes(), bytes].concat()
-                } else {
-                    b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()
-                };
-                let _ = stream.write_all(&answer).await;
-                let _ = stream.shutdown().await;
-            });
-        }
-    });
-    address
-}
-
 #[test]
 fn builds_from_web_servers() {
     run(|| async {
@@ -291,7 +130,7 @@ fn builds_from_web_servers() {
             ("/Dockerfile", b"FROM scratch\nCOPY <<EOF /x\nby address\nEOF\n".to_vec()),
             ("/file.txt", b"fetched".to_vec()),
         ]);
-        let server = serve(&base, files).await;
+        let server = world::web::serve(&base, files).await;
         for address in [format!("{server}/context.tar.gz"), format!("{server}/redirect/context.tar.gz")] {
             let built = world.build(of_address(&address)).await.unwrap();
             assert_eq!(world.read(&built, "a"), "of the archive");

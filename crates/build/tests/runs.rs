@@ -6,6 +6,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
     dray_runtime::shim::main_if_requested();
     let trials = vec![
         trial("secrets_are_seen_and_not_kept", secrets_are_seen_and_not_kept),
+        trial("secrets_as_variables_are_on_no_disk", secrets_as_variables_are_on_no_disk),
+        trial("proxies_are_in_no_key_and_no_history", proxies_are_in_no_key_and_no_history),
         trial("agents_answer_in_a_step", agents_answer_in_a_step),
         trial("stages_run_at_once", stages_run_at_once),
         trial("equal_steps_are_made_once", equal_steps_are_made_once),
@@ -146,6 +149,82 @@ async fn secrets_are_seen_and_not_kept(world: World) {
         assert!(!text.contains("hush"), "{text}");
     }
     drop(built);
+    world.end().await;
+}
+
+/// The files below a directory.
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let (mut files, mut open) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(path) = open.pop() {
+        // What a step writes may go while this looks.
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(kind) if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    files
+}
+
+async fn secrets_as_variables_are_on_no_disk(world: World) {
+    const SECRET: &str = "never-on-a-disk-5f3a";
+    let request = world.dockerfile(
+        "FROM box\nRUN --mount=type=secret,id=s,env=S --mount=type=cache,target=/c echo ${#S} > /c/ready && while [ ! -e /c/go ]; do sleep 0.05; done && echo ${#S} > /length\n",
+    );
+    let data = world.directory.path().join("d");
+    let holds = |data: &Path| {
+        let holds = |path: &PathBuf| {
+            fs::read(path)
+                .is_ok_and(|bytes| bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes()))
+        };
+        files_below(data).into_iter().find(holds)
+    };
+    let looking = {
+        let data = data.clone();
+        tokio::task::spawn_blocking(move || {
+            let ready = eventually("the step to run", PATIENCE, || {
+                let files = files_below(&data.join("build-cache-mounts"));
+                files.into_iter().find(|path| path.file_name().is_some_and(|name| name == "ready"))
+            });
+            let found = holds(&data);
+            fs::write(ready.with_file_name("go"), "").unwrap();
+            found
+        })
+    };
+    let (built, _) = world.build_for(request, giving(SECRET)).await;
+    let built = built.unwrap();
+    assert_eq!(looking.await.unwrap(), None, "while the step runs");
+    assert_eq!(world.read(&built, "length").trim(), SECRET.len().to_string());
+    assert_eq!(holds(&data), None, "after it");
+    drop(built);
+    world.end().await;
+}
+
+async fn proxies_are_in_no_key_and_no_history(world: World) {
+    let request = |proxy: &str| BuildRequest {
+        build_args: BTreeMap::from([("https_proxy".to_owned(), Some(proxy.to_owned()))]),
+        ..world.dockerfile("FROM box\nRUN echo $https_proxy > /seen\n")
+    };
+    let (first, _) = world.build_for(request("http://user:word@one"), Arc::new(NoClient)).await;
+    let first = first.unwrap();
+    assert_eq!(world.read(&first, "seen").trim(), "http://user:word@one");
+    let config = serde_json::to_string(&first.first().unwrap().config).unwrap();
+    assert!(!config.contains("word@one") && !config.contains("https_proxy="), "{config}");
+    let (second, events) = world.build_for(request("http://other"), Arc::new(NoClient)).await;
+    let second = second.unwrap();
+    assert_eq!((cached(&events), id(&second)), (1, id(&first)));
+    // One that the Dockerfile declares is an argument like others.
+    let declared = |proxy: &str| BuildRequest {
+        build_args: BTreeMap::from([("https_proxy".to_owned(), Some(proxy.to_owned()))]),
+        ..world.dockerfile("FROM box\nARG https_proxy\nRUN echo $https_proxy > /seen\n")
+    };
+    world.build_for(declared("http://one"), Arc::new(NoClient)).await.0.unwrap();
+    let (other, events) = world.build_for(declared("http://two"), Arc::new(NoClient)).await;
+    let other = other.unwrap();
+    assert_eq!((cached(&events), world.read(&other, "seen").trim()), (0, "http://two"));
+    drop((first, second, other));
     world.end().await;
 }
 

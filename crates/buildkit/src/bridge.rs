@@ -72,6 +72,7 @@ const GRAPHS: &[&str] = &[
     "meta.ignorecache",
     "meta.description",
     "meta.exportcache",
+    "exporter.image.attestations",
     "exporter.multiple",
     "exporter.sourcedateepoch",
 ];

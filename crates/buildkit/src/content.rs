@@ -77,7 +77,9 @@ fn named(document: &Value) -> Result<Vec<(Digest, bool)>, Status> {
         Ok::<_, Status>(())
     };
     for manifest in document.get("manifests").and_then(Value::as_array).into_iter().flatten() {
-        add(manifest, true)?;
+        // The index of a cache names layers as well.
+        let kind = manifest.get("mediaType").and_then(Value::as_str).unwrap_or("manifest");
+        add(manifest, ["manifest", "index"].iter().any(|word| kind.contains(word)))?;
     }
     if let Some(config) = document.get("config") {
         add(config, false)?;

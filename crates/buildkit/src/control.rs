@@ -135,9 +135,9 @@ async fn solve(connection: &Arc<Connection>, request: SolveRequest) -> Result<Re
     let outcome = async {
         export::check(&exporters)?;
         let caches = request.cache.iter().flat_map(|cache| &cache.exports);
-        let mut others = caches.filter(|entry| !matches!(entry.kind.as_str(), "inline" | "local"));
+        let mut others = caches.filter(|entry| !matches!(entry.kind.as_str(), "inline" | "local" | "registry"));
         if let Some(other) = others.next() {
-            let message = format!("cache export to {:?} is not supported: use inline or local", other.kind);
+            let message = format!("cache export to {:?} is not supported: use inline, local or registry", other.kind);
             return Err(Status::new(Code::Unimplemented, message));
         }
         tokio::select! {
@@ -208,7 +208,7 @@ async fn run(
             response.extend(export.run(number, exporter).await?);
         }
         let caches = request.cache.iter().flat_map(|cache| &cache.exports);
-        for entry in caches.filter(|entry| entry.kind == "local") {
+        for entry in caches.filter(|entry| entry.kind != "inline") {
             response.extend(export.cache(entry).await?);
         }
         Ok(response)

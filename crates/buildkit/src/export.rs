@@ -144,28 +144,31 @@ impl Export<'_> {
 
     /// Records the image, and gives it its names.
     async fn image(&self, work: &Work<'_>, exporter: &Exporter) -> Result<Response, Status> {
-        if self.built.images.len() > 1 {
-            return Err(Status::new(
-                Code::Unimplemented,
-                "exporting images of several platforms to the image store is not supported: use --output type=oci, or one platform",
-            ));
-        }
         let names = names(exporter)?;
         // The layers are here already: that is how they were made.
         let begun = Timestamp::now();
         work.part("exporting layers", 0, 0, begun, true);
         let begun = Timestamp::now();
-        let id = self.built.record(&names).await.map_err(|error| internal(error.chain()))?;
-        work.part(&format!("writing image {id}"), 0, 0, begun, true);
+        let mut response = Response::new();
+        let is_index = self.built.images.len() > 1
+            || self.built.images.iter().any(|image| !image.attestations.is_empty());
+        // What leads to an index is a name; without one there are only images.
+        if is_index && !names.is_empty() {
+            let exported = self.built.record_index(&names).await.map_err(|error| internal(error.chain()))?;
+            work.part(&format!("exporting manifest list {}", exported.digest), 0, 0, begun, true);
+            response.extend(described(&exported, &[]));
+        } else {
+            let id = self.built.record(&names).await.map_err(|error| internal(error.chain()))?;
+            work.part(&format!("writing image {id}"), 0, 0, begun, true);
+            response.insert(DIGEST.to_owned(), id.to_string());
+            response.insert(CONFIG_DIGEST.to_owned(), id.to_string());
+        }
         for name in &names {
             work.part(&format!("naming to {name}"), 0, 0, begun, true);
         }
-        let mut response = Response::new();
-        response.insert(DIGEST.to_owned(), id.to_string());
-        response.insert(CONFIG_DIGEST.to_owned(), id.to_string());
         if is_true(exporter.attrs.get("push")) {
             for name in &names {
-                let digest = self.push(work, name).await?;
+                let digest = self.push(work, name, None).await?;
                 response.insert(DIGEST.to_owned(), digest.to_string());
             }
         }
@@ -177,12 +180,17 @@ impl Export<'_> {
     }
 
     /// Takes the image to the registry of a name.
-    async fn push(&self, work: &Work<'_>, name: &Reference) -> Result<Digest, Status> {
+    async fn push(
+        &self,
+        work: &Work<'_>,
+        name: &Reference,
+        manifest: Option<&Digest>,
+    ) -> Result<Digest, Status> {
         let client = SessionClient::new(self.kit, Arc::clone(self.session));
         let begun = Timestamp::now();
         let progress =
             |part: &str, done, total| work.part(part, done, total, begun, total > 0 && done >= total);
-        let push = Push { name, client: &client, progress: &progress };
+        let push = Push { name, manifest, client: &client, progress: &progress };
         let pushed = self.kit.pusher.push(push).await;
         let digest = pushed.map_err(|why| internal(format!("failed to push {name}: {why}")))?;
         work.part(&format!("pushing manifest for {name}@{digest}"), 0, 0, begun, true);
@@ -285,10 +293,31 @@ impl Export<'_> {
             "max" => CacheMode::Max,
             other => return Err(Status::invalid(format!("invalid cache mode {other:?}: use min or max"))),
         };
+        if entry.kind == "registry" {
+            let work = self.work("exporting cache to registry");
+            let result = self.registry_cache(&work, mode, entry).await;
+            return work.done(result);
+        }
         let destination = entry.attrs.get("dest").map(String::as_str).unwrap_or_default();
         let work = self.work("exporting cache to client directory");
         let result = self.local_cache(&work, mode, destination).await;
         work.done(result)
+    }
+
+    async fn registry_cache(
+        &self,
+        work: &Work<'_>,
+        mode: CacheMode,
+        entry: &CacheOptionsEntry,
+    ) -> Result<Response, Status> {
+        let name = entry.attrs.get("ref").map(String::as_str).unwrap_or_default();
+        let name = Reference::parse(name).map_err(|error| Status::invalid(error.to_string()))?;
+        let begun = Timestamp::now();
+        let cache = self.built.store_cache(mode).await.map_err(|error| internal(error.chain()))?;
+        work.part("preparing build cache for export", 0, 0, begun, true);
+        work.part(&format!("writing cache manifest {}", cache.exported.digest), 0, 0, begun, true);
+        self.push(work, &name, Some(&cache.exported.digest)).await?;
+        Ok([("cache.manifest".to_owned(), descriptor(&cache.exported).to_string())].into())
     }
 
     async fn local_cache(&self, work: &Work<'_>, mode: CacheMode, to: &str) -> Result<Response, Status> {

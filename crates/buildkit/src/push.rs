@@ -7,6 +7,8 @@ use dray_image::{Digest, Reference};
 pub struct Push<'a> {
     /// The name that it has here, and there.
     pub name: &'a Reference,
+    /// A manifest of the image store that goes under the name, in place of the image that has it.
+    pub manifest: Option<&'a Digest>,
     /// Who may have credentials.
     pub client: &'a dyn Client,
     /// Told the part, the bytes that are done, and all there are (0 when that is not known).

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use dray_build::{
-    BoxFuture, Client as BuildClient, ClientError, Credentials as BuildCredentials, Duplex, ImageSource,
-    LocalDirectory, LocalFilter, NoClient, ProgressFn, Pull, PullError,
+    BoxFuture, CacheBlobs, Client as BuildClient, ClientError, Credentials as BuildCredentials, Duplex,
+    ImageSource, LocalDirectory, LocalFilter, NoClient, ProgressFn, Pull, PullError,
 };
-use dray_image::{Digest, ImageStore, Reference};
-use dray_registry::{Client, Credentials, Event, Events, Platform, PullRequest, Step};
+use dray_image::{Digest, ImageStore, Layer, NewLayer, Reference};
+use dray_registry::{Artifact, Client, Credentials, Event, Events, Platform, PullRequest, Step};
 use http::HeaderMap;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -34,23 +34,67 @@ impl ImageSource for RegistryImages {
     fn pull<'a>(&'a self, pull: Pull<'a>) -> BoxFuture<'a, std::result::Result<Digest, PullError>> {
         Box::pin(self.pull_for(pull))
     }
+
+    fn cache<'a>(
+        &'a self,
+        pull: Pull<'a>,
+    ) -> BoxFuture<'a, std::result::Result<Arc<dyn CacheBlobs>, PullError>> {
+        Box::pin(async move {
+            let failed = |why: String| PullError::Failed { why };
+            let reference = Reference::parse(pull.name).map_err(|error| failed(error.to_string()))?;
+            let credentials = login(pull.client.as_ref(), &reference).await.map_err(failed)?;
+            let artifact = self.registries.artifact(&reference, credentials.as_ref()).await;
+            let artifact = artifact.map_err(|error| failed(pull_error(&error, &reference).message))?;
+            Ok(Arc::new(RegistryCache(artifact)) as Arc<dyn CacheBlobs>)
+        })
+    }
+}
+
+/// How whoever started a build logs in to the registry of a name.
+pub(crate) async fn login(
+    client: &dyn BuildClient,
+    reference: &Reference,
+) -> std::result::Result<Option<Credentials>, String> {
+    let login = client.credentials(reference.registry()).await.map_err(|error| error.to_string())?;
+    Ok(login.map(|BuildCredentials { username, password }| match username.as_str() {
+        TOKEN => Credentials { identity_token: password, ..Credentials::default() },
+        _ => Credentials { username, password, ..Credentials::default() },
+    }))
+}
+
+/// What a registry has under a name, for a build that may take steps from it.
+struct RegistryCache(Artifact);
+
+impl CacheBlobs for RegistryCache {
+    fn manifest(&self) -> &[u8] {
+        self.0.manifest()
+    }
+
+    fn document<'a>(
+        &'a self,
+        digest: &'a Digest,
+        size: u64,
+    ) -> BoxFuture<'a, std::result::Result<Vec<u8>, PullError>> {
+        Box::pin(async move { self.0.document(digest, size).await.map_err(transfer_failed) })
+    }
+
+    fn layer<'a>(&'a self, layer: &'a NewLayer) -> BoxFuture<'a, std::result::Result<Layer, PullError>> {
+        Box::pin(async move { self.0.layer(layer).await.map_err(transfer_failed) })
+    }
+}
+
+fn transfer_failed(error: dray_registry::Error) -> PullError {
+    PullError::Failed { why: error.chain() }
 }
 
 impl RegistryImages {
     async fn pull_for(&self, pull: Pull<'_>) -> std::result::Result<Digest, PullError> {
         let failed = |why: String| PullError::Failed { why };
         let reference = Reference::parse(pull.name).map_err(|error| failed(error.to_string()))?;
-        let login = pull.client.credentials(reference.registry()).await;
-        let credentials = login.map_err(|error| failed(error.to_string()))?.map(|login| {
-            let BuildCredentials { username, password } = login;
-            match username.as_str() {
-                TOKEN => Credentials { identity_token: password, ..Credentials::default() },
-                _ => Credentials { username, password, ..Credentials::default() },
-            }
-        });
+        let credentials = login(pull.client.as_ref(), &reference).await.map_err(failed)?;
         let foreign = *pull.platform != dray_build::Platform::host();
         let platform = if foreign { Platform::parse(&pull.platform.to_string()).ok() } else { None };
-        let before = self.store.named(&reference);
+        let before = self.store.named(&reference).map(|id| (id, self.store.index_of(&reference)));
         let request = PullRequest { reference: reference.clone(), platform, credentials };
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let events = Events::to(sender);
@@ -77,9 +121,15 @@ impl RegistryImages {
             }
         })?;
         // For another machine's sake the name does not change what it means on this one.
-        if let Some(before) = before.filter(|_| foreign) {
+        if let Some((before, index)) = before.filter(|_| foreign)
+            && self.store.named(&reference).as_ref() != Some(&before)
+        {
             let store = Arc::clone(&self.store);
-            let restored = tokio::task::spawn_blocking(move || store.tag(&before, &reference)).await;
+            let restored = tokio::task::spawn_blocking(move || match index {
+                Some(index) => store.name_index(&reference, &index.digest).map(drop),
+                None => store.tag(&before, &reference),
+            });
+            let restored = restored.await;
             restored
                 .map_err(|error| failed(error.to_string()))?
                 .map_err(|error| failed(error.to_string()))?;

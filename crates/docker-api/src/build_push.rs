@@ -3,13 +3,13 @@
 use dray_build::BoxFuture;
 use dray_buildkit::{Push, Pusher};
 use dray_image::Digest;
-use dray_registry::{Client, Credentials, Event, Events, PushRequest, Step};
+use dray_registry::{Client, Event, Events, PushRequest, Step};
 use tokio::sync::mpsc;
+
+use crate::build_images::login;
 
 /// Events that a push may be ahead of who is told.
 const AHEAD: usize = 64;
-/// The user name by which clients say that the password is a token.
-const TOKEN: &str = "<token>";
 
 /// Pushes what builds make.
 pub(crate) struct RegistryPushes {
@@ -18,21 +18,18 @@ pub(crate) struct RegistryPushes {
 
 impl RegistryPushes {
     async fn push_for(&self, push: Push<'_>) -> Result<Digest, String> {
-        let login = push.client.credentials(push.name.registry()).await;
-        let credentials =
-            login.map_err(|error| error.to_string())?.map(|login| match login.username.as_str() {
-                TOKEN => Credentials { identity_token: login.password, ..Credentials::default() },
-                _ => Credentials {
-                    username: login.username,
-                    password: login.password,
-                    ..Credentials::default()
-                },
-            });
-        let request = PushRequest { reference: push.name.clone(), credentials };
+        let credentials = login(push.client, push.name).await?;
+        let request = PushRequest { reference: push.name.clone(), platform: None, credentials };
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let pushing = async {
             let events = Events::to(sender);
-            self.registries.push(&request, &events).await
+            match push.manifest {
+                Some(manifest) => {
+                    let credentials = request.credentials.as_ref();
+                    self.registries.push_artifact(push.name, manifest, credentials, &events).await
+                }
+                None => self.registries.push(&request, &events).await,
+            }
         };
         let telling = async {
             while let Some(event) = receiver.recv().await {

@@ -150,7 +150,18 @@ pub(crate) async fn container(
     for from in std::mem::take(&mut spec.api["VolumesFrom"]).as_array().into_iter().flatten() {
         volumes_from(api, from.as_str().unwrap_or_default(), &mut spec)?;
     }
-    let created = api.engine.create(spec).await.map_err(|error| match error {
+    let created = match crate::transfer::platform(query)? {
+        Some(platform) => {
+            let (engine, name) = (api.engine.clone(), spec.image.clone());
+            let found =
+                tokio::task::spawn_blocking(move || engine.images().resolve_for(&name, Some(&platform)));
+            let image =
+                found.await.map_err(|_| ApiError::internal("looking an image up ended unexpectedly"))??;
+            api.engine.create_on(image, spec).await
+        }
+        None => api.engine.create(spec).await,
+    };
+    let created = created.map_err(|error| match error {
         // dockerd tells of it at the start only. "Not found" here means the image to its command line, which pulls it.
         EngineError::NetworkNotFound { .. } | EngineError::NotFound { .. } => {
             ApiError::bad_request(ApiError::from(error).message)
@@ -237,6 +248,7 @@ fn specification(request: CreateRequest, raw: Value) -> Result<ContainerSpec> {
         entrypoint: request.entrypoint.map(|words| words.0),
         cmd: request.cmd.map(|words| words.0),
         env: request.env,
+        secret_env: Vec::new(),
         working_dir: non_empty(request.working_dir),
         user: non_empty(request.user),
         groups: host.group_add,

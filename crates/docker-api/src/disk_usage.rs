@@ -97,7 +97,14 @@ fn of_images(engine: &Engine, version: Version) -> Result<Usage> {
     let mut usage = Usage { size: engine.images().usage()?.layers, ..Usage::default() };
     // Images share layers: what stays is each layer of an image with a container, once.
     let mut needed = BTreeMap::new();
+    let inner = engine.images().inner_images();
     for image in engine.images().list()? {
+        if inner.contains(&image.id) {
+            if containers.iter().any(|container| container.uses_image(&image.id)) {
+                needed.extend(image.layers.iter().map(|layer| (layer.chain_id.clone(), layer.size)));
+            }
+            continue;
+        }
         usage.items.push(images::summary(&image, &containers, version));
         if containers.iter().any(|container| container.uses_image(&image.id)) {
             usage.active += 1;

@@ -45,10 +45,11 @@ impl ApiError {
 
 fn image_status(error: &ImageError) -> StatusCode {
     match error {
-        ImageError::NotFound { .. } => StatusCode::NOT_FOUND,
+        ImageError::NotFound { .. } | ImageError::OtherPlatform { .. } => StatusCode::NOT_FOUND,
         ImageError::AmbiguousId { .. }
         | ImageError::InvalidReference { .. }
         | ImageError::InvalidDigest { .. }
+        | ImageError::InvalidPlatform { .. }
         | ImageError::InvalidArchive { .. }
         | ImageError::InvalidEntry { .. }
         | ImageError::DigestMismatch { .. } => StatusCode::BAD_REQUEST,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dray_build::Pattern;
 use dray_engine::{ContainerRecord, Engine};
-use dray_image::{Deletion, Digest, Image, Reference, User};
+use dray_image::{Deletion, Digest, Image, LoadOptions, Platform, Reference, User};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use crate::body::{self, Body};
 use crate::commit;
 use crate::error::{ApiError, Result};
 use crate::filters::Filters;
+use crate::manifests;
 use crate::query::Query;
 use crate::transfer;
 use crate::version::Version;
@@ -33,6 +34,14 @@ async fn blocking<T: Send + 'static>(
 /// When an image was made.
 fn made(image: &Image) -> Timestamp {
     image.config.created.as_deref().and_then(|time| time.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The platform of a request, where its version knows of it.
+fn platform(query: &Query, version: Version, since: Version) -> Result<Option<Platform>> {
+    if version < since {
+        return Ok(None);
+    }
+    Ok(transfer::platforms(query)?.into_iter().next())
 }
 
 fn seconds(time: Option<&str>) -> i64 {
@@ -82,7 +91,7 @@ pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<R
     let filters =
         Filters::parse(query, &["dangling", "label", "label!", "reference", "before", "since", "until"])?;
     let until = filters.until()?;
-    let with_shared = query.flag("shared-size");
+    let (with_shared, with_manifests) = (query.flag("shared-size"), query.flag("manifests"));
     let pattern = |text: &String| {
         let invalid = || ApiError::bad_request(format!("invalid filter 'reference={text}'"));
         Pattern::parse(text).ok_or_else(invalid)
@@ -91,6 +100,9 @@ pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<R
     let listed = blocking(api, move |engine| {
         let containers = engine.containers();
         let mut images = engine.images().list()?;
+        // Those of other platforms are told of with the image that stands for all.
+        let inner = engine.images().inner_images();
+        images.retain(|image| !inner.contains(&image.id));
         images.sort_by_key(|image| std::cmp::Reverse(seconds(image.config.created.as_deref())));
         let named = |name: &str| -> Result<Option<Timestamp>> {
             filters.values(name).first().map(|image| Ok(made(&engine.images().resolve(image)?))).transpose()
@@ -115,6 +127,16 @@ pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<R
                 let layers = image.layers.iter().filter(|layer| shared.contains(&layer.chain_id));
                 summary["SharedSize"] = json!(layers.map(|layer| layer.size).sum::<u64>());
             }
+            let index = manifests::index_of(engine.images(), image, None);
+            if version >= Version::new(1, 48)
+                && let Some(target) = manifests::target(engine.images(), image, index.as_deref())
+            {
+                summary["Descriptor"] = target;
+            }
+            if with_manifests && version >= Version::new(1, 47) {
+                summary["Manifests"] =
+                    json!(manifests::summaries(engine, image, index.as_deref(), &containers));
+            }
             summary
         });
         Ok(summaries.collect::<Vec<Value>>())
@@ -123,13 +145,25 @@ pub(crate) async fn list(api: &Api, query: &Query, version: Version) -> Result<R
     body::json(StatusCode::OK, &listed)
 }
 
-pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<Response<Body>> {
+pub(crate) async fn inspect(
+    api: &Api,
+    name: &str,
+    query: &Query,
+    version: Version,
+) -> Result<Response<Body>> {
     let name = name.to_owned();
+    let with_manifests = query.flag("manifests") && version >= Version::new(1, 48);
+    let platform = platform(query, version, Version::new(1, 49))?;
+    if with_manifests && platform.is_some() {
+        return Err(ApiError::bad_request(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
     let mut document = blocking(api, move |engine| {
-        let image = engine.images().resolve(&name)?;
+        let image = engine.images().resolve_for(&name, platform.as_ref())?;
         let layers: Vec<&str> = image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         let comment = image.config.history.last().and_then(|step| step.comment.clone()).unwrap_or_default();
-        Ok(json!({
+        let mut document = json!({
             "Id": image.id.as_str(),
             "RepoTags": names(&image),
             "RepoDigests": digests(&image),
@@ -145,7 +179,21 @@ pub(crate) async fn inspect(api: &Api, name: &str, version: Version) -> Result<R
             "GraphDriver": { "Name": "overlay2", "Data": null },
             "RootFS": { "Type": "layers", "Layers": layers },
             "Metadata": { "LastTagTime": image.added },
-        }))
+        });
+        if let Some(variant) = image.config.other.get("variant") {
+            document["Variant"] = variant.clone();
+        }
+        let index = manifests::index_of(engine.images(), &image, Some(&name));
+        if version >= Version::new(1, 48)
+            && let Some(target) = manifests::target(engine.images(), &image, index.as_deref())
+        {
+            document["Descriptor"] = target;
+        }
+        if with_manifests {
+            document["Manifests"] =
+                json!(manifests::summaries(engine, &image, index.as_deref(), &engine.containers()));
+        }
+        Ok(document)
     })
     .await?;
     // Gone from the newest versions, and harmless there: Debian's build of Compose's first version speaks the newest
@@ -208,10 +256,16 @@ fn container_config(config: &dray_image::ContainerDefaults) -> Value {
     value
 }
 
-pub(crate) async fn history(api: &Api, name: &str) -> Result<Response<Body>> {
+pub(crate) async fn history(
+    api: &Api,
+    name: &str,
+    query: &Query,
+    version: Version,
+) -> Result<Response<Body>> {
     let name = name.to_owned();
+    let platform = platform(query, version, Version::new(1, 48))?;
     let steps = blocking(api, move |engine| {
-        let image = engine.images().resolve(&name)?;
+        let image = engine.images().resolve_for(&name, platform.as_ref())?;
         let mut sizes = image.layers.iter().map(|layer| layer.size);
         let mut steps: Vec<Value> = Vec::new();
         for step in &image.config.history {
@@ -245,9 +299,8 @@ pub(crate) async fn tag(api: &Api, name: &str, query: &Query) -> Result<Response
     };
     let name = name.to_owned();
     blocking(api, move |engine| {
-        let image = engine.images().resolve(&name)?;
         let reference = Reference::parse(&target)?;
-        engine.images().tag(&image.id, &reference)?;
+        let image = engine.images().tag_as(&name, &reference)?;
         engine.image_event("tag", &image.id, &reference.familiar());
         Ok(())
     })
@@ -281,10 +334,11 @@ pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Respo
     body::json(StatusCode::OK, &deleted)
 }
 
-pub(crate) async fn load(api: &Api, incoming: Incoming) -> Result<Response<Body>> {
+pub(crate) async fn load(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
+    let options = LoadOptions { platforms: transfer::platforms(query)?, ..LoadOptions::default() };
     let reader = body::reader(incoming);
     let lines = blocking(api, move |engine| {
-        let loaded = engine.images().load(reader)?;
+        let loaded = engine.images().load_with(reader, &options)?;
         let mut lines = String::new();
         for image in loaded {
             engine.image_event("load", &image.id, image.id.as_str());
@@ -313,16 +367,17 @@ pub(crate) async fn load(api: &Api, incoming: Incoming) -> Result<Response<Body>
     Ok(response)
 }
 
-pub(crate) fn save(api: &Api, names: &[&str]) -> Result<Response<Body>> {
+pub(crate) fn save(api: &Api, names: &[&str], query: &Query) -> Result<Response<Body>> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     if names.is_empty() {
         return Err(ApiError::bad_request("no image specified"));
     }
+    let platforms = transfer::platforms(query)?;
     for name in &names {
-        api.engine.images().resolve(name)?;
+        api.engine.images().resolve_for(name, platforms.first())?;
     }
     let images = Arc::clone(api.engine.images());
-    Ok(body::written_by("application/x-tar", move |writer| images.save(&names, writer)))
+    Ok(body::written_by("application/x-tar", move |writer| images.save(&names, &platforms, writer)))
 }
 
 /// `docker import`, and `docker pull`.
@@ -341,11 +396,18 @@ pub(crate) async fn prune(api: &Api, query: &Query) -> Result<Response<Body>> {
         let only_dangling = filters.flag("dangling").unwrap_or(true);
         let mut deleted = Vec::new();
         let before = engine.images().usage()?;
+        let inner = engine.images().inner_images();
+        // Those of other platforms go with the image that stands for all, and keep it when they are used.
+        let uses = |image: &Image| {
+            let family = engine.images().family(image);
+            containers.iter().any(|container| family.iter().any(|id| container.uses_image(id)))
+        };
         for image in engine.images().list()? {
-            let wanted = (!only_dangling || is_dangling(&image))
+            let wanted = !inner.contains(&image.id)
+                && (!only_dangling || is_dangling(&image))
                 && filters.labels(&image.config.config.labels)
                 && until.is_none_or(|until| made(&image) < until)
-                && !containers.iter().any(|container| container.uses_image(&image.id));
+                && !uses(&image);
             if !wanted {
                 continue;
             }

@@ -27,6 +27,7 @@ mod images;
 mod inspect;
 mod list;
 mod logs;
+mod manifests;
 mod metrics;
 mod mounts;
 mod networks;

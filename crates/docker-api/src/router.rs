@@ -120,16 +120,18 @@ async fn answer(
         ("GET", ["exec", id, "json"]) => exec::inspect(api, id, version),
 
         ("GET", ["images", "json"]) => images::list(api, query, version).await,
-        ("POST", ["images", "load"]) => images::load(api, request.into_body()).await,
-        ("GET", ["images", "get"]) => images::save(api, &query.all("names")),
+        ("POST", ["images", "load"]) => images::load(api, query, request.into_body()).await,
+        ("GET", ["images", "get"]) => images::save(api, &query.all("names"), query),
         ("POST", ["images", "create"]) => images::create(api, query, request).await,
         ("POST", ["images", "prune"]) => images::prune(api, query).await,
         ("GET", ["images", "search"]) => Err(absent::search()),
         ("POST", ["images", name @ .., "push"]) => transfer::push(api, &name.join("/"), query, request).await,
         // Names of images hold slashes.
-        ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/"), version).await,
-        ("GET", ["images", name @ .., "history"]) => images::history(api, &name.join("/")).await,
-        ("GET", ["images", name @ .., "get"]) => images::save(api, &[&name.join("/")]),
+        ("GET", ["images", name @ .., "json"]) => images::inspect(api, &name.join("/"), query, version).await,
+        ("GET", ["images", name @ .., "history"]) => {
+            images::history(api, &name.join("/"), query, version).await
+        }
+        ("GET", ["images", name @ .., "get"]) => images::save(api, &[&name.join("/")], query),
         ("POST", ["images", name @ .., "tag"]) => images::tag(api, &name.join("/"), query).await,
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
             images::remove(api, &name.join("/"), query).await

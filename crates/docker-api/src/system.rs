@@ -60,7 +60,8 @@ pub(crate) async fn info(api: &Api) -> Result<Response<Body>> {
     let containers = api.engine.containers();
     let count = |status| containers.iter().filter(|container| container.state.status == status).count();
     let running = count(Status::Running) + count(Status::Restarting);
-    let images = api.engine.images().list()?.len();
+    let images = api.engine.images();
+    let images = images.list()?.len() - images.inner_images().len();
     let memory = rustix::system::sysinfo();
     let config = api.engine.config();
     let pools: Vec<Value> = config

@@ -34,7 +34,8 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>> {
     Ok(Credentials::of_header(text).unwrap_or_default())
 }
 
-fn platform(query: &Query) -> Result<Option<Platform>> {
+/// The one platform of a request, as users write it.
+pub(crate) fn platform(query: &Query) -> Result<Option<Platform>> {
     let parsed = query.non_empty("platform").map(|text| {
         Platform::parse(text).map_err(|_| {
             ApiError::bad_request(format!(
@@ -43,6 +44,17 @@ fn platform(query: &Query) -> Result<Option<Platform>> {
         })
     });
     parsed.transpose()
+}
+
+/// The platforms of a request that may name several, each as the OCI's JSON.
+pub(crate) fn platforms(query: &Query) -> Result<Vec<Platform>> {
+    let parse = |text: &str| {
+        let wrong = || ApiError::bad_request(format!("failed to parse platform: {text}"));
+        let given: Platform = serde_json::from_str(text).map_err(|_| wrong())?;
+        // Processors have several names.
+        Platform::parse(&given.to_string()).map_err(|_| wrong())
+    };
+    query.all("platform").into_iter().filter(|text| !text.is_empty()).map(parse).collect()
 }
 
 /// dockerd's words for a failed pull, and its status when nothing was answered yet.
@@ -74,12 +86,12 @@ pub(crate) fn pull_error(error: &RegistryError, reference: &Reference) -> ApiErr
 
 fn other_error(error: &RegistryError) -> ApiError {
     let status = match error {
-        RegistryError::Store(ImageError::NotFound { .. }) | RegistryError::NotFound { .. } => {
-            StatusCode::NOT_FOUND
-        }
+        RegistryError::Store(ImageError::NotFound { .. } | ImageError::OtherPlatform { .. })
+        | RegistryError::NotFound { .. } => StatusCode::NOT_FOUND,
         RegistryError::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
         RegistryError::Denied { .. } => StatusCode::FORBIDDEN,
         RegistryError::Setting { .. } => StatusCode::BAD_REQUEST,
+        RegistryError::Incomplete { .. } => StatusCode::CONFLICT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let message = match error {
@@ -239,6 +251,7 @@ pub(crate) async fn push(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let credentials = credentials(request.headers())?;
+    let platform = platforms(query)?.into_iter().next();
     let tagged = match query.non_empty("tag") {
         Some(tag) => format!("{name}:{tag}"),
         None => name.to_owned(),
@@ -271,7 +284,9 @@ pub(crate) async fn push(
             return;
         }
         for reference in wanted {
-            if !push_one(&api, reference, credentials.clone(), &sender).await {
+            let request =
+                PushRequest { reference, platform: platform.clone(), credentials: credentials.clone() };
+            if !push_one(&api, request, &sender).await {
                 return;
             }
         }
@@ -280,14 +295,9 @@ pub(crate) async fn push(
 }
 
 /// Pushes one tag, and tells of it; whether to go on.
-async fn push_one(
-    api: &Api,
-    reference: Reference,
-    credentials: Option<Credentials>,
-    sender: &mpsc::Sender<Bytes>,
-) -> bool {
+async fn push_one(api: &Api, request: PushRequest, sender: &mpsc::Sender<Bytes>) -> bool {
     let (events, receiver) = mpsc::channel(AHEAD);
-    let request = PushRequest { reference: reference.clone(), credentials };
+    let reference = request.reference.clone();
     let registries = api.registries.clone();
     let task = tokio::spawn(async move { registries.push(&request, &Events::to(events)).await });
     if !forward(sender, receiver).await {
@@ -299,6 +309,19 @@ async fn push_one(
             let (digest, size) = (pushed.digest.to_string(), pushed.size);
             if let Some(id) = api.engine.images().named(&reference) {
                 api.engine.image_event("push", &id, &reference.familiar());
+            }
+            // Clients say that it is not all that the name leads to.
+            if let Some(index) = &pushed.instead_of {
+                let aux = line(&json!({ "progressDetail": {}, "aux": {
+                    "manifestPushedInsteadOfIndex": true,
+                    "originalIndex": {
+                        "mediaType": index.media_type, "digest": index.digest.as_str(), "size": index.size,
+                    },
+                    "selectedManifest": { "mediaType": pushed.media_type, "digest": digest, "size": size },
+                } }));
+                if sender.send(aux).await.is_err() {
+                    return false;
+                }
             }
             let told = line(&json!({ "status": format!("{tag}: digest: {digest} size: {size}") }));
             let aux = json!({ "progressDetail": {}, "aux": { "Tag": tag, "Digest": digest, "Size": size } });

@@ -380,6 +380,9 @@ fn caches_and_layouts_of_the_clients() {
     let to = format!("type=local,mode=max,dest={}", text(&cache));
     daemon.buildx_ok(&["build", "-t", "kept", "--cache-to", &to, text(&path)]);
     assert!(cache.join("index.json").exists());
+    let blobs = fs::read_dir(cache.join("blobs/sha256")).unwrap();
+    let is_config = |path: PathBuf| fs::read(path).unwrap().starts_with(b"{\"layers\":[{\"blob\":");
+    assert_eq!(blobs.filter(|entry| is_config(entry.as_ref().unwrap().path())).count(), 1);
     daemon.ok(&["rmi", "kept"]);
     daemon.buildx_ok(&["buildx", "prune", "-f", "-a"]);
     let from = format!("type=local,src={}", text(&cache));
@@ -394,6 +397,41 @@ fn caches_and_layouts_of_the_clients() {
     let context = format!("base=oci-layout://{}", text(&layout));
     daemon.buildx_ok(&["build", "-t", "again", "--build-context", &context, text(&on)]);
     assert_eq!(daemon.ok(&["run", "--rm", "again", "cat", "/again"]), "kept");
+}
+
+#[test]
+fn a_cache_goes_to_a_registry_with_all_stages() {
+    let daemon = started();
+    let registry = common::registry::Registry::start(&daemon.path("registry"));
+    let dockerfile = "FROM box AS first\nRUN echo first-step > /first\nENV A=1\nFROM box\nCOPY --from=first /first /copied\nRUN echo last-step > /last\n";
+    let path = project(&daemon, "cached", &[("Dockerfile", dockerfile)]);
+    let name = format!("{}/cache:1", registry.address);
+    let to = format!("type=registry,ref={name},mode=max");
+    let said = daemon.buildx_ok(&["build", "-t", "made", "--cache-to", &to, text(&path)]);
+    assert!(said.contains("exporting cache to registry"), "{said}");
+    let raw = daemon.buildx_ok(&["buildx", "imagetools", "inspect", "--raw", &name]);
+    assert!(raw.contains("application/vnd.buildkit.cacheconfig.v0"), "{raw}");
+    let id = daemon.ok(&["inspect", "-f", "{{.Id}}", "made"]);
+
+    daemon.ok(&["rmi", "made"]);
+    daemon.buildx_ok(&["buildx", "prune", "-f", "-a"]);
+    let from = format!("type=registry,ref={name}");
+    let again = daemon.buildx_ok(&["build", "-t", "made", "--cache-from", &from, text(&path)]);
+    // Three steps that write, and the base.
+    assert!(again.matches("CACHED").count() >= 4, "{again}");
+    assert_eq!(daemon.ok(&["inspect", "-f", "{{.Id}}", "made"]), id);
+    assert_eq!(daemon.ok(&["run", "--rm", "made", "cat", "/copied", "/last"]), "first-step\nlast-step");
+    // The least is what the result itself is made of: its first stage is not.
+    let to = format!("type=registry,ref={name},mode=min");
+    daemon.buildx_ok(&["build", "-t", "made", "--cache-to", &to, text(&path)]);
+    daemon.buildx_ok(&["buildx", "prune", "-f", "-a"]);
+    let least =
+        daemon.buildx_ok(&["build", "-t", "other", "--cache-from", &from, "--target", "first", text(&path)]);
+    assert_eq!(least.matches("CACHED").count(), 1, "only the base: {least}");
+    // A place that has none costs time only.
+    let none = format!("type=registry,ref={}/none", registry.address);
+    daemon.buildx_ok(&["build", "-t", "made", "--cache-from", &none, text(&path)]);
+    daemon.assert_nothing_left();
 }
 
 #[test]

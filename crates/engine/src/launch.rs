@@ -487,13 +487,11 @@ impl Engine {
                     }
                     path
                 }
-                MountSource::Volume(_) => {
-                    let (source, pinned) = self.volume_source(mount, root)?;
-                    resolved.pinned.extend(pinned);
-                    source
-                }
-                MountSource::Image(_) => {
-                    let (source, pinned) = self.image_source(record, mount)?;
+                MountSource::Volume(_) | MountSource::Image(_) => {
+                    let (source, pinned) = match &mount.source {
+                        MountSource::Image(_) => self.image_source(record, mount)?,
+                        _ => self.volume_source(mount, root)?,
+                    };
                     resolved.pinned.extend(pinned);
                     source
                 }

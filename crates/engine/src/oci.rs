@@ -183,7 +183,11 @@ pub(crate) fn process(
     };
     // A name alone only takes the image's variable out.
     let mut env: Vec<String> = record.env.iter().filter(|entry| entry.contains('=')).cloned().collect();
-    for entry in joining.iter().flat_map(|exec| &exec.env) {
+    let more = match joining {
+        Some(exec) => &exec.env,
+        None => &spec.secret_env,
+    };
+    for entry in more {
         let name = entry.split('=').next().unwrap_or_default();
         env.retain(|present| present.split('=').next() != Some(name));
         env.push(entry.clone());

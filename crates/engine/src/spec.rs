@@ -27,6 +27,10 @@ pub struct ContainerSpec {
     pub cmd: Option<Vec<String>>,
     /// `NAME=value` entries over the image's; `NAME` alone removes it.
     pub env: Vec<String>,
+    /// `NAME=value` entries over all others that are no part of the container's record: what only its process may have.
+    /// They are gone when the daemon starts anew.
+    #[serde(skip)]
+    pub secret_env: Vec<String>,
     /// The working directory.
     pub working_dir: Option<String>,
     /// The user, `name`, `uid` or either with `:group`.

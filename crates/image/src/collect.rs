@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::error::IoContext;
 use crate::store::ImageStore;
-use crate::{Digest, Error, Reference, Result};
+use crate::{Digest, Error, Image, Reference, Result};
 
 /// What a removal did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,8 @@ fn is_single(references: &[Reference]) -> bool {
 
 impl ImageStore {
     /// Removes the image `name`, by Docker's rules: by reference it takes the name off and, with the last one, the
-    /// image; by id it takes the image with its only name, or with `force` with all names.
+    /// image; by id it takes the image with its only name, or with `force` with all names. With the last name of an index
+    /// the images of its other platforms go as well; by its id one of those goes alone.
     /// `users` answers the containers of an image.
     ///
     /// # Errors
@@ -59,18 +60,22 @@ impl ImageStore {
         users: impl Fn(&Digest) -> Vec<User>,
     ) -> Result<Vec<Deletion>> {
         let image = self.resolve(name)?;
-        let users = users(&image.id);
         let reference = Reference::parse(name).ok().and_then(|reference| {
             let by_digest = reference.digest().map(|digest| reference.at_digest(digest.clone()));
             [Some(reference), by_digest].into_iter().flatten().find(|name| image.references.contains(name))
         });
+        let family = self.family_by(&image, reference.as_ref());
+        let using: Vec<(&Digest, Vec<User>)> = family.iter().map(|id| (id, users(id))).collect();
+        let all_users = || using.iter().flat_map(|(_, users)| users);
+        let is_running =
+            |id: &Digest| using.iter().any(|(of, users)| *of == id && users.iter().any(|user| user.running));
         let mut deletions = Vec::new();
         let short = image.id.short().to_owned();
         let is_single = is_single(&image.references);
-        if let Some(reference) = reference {
+        let gone = if let Some(reference) = &reference {
             if is_single
                 && !force
-                && let Some(user) = users.first()
+                && let Some(user) = all_users().next()
             {
                 return Err(Error::Conflict {
                     message: format!(
@@ -79,28 +84,15 @@ impl ImageStore {
                     ),
                 });
             }
-            let mut left: Vec<&Reference> =
-                image.references.iter().filter(|known| **known != reference).collect();
-            let mut gone = vec![&reference];
+            let others = image.references.iter().filter(|known| *known != reference);
+            let left: Vec<&Reference> = others.collect();
             // With its last tag a repository's names by digest go as well.
-            if reference.tag().is_some()
-                && !left.iter().any(|name| name.tag().is_some() && name.same_repository(&reference))
-            {
-                let (same, others): (Vec<_>, Vec<_>) =
-                    left.into_iter().partition(|name| name.same_repository(&reference));
-                gone.extend(same);
-                left = others;
-            }
-            for reference in gone {
-                self.untag(reference)?;
-                deletions.push(Deletion::Untagged(reference.familiar()));
-            }
-            // A forced removal of an image in use only takes the name.
-            if !left.is_empty() || users.iter().any(|user| user.running) {
-                return Ok(deletions);
-            }
+            let is_last_tag = reference.tag().is_some()
+                && !left.iter().any(|name| name.tag().is_some() && name.same_repository(reference));
+            let same = left.into_iter().filter(|name| is_last_tag && name.same_repository(reference));
+            std::iter::once(reference).chain(same).collect()
         } else {
-            if let Some(user) = users.iter().find(|user| user.running) {
+            if let Some(user) = all_users().find(|user| user.running) {
                 return Err(Error::Conflict {
                     message: format!(
                         "conflict: unable to delete {short} (cannot be forced) - image is being used by running container {}",
@@ -115,7 +107,7 @@ impl ImageStore {
                     ),
                 });
             }
-            if let Some(user) = users.first()
+            if let Some(user) = all_users().next()
                 && !force
             {
                 return Err(Error::Conflict {
@@ -125,19 +117,62 @@ impl ImageStore {
                     ),
                 });
             }
-            for reference in &image.references {
-                self.untag(reference)?;
-                deletions.push(Deletion::Untagged(reference.familiar()));
-            }
+            image.references.iter().collect::<Vec<_>>()
+        };
+        for reference in gone {
+            self.untag(reference)?;
+            deletions.push(Deletion::Untagged(reference.familiar()));
         }
-        self.remove_image_record(&image.id)?;
-        deletions.push(Deletion::Deleted(image.id));
-        self.sweep()?;
+        // A forced removal of an image in use only takes the name.
+        let is_gone = |id: &Digest| match &reference {
+            Some(_) => !self.is_named(id) && !is_running(id),
+            None => *id == image.id || !self.is_named(id),
+        };
+        let unnamed: Vec<&Digest> = family.iter().filter(|id| is_gone(id)).collect();
+        for id in &unnamed {
+            self.remove_image_record(id)?;
+            deletions.push(Deletion::Deleted((*id).clone()));
+        }
+        if !unnamed.is_empty() {
+            self.sweep()?;
+        }
         Ok(deletions)
     }
 
+    /// The images that go together: this one, and those of the indexes that its names lead to.
+    #[must_use]
+    pub fn family(&self, image: &Image) -> Vec<Digest> {
+        self.family_by(image, None)
+    }
+
+    /// The images that go with one name, or with all.
+    fn family_by(&self, image: &Image, reference: Option<&Reference>) -> Vec<Digest> {
+        let state = self.state.read();
+        let names = image.references.iter().filter(|name| reference.is_none_or(|only| only == *name));
+        let mut family = vec![image.id.clone()];
+        for id in names.filter_map(|name| state.index_of(name)).flat_map(|index| index.images()) {
+            if !family.contains(id) {
+                family.push(id.clone());
+            }
+        }
+        family
+    }
+
+    /// Whether a name leads to an image, or to an index with it.
+    fn is_named(&self, id: &Digest) -> bool {
+        let state = self.state.read();
+        state.references.values().any(|of| of == id)
+            || state.indexes.values().any(|index| index.images().any(|image| image == id))
+    }
+
     fn untag(&self, reference: &Reference) -> Result<()> {
-        self.state.write().references.remove(reference);
+        {
+            let mut state = self.state.write();
+            state.references.remove(reference);
+            if state.index_names.remove(reference).is_some() {
+                state.forget_unnamed_indexes();
+            }
+        }
         self.save_references()
     }
 
@@ -170,11 +205,12 @@ impl ImageStore {
 
     /// The blobs and chain ids that images and leases reach.
     fn needed(&self) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>)> {
-        let (images, leases) = {
+        let (images, leases, indexes) = {
             let state = self.state.read();
-            (state.images.clone(), state.leases.values().cloned().collect::<Vec<_>>())
+            let indexes: Vec<_> = state.indexes.values().cloned().collect();
+            (state.images.clone(), state.leases.values().cloned().collect::<Vec<_>>(), indexes)
         };
-        let mut blobs = BTreeSet::new();
+        let mut blobs: BTreeSet<Digest> = indexes.iter().flat_map(|index| index.reached()).cloned().collect();
         let mut chains = BTreeSet::new();
         for (id, record) in images {
             blobs.insert(id);

@@ -32,6 +32,20 @@ pub enum Error {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// An image is not for the platform that was asked for, or an index has none for it here.
+    #[error("image with reference {name} was found but does not provide the specified platform ({platform})")]
+    OtherPlatform {
+        /// The image.
+        name: String,
+        /// The platform that was asked for.
+        platform: String,
+    },
+    /// The platform is not `OS/ARCHITECTURE[/VARIANT]`.
+    #[error("invalid platform {platform:?}: write it as OS/ARCHITECTURE, for example linux/amd64")]
+    InvalidPlatform {
+        /// The text that is none.
+        platform: String,
+    },
     /// The digest is not `sha256:` and 64 lower-case hexadecimal digits.
     #[error("invalid digest {digest:?}: expected sha256: and 64 lower-case hexadecimal digits")]
     InvalidDigest {

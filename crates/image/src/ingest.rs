@@ -13,10 +13,11 @@ use std::thread::JoinHandle;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 
+use crate::compression::{self, Compression};
 use crate::error::IoContext;
 use crate::pipe::{PipeReader, pipe, read_chunk};
 use crate::store::{ImageStore, Layer};
-use crate::unpack::{self, Compression, Form};
+use crate::unpack::{self, Form};
 use crate::{Digest, Error, Result};
 
 /// A layer that is to come.
@@ -92,7 +93,7 @@ fn inflate_all(
     to_hash: &SyncSender<Bytes>,
     to_unpack: &SyncSender<Bytes>,
 ) -> io::Result<()> {
-    let mut plain = unpack::decoder(compression, reader)?;
+    let mut plain = compression::decoder(compression, reader)?;
     loop {
         let chunk = read_chunk(&mut plain)?;
         if chunk.is_empty() {
@@ -166,7 +167,7 @@ fn join<T>(handle: &mut Option<JoinHandle<T>>) -> Option<Result<T>> {
 /// A chunk that is long enough to tell its compression by.
 fn head(chunks: &mut impl Iterator<Item = io::Result<Bytes>>) -> io::Result<Bytes> {
     let mut head = Bytes::new();
-    while head.len() < unpack::MAGIC_LENGTH {
+    while head.len() < compression::MAGIC_LENGTH {
         let Some(more) = chunks.next().transpose()? else { break };
         head = match head.is_empty() {
             true => more,

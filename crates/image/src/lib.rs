@@ -9,17 +9,23 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod commit;
+mod compression;
 mod config;
 mod content;
 mod digest;
+mod document;
 mod error;
 mod gzip;
 mod hold;
+mod index;
 mod ingest;
+mod lease;
 mod links;
 mod load;
 mod pack;
 mod pipe;
+mod platform;
 mod reference;
 mod registered;
 mod repository;
@@ -29,16 +35,19 @@ mod unpack;
 mod upload;
 
 pub use collect::{Deletion, UsageTotals, User};
+pub use compression::{decompressed_head, looks_compressed};
 pub use config::{ContainerDefaults, History, ImageConfig, RootFs};
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use hold::Hold;
+pub use index::{Index, Member, MemberKind};
 pub use ingest::NewLayer;
-pub use load::Loaded;
+pub use load::{LoadOptions, Loaded};
 pub use pack::{archive_contents, archive_path, copy_directory};
+pub use platform::Platform;
 pub use reference::Reference;
 pub use registered::{PackedLayer, Packing};
 pub use repository::{BlobDigest, ManifestLink, Repository};
 pub use store::{Image, ImageStore, Layer, NewImage};
-pub use unpack::{decompressed_head, extract_archive};
+pub use unpack::extract_archive;
 pub use upload::Upload;

@@ -1,37 +1,50 @@
 //! Taking images in from an archive: Docker's `save` format and the OCI image layout.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{Read, Write as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tar::{Archive, EntryType};
 
+use crate::compression::{self, Compression};
 use crate::config::ImageConfig;
+use crate::document::{DOCUMENT_LIMIT, Descriptor, INDEX_DEPTH, IndexDocument, ManifestDocument};
 use crate::error::IoContext;
 use crate::hold::Hold;
 use crate::ingest::{NewLayer, Unpacked, Unpacking};
 use crate::pack::read_bounded;
 use crate::pipe::read_chunk;
 use crate::store::{ImageStore, Layer};
-use crate::unpack::{self, Compression};
-use crate::{Digest, Error, Reference, Result};
+use crate::{Digest, Error, Platform, Reference, Result};
 
-/// Manifests and configurations larger than this are refused.
-const DOCUMENT_LIMIT: u64 = 8 * 1024 * 1024;
 /// Entries of one archive.
 const ENTRY_LIMIT: usize = 100_000;
+/// Images of one index.
+const IMAGE_LIMIT: usize = 200;
 /// Layers of one image; overlayfs takes 500.
 const LAYER_LIMIT: usize = 500;
 
-/// An image that an archive held.
+/// An image that an archive held, or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Its id.
+    /// Its id; of an index that of the image which stands for all.
     pub id: Digest,
     /// The names that the archive gave it.
     pub references: Vec<Reference>,
+    /// The images of an index's other platforms.
+    pub others: Vec<Digest>,
+    /// The digest of the manifest or index, when the archive's list is that of an OCI layout.
+    pub target: Option<Digest>,
+}
+
+/// What of an archive is taken in, and how.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Of several platforms only these, if any are given.
+    pub platforms: Vec<Platform>,
+    /// Whether the images get none of the names that the archive has for them.
+    pub nameless: bool,
 }
 
 #[derive(Deserialize)]
@@ -42,61 +55,31 @@ struct DockerManifest {
     layers: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: Digest,
-    #[serde(default)]
-    annotations: HashMap<String, String>,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    media_type: Option<String>,
-    manifests: Vec<Descriptor>,
-    config: Option<IgnoredAny>,
-    layers: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    media_type: Option<String>,
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-    manifests: Option<IgnoredAny>,
-}
-
-/// What a descriptor's media type, or a document's own, says that it is.
-fn is_index(media_type: &str) -> bool {
-    media_type.ends_with("index.v1+json") || media_type.ends_with("list.v2+json")
-}
-
-/// One text must not be an index to one reader and a manifest to the next: whatever it is said to be, by who names it or by
-/// itself, it has the fields of that and none of the other.
-fn one_kind(what: &str, index: bool, own_type: Option<&str>, has_others: bool) -> Result<()> {
-    if has_others || own_type.is_some_and(|own| is_index(own) != index) {
-        let why = format!("{what} cannot be an index and a manifest at once");
-        return Err(Error::InvalidArchive { why });
-    }
-    Ok(())
-}
-
 /// What the archive is found to say about one image.
 struct Found {
     config: Digest,
     layers: Vec<Digest>,
+    /// The manifest that names these layers as a registry may have them.
+    manifest: Option<Digest>,
+}
+
+/// What one entry of the archive's list leads to.
+struct Entry {
+    images: Vec<Found>,
     references: Vec<Reference>,
+    /// The index that the images are of.
+    index: Option<Digest>,
+    /// The index, or the manifest of the only image.
+    target: Option<Digest>,
+}
+
+/// A walk through an index of an archive and those within it.
+struct Walk<'a> {
+    /// For which platforms images are wanted; for all when there is none.
+    platforms: &'a [Platform],
+    found: Vec<Found>,
+    /// The documents that were looked into: once is enough.
+    seen: BTreeSet<Digest>,
 }
 
 /// What of an archive is in the store: which path has which content, and the layers that were unpacked as they came.
@@ -115,9 +98,17 @@ impl ImageStore {
     /// # Errors
     /// [`Error::InvalidArchive`] or a digest that does not match; then no image of the archive has been added.
     pub fn load(&self, reader: impl Read + Send) -> Result<Vec<Loaded>> {
+        self.load_with(reader, &LoadOptions::default())
+    }
+
+    /// Takes in the images of an archive that the options name.
+    ///
+    /// # Errors
+    /// As [`ImageStore::load`], and [`Error::OtherPlatform`] when the archive has nothing for their platforms.
+    pub fn load_with(&self, reader: impl Read + Send, options: &LoadOptions) -> Result<Vec<Loaded>> {
         let mut taken =
             Taken { files: HashMap::new(), layers: HashMap::new(), hold: self.hold(std::iter::empty()) };
-        let result = self.take_in(reader, &mut taken).and_then(|()| self.load_files(&mut taken));
+        let result = self.take_in(reader, &mut taken).and_then(|()| self.load_files(&mut taken, options));
         let Taken { files, layers, hold } = taken;
         drop((layers, hold));
         self.forget_unused(files.values());
@@ -134,7 +125,7 @@ impl ImageStore {
     /// Stores every file of the archive by content. What looks like a layer is unpacked at the same time: which image it
     /// belongs to is only told at the archive's end.
     fn take_in(&self, reader: impl Read + Send, taken: &mut Taken) -> Result<()> {
-        let plain = unpack::decompress(reader).io("read", "image archive")?;
+        let plain = compression::decompress(reader).io("read", "image archive")?;
         let mut archive = Archive::new(plain);
         let mut symlinks: Vec<(PathBuf, PathBuf)> = Vec::new();
         let mut unpacking: VecDeque<(Digest, Unpacking)> = VecDeque::new();
@@ -214,87 +205,163 @@ impl ImageStore {
         Ok((digest, layer))
     }
 
-    fn load_files(&self, taken: &mut Taken) -> Result<Vec<Loaded>> {
-        let files = &taken.files;
-        let found = if files.contains_key(Path::new("manifest.json")) {
-            self.docker_images(files)?
-        } else if files.contains_key(Path::new("index.json")) {
-            let index: Index = self.document(file(files, "index.json")?, "index.json")?;
-            let mut found = Vec::new();
-            self.index_images(&index, &[], &mut found, 0)?;
-            found
-        } else {
+    fn load_files(&self, taken: &mut Taken, options: &LoadOptions) -> Result<Vec<Loaded>> {
+        let (files, platforms) = (&taken.files, options.platforms.as_slice());
+        let [docker, layout] =
+            ["manifest.json", "index.json"].map(|name| files.contains_key(Path::new(name)));
+        let mut entries = Vec::new();
+        if layout {
+            let index: IndexDocument = self.document(file(files, "index.json")?, "index.json")?;
+            index.check("index.json")?;
+            for descriptor in &index.manifests {
+                entries.extend(self.layout_entry(descriptor, platforms)?);
+            }
+        }
+        if docker {
+            self.docker_entries(files, platforms, &mut entries)?;
+        }
+        if !docker && !layout {
             return Err(Error::InvalidArchive {
                 why: "it has neither manifest.json nor index.json".to_owned(),
             });
-        };
-        let mut ready = Vec::with_capacity(found.len());
-        for image in found {
-            ready.push((self.unpack_image(&image, &mut taken.layers, &mut taken.hold)?, image));
+        }
+        if let (true, Some(platform)) = (entries.is_empty(), platforms.first()) {
+            return Err(Error::OtherPlatform { name: "archive".to_owned(), platform: platform.to_string() });
+        }
+        let mut ready = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let mut images = Vec::with_capacity(entry.images.len());
+            for image in &entry.images {
+                images.push(self.unpack_image(image, &mut taken.layers, &mut taken.hold)?);
+            }
+            ready.push((entry, images));
         }
         let mut loaded = Vec::new();
-        for ((config, layers), image) in ready {
-            let registered = self.register(&config, layers)?;
-            for reference in &image.references {
-                self.tag(&registered.id, reference)?;
+        for (mut entry, images) in ready {
+            if options.nameless {
+                entry.references.clear();
             }
-            loaded.push(Loaded { id: registered.id, references: image.references });
+            loaded.extend(self.register_entry(entry, images)?);
         }
         Ok(loaded)
     }
 
-    fn docker_images(&self, files: &HashMap<PathBuf, Digest>) -> Result<Vec<Found>> {
-        let manifests: Vec<DockerManifest> = self.document(file(files, "manifest.json")?, "manifest.json")?;
-        manifests
-            .into_iter()
-            .map(|manifest| {
-                let layers =
-                    manifest.layers.iter().map(|path| file(files, path).cloned()).collect::<Result<_>>()?;
-                let references = manifest
-                    .repo_tags
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|tag| Reference::parse(tag))
-                    .collect::<Result<_>>()?;
-                Ok(Found { config: file(files, &manifest.config)?.clone(), layers, references })
-            })
-            .collect()
+    fn register_entry(&self, entry: Entry, images: Vec<(Vec<u8>, Vec<Layer>)>) -> Result<Option<Loaded>> {
+        let mut ids = Vec::with_capacity(images.len());
+        for ((config, layers), found) in images.into_iter().zip(&entry.images) {
+            let id = self.register(&config, layers)?.id;
+            if let Some(manifest) = &found.manifest {
+                self.set_manifest(&id, manifest)?;
+            }
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        let Some(mut first) = ids.first().cloned() else { return Ok(None) };
+        if let Some(index) = &entry.index {
+            first = self.read_index(index)?.preferred().cloned().unwrap_or(first);
+        }
+        for reference in &entry.references {
+            match &entry.index {
+                Some(index) => self.name_index(reference, index).map(drop)?,
+                None => self.tag(&first, reference)?,
+            }
+        }
+        ids.retain(|id| *id != first);
+        Ok(Some(Loaded { id: first, references: entry.references, others: ids, target: entry.target }))
     }
 
-    fn index_images(
+    /// Adds what Docker's own list names and the layout does not.
+    fn docker_entries(
         &self,
-        index: &Index,
-        inherited: &[Reference],
-        found: &mut Vec<Found>,
-        depth: usize,
+        files: &HashMap<PathBuf, Digest>,
+        platforms: &[Platform],
+        entries: &mut Vec<Entry>,
     ) -> Result<()> {
-        if depth > 3 {
+        let manifests: Vec<DockerManifest> = self.document(file(files, "manifest.json")?, "manifest.json")?;
+        let of_layout = entries.len();
+        for manifest in manifests {
+            let config = file(files, &manifest.config)?.clone();
+            let tags = manifest.repo_tags.unwrap_or_default();
+            let mut references: Vec<Reference> =
+                tags.iter().map(|tag| Reference::parse(tag)).collect::<Result<_>>()?;
+            references
+                .retain(|name| !entries[..of_layout].iter().any(|entry| entry.references.contains(name)));
+            let known = entries[..of_layout]
+                .iter_mut()
+                .find(|entry| entry.images.iter().any(|image| image.config == config));
+            if let Some(known) = known {
+                if known.index.is_none() {
+                    known.references.append(&mut references);
+                }
+                continue;
+            }
+            if !platforms.is_empty() {
+                let parsed: ImageConfig = self.document(&config, &manifest.config)?;
+                let own = Platform::of(&parsed);
+                if !platforms.iter().any(|platform| platform.suits(&own)) {
+                    continue;
+                }
+            }
+            let layers =
+                manifest.layers.iter().map(|path| file(files, path).cloned()).collect::<Result<_>>()?;
+            entries.push(Entry {
+                images: vec![Found { config, layers, manifest: None }],
+                references,
+                index: None,
+                target: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// What an entry of a layout's list leads to; none when nothing of it is here or wanted.
+    fn layout_entry(&self, descriptor: &Descriptor, platforms: &[Platform]) -> Result<Option<Entry>> {
+        let name = descriptor.annotations.get("io.containerd.image.name");
+        let references = name.map(|name| Reference::parse(name)).into_iter().collect::<Result<_>>()?;
+        let mut walk = Walk { platforms, found: Vec::new(), seen: BTreeSet::new() };
+        self.layout_images(descriptor, &mut walk, 0)?;
+        let index = descriptor.is_index().then(|| descriptor.digest.clone());
+        let target = Some(descriptor.digest.clone());
+        Ok((!walk.found.is_empty()).then_some(Entry { images: walk.found, references, index, target }))
+    }
+
+    fn layout_images(&self, descriptor: &Descriptor, walk: &mut Walk<'_>, depth: usize) -> Result<()> {
+        if depth >= INDEX_DEPTH {
             return Err(Error::InvalidArchive { why: "its indexes are nested too deeply".to_owned() });
         }
-        let has_others = index.config.is_some() || index.layers.is_some();
-        one_kind("an index of the archive", true, index.media_type.as_deref(), has_others)?;
-        for descriptor in &index.manifests {
-            let suits = descriptor.platform.as_ref().is_none_or(|platform| {
-                platform.os == "linux" && platform.architecture == ImageConfig::host_architecture()
-            });
-            if !suits || !self.content.contains(&descriptor.digest) {
-                continue;
-            }
-            let mut references = inherited.to_vec();
-            if let Some(name) = descriptor.annotations.get("io.containerd.image.name") {
-                references.push(Reference::parse(name)?);
-            }
-            let what = descriptor.digest.as_str();
-            if is_index(&descriptor.media_type) {
-                let nested: Index = self.document(&descriptor.digest, what)?;
-                self.index_images(&nested, &references, found, depth + 1)?;
-                continue;
-            }
-            let manifest: Manifest = self.document(&descriptor.digest, what)?;
-            one_kind(what, false, manifest.media_type.as_deref(), manifest.manifests.is_some())?;
-            let layers = manifest.layers.into_iter().map(|layer| layer.digest).collect();
-            found.push(Found { config: manifest.config.digest, layers, references });
+        if !self.content.contains(&descriptor.digest) || !walk.seen.insert(descriptor.digest.clone()) {
+            return Ok(());
         }
+        let what = descriptor.digest.as_str();
+        if descriptor.is_index() {
+            let nested: IndexDocument = self.document(&descriptor.digest, what)?;
+            nested.check(what)?;
+            return nested
+                .manifests
+                .iter()
+                .try_for_each(|descriptor| self.layout_images(descriptor, walk, depth + 1));
+        }
+        let manifest: ManifestDocument = self.document(&descriptor.digest, what)?;
+        manifest.check(what)?;
+        if descriptor.subject().is_some() || !manifest.is_image() {
+            return Ok(());
+        }
+        if walk.found.len() >= IMAGE_LIMIT {
+            return Err(Error::InvalidArchive { why: format!("an index has at most {IMAGE_LIMIT} images") });
+        }
+        if !walk.platforms.is_empty() {
+            let own = match &descriptor.platform {
+                Some(own) => own.clone(),
+                None => Platform::of(&self.document(&manifest.config.digest, "the image configuration")?),
+            };
+            if !walk.platforms.iter().any(|platform| platform.suits(&own)) {
+                return Ok(());
+            }
+        }
+        let packed = manifest.is_packed().then(|| descriptor.digest.clone());
+        let layers = manifest.layers.into_iter().map(|layer| layer.digest).collect();
+        walk.found.push(Found { config: manifest.config.digest, layers, manifest: packed });
         Ok(())
     }
 
@@ -381,12 +448,6 @@ impl ImageStore {
         let size = self.content.size(blob)?;
         let (blob, diff_id, parent) = (blob.clone(), diff_id.clone(), parent.cloned());
         self.publish_unpacked(taken, &NewLayer { blob, size, diff_id, parent }).map(drop)
-    }
-
-    fn document<T: for<'de> Deserialize<'de>>(&self, digest: &Digest, what: &str) -> Result<T> {
-        let bytes = read_bounded(&mut self.content.open_blob(digest)?, DOCUMENT_LIMIT, what)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::InvalidArchive { why: format!("{what}: {error}") })
     }
 }
 

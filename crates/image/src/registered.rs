@@ -2,10 +2,10 @@
 
 use std::io::{BufReader, Read as _, Write as _};
 
+use crate::compression::{Compression, MAGIC_LENGTH};
 use crate::error::IoContext;
 use crate::gzip::Gzip;
 use crate::store::{ImageStore, Layer, write_record};
-use crate::unpack::{Compression, MAGIC_LENGTH};
 use crate::{Digest, Error, Hold, Image, ImageConfig, Reference, Result};
 
 /// How a layer's blob is compressed.
@@ -91,7 +91,8 @@ impl ImageStore {
         let mut head = Vec::new();
         file.take(MAGIC_LENGTH as u64).read_to_end(&mut head).io("read", self.content.path(blob))?;
         Ok(match Compression::of(&head) {
-            Compression::None => Packing::Plain,
+            // What registries have no name for is packed again for the way.
+            Compression::None | Compression::Bzip2 | Compression::Xz => Packing::Plain,
             Compression::Gzip => Packing::Gzip,
             Compression::Zstandard => Packing::Zstandard,
         })

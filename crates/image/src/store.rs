@@ -1,8 +1,8 @@
 //! The store: records of images, references and layers, in memory and on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,11 @@ use crate::content::Content;
 use crate::digest::Hashing;
 use crate::error::IoContext;
 use crate::hold::Holds;
-use crate::{Digest, Error, Reference, Result, pack, unpack};
+use crate::index::Index;
+use crate::{Digest, Error, Reference, Result, compression, pack, unpack};
+
+/// Which names lead to which index.
+const INDEXES: &str = "indexes.json";
 
 /// Images, their layers and their names, below one directory.
 ///
@@ -26,8 +30,8 @@ pub struct ImageStore {
     pub(crate) state: RwLock<State>,
     /// Held shared by whoever adds content and exclusively by the sweep, which would take unnamed content away.
     pub(crate) adding: RwLock<()>,
-    /// One writer of `references.json` at a time.
-    references_file: Mutex<()>,
+    /// One writer of `references.json` and `indexes.json` at a time, and what the latter holds.
+    references_file: Mutex<BTreeMap<Reference, Digest>>,
     /// What transfers under way keep.
     pub(crate) holds: Arc<Holds>,
 }
@@ -36,8 +40,37 @@ pub struct ImageStore {
 pub(crate) struct State {
     pub(crate) images: BTreeMap<Digest, ImageRecord>,
     pub(crate) references: BTreeMap<Reference, Digest>,
+    /// Those of the references that lead to an index.
+    pub(crate) index_names: BTreeMap<Reference, Digest>,
+    pub(crate) indexes: BTreeMap<Digest, Arc<Index>>,
     /// Chain ids that must stay, by who needs them.
     pub(crate) leases: BTreeMap<String, Digest>,
+}
+
+/// What a name leads to: an image, and the index that it stands for, if there is one.
+pub(crate) struct Resolved {
+    pub(crate) image: Digest,
+    pub(crate) index: Option<Digest>,
+}
+
+impl State {
+    fn by_name(&self, name: &Reference) -> Option<Resolved> {
+        let image = self.references.get(name)?.clone();
+        Some(Resolved { image, index: self.index_names.get(name).cloned() })
+    }
+
+    /// An image by its id or its manifest's digest, or an index.
+    fn by_digest(&self, digest: &Digest) -> Option<Resolved> {
+        if self.images.contains_key(digest) {
+            return Some(Resolved { image: digest.clone(), index: None });
+        }
+        if let Some(index) = self.indexes.get(digest) {
+            return Some(Resolved { image: index.preferred()?.clone(), index: Some(digest.clone()) });
+        }
+        let mut members = self.indexes.values().flat_map(|index| &index.members);
+        let member = members.find(|member| member.digest == *digest)?;
+        Some(Resolved { image: member.image.clone()?, index: None })
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -149,14 +182,35 @@ impl ImageStore {
                 state.leases.insert(owner, chain);
             }
         }
-        Ok(Self {
+        let store = Self {
             content,
             root,
             state: RwLock::new(state),
             adding: RwLock::new(()),
-            references_file: Mutex::new(()),
+            references_file: Mutex::default(),
             holds: Arc::default(),
-        })
+        };
+        store.open_indexes()?;
+        Ok(store)
+    }
+
+    fn open_indexes(&self) -> Result<()> {
+        let path = self.root.join(INDEXES);
+        if !path.exists() {
+            return Ok(());
+        }
+        let names: BTreeMap<Reference, Digest> = read_record(&path)?;
+        let wanted: BTreeSet<&Digest> = names.values().collect();
+        let mut indexes = Vec::new();
+        for digest in wanted.into_iter().filter(|digest| self.content.contains(digest)) {
+            match self.read_index(digest) {
+                Ok(index) => indexes.push(index),
+                Err(error) => tracing::warn!(%digest, %error, "an index is damaged and left out"),
+            }
+        }
+        self.references_file.lock().clone_from(&names);
+        self.state.write().take_index_names(names, indexes);
+        Ok(())
     }
 
     /// All images, in the order of their ids.
@@ -179,11 +233,15 @@ impl ImageStore {
     }
 
     pub(crate) fn resolve_id(&self, name: &str) -> Result<Digest> {
+        self.resolve_name(name).map(|found| found.image)
+    }
+
+    pub(crate) fn resolve_name(&self, name: &str) -> Result<Resolved> {
         let state = self.state.read();
         let hex = name.strip_prefix("sha256:").unwrap_or(name);
         let is_hex = !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        if let Some(id) = Digest::from_hex(hex).ok().filter(|id| state.images.contains_key(id)) {
-            return Ok(id);
+        if let Some(found) = Digest::from_hex(hex).ok().and_then(|digest| state.by_digest(&digest)) {
+            return Ok(found);
         }
         if !name.starts_with("sha256:") {
             let reference = Reference::parse(name);
@@ -191,8 +249,8 @@ impl ImageStore {
                 // What has a digest is that, whatever tag stands before it.
                 let by_digest = reference.digest().map(|digest| reference.at_digest(digest.clone()));
                 let names = [Some(reference), by_digest.as_ref()];
-                if let Some(id) = names.into_iter().flatten().find_map(|name| state.references.get(name)) {
-                    return Ok(id.clone());
+                if let Some(found) = names.into_iter().flatten().find_map(|name| state.by_name(name)) {
+                    return Ok(found);
                 }
             }
             if !is_hex {
@@ -203,7 +261,7 @@ impl ImageStore {
             let mut matches = state.images.keys().filter(|id| id.hex().starts_with(hex));
             if let Some(first) = matches.next() {
                 return match matches.count() {
-                    0 => Ok(first.clone()),
+                    0 => Ok(Resolved { image: first.clone(), index: None }),
                     more => Err(Error::AmbiguousId { prefix: hex.to_owned(), matches: more + 1 }),
                 };
             }
@@ -245,6 +303,9 @@ impl ImageStore {
                 return Err(Error::NotFound { name: id.to_string() });
             }
             state.references.insert(reference.clone(), id.clone());
+            if state.index_names.remove(reference).is_some() {
+                state.forget_unnamed_indexes();
+            }
         }
         self.save_references()
     }
@@ -266,140 +327,6 @@ impl ImageStore {
                 }
             })
             .collect()
-    }
-
-    /// Keeps the layers up to `chain_id` for `owner` (letters, digits, '-', '_' and '.'), whatever becomes of the image.
-    ///
-    /// # Errors
-    /// When the lease cannot be written.
-    pub fn lease(&self, owner: &str, chain_id: &Digest) -> Result<()> {
-        let path = self.lease_path(owner);
-        write_atomically(&path, chain_id.as_str().as_bytes())?;
-        self.state.write().leases.insert(owner.to_owned(), chain_id.clone());
-        Ok(())
-    }
-
-    /// Ends a lease; what only it kept goes with the next sweep.
-    ///
-    /// # Errors
-    /// When its file cannot be removed.
-    pub fn release(&self, owner: &str) -> Result<()> {
-        if self.state.write().leases.remove(owner).is_some() {
-            let path = self.lease_path(owner);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => result.io("remove", &path)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The owners of all leases.
-    #[must_use]
-    pub fn lease_owners(&self) -> Vec<String> {
-        self.state.read().leases.keys().cloned().collect()
-    }
-
-    fn lease_path(&self, owner: &str) -> PathBuf {
-        let safe: String = owner
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
-            .collect();
-        self.root.join("leases").join(safe)
-    }
-
-    /// Makes the directory `upper` (an overlayfs upper directory that nobody writes to any more) a layer on top of
-    /// `parent`, and leases it to `owner` before any sweep can take it away. The directory moves into the store.
-    ///
-    /// # Errors
-    /// When it cannot be packed or moved.
-    pub fn commit_directory(&self, parent: Option<&Digest>, upper: &Path, owner: &str) -> Result<Layer> {
-        let _adding = self.adding.read();
-        let mut writer = Hashing::new(std::io::sink());
-        let size = pack::pack(upper, true, &mut writer)?;
-        let (_, diff_id, _) = writer.finish();
-        let layer = self.adopt(parent, diff_id, size, upper)?;
-        self.lease(owner, &layer.chain_id)?;
-        Ok(layer)
-    }
-
-    /// Packs `upper` as it is now, without moving it, makes a layer of the archive, and leases it to `owner`. Only
-    /// paths that are `wanted` become part of it.
-    ///
-    /// # Errors
-    /// When it cannot be packed or unpacked.
-    pub fn commit_copy(
-        &self,
-        parent: Option<&Digest>,
-        upper: &Path,
-        wanted: &dyn Fn(&Path) -> bool,
-        owner: &str,
-    ) -> Result<Layer> {
-        let _adding = self.adding.read();
-        let mut ingest = self.content.begin()?;
-        pack::pack_wanted(upper, wanted, &mut ingest)?;
-        let (blob, _) = ingest.commit(None)?;
-        let layer = self.unpack_blob(parent, &blob, &blob)?;
-        self.lease(owner, &layer.chain_id)?;
-        Ok(layer)
-    }
-
-    /// Makes the archive `reader` a layer without parent (`docker import`), and leases it to `owner`.
-    ///
-    /// # Errors
-    /// When the archive is damaged.
-    pub fn import_layer(&self, reader: impl Read + Send, owner: &str) -> Result<Layer> {
-        let mut plain = unpack::decompress(reader).io("read", "archive")?;
-        let mut ingest = self.content.begin()?;
-        // A sweep is not kept waiting for whoever sends this.
-        std::io::copy(&mut plain, &mut ingest).io("write", "archive")?;
-        let _adding = self.adding.read();
-        let (blob, _) = ingest.commit(None)?;
-        let layer = self.unpack_blob(None, &blob, &blob)?;
-        self.lease(owner, &layer.chain_id)?;
-        Ok(layer)
-    }
-
-    /// Puts a layer that was made on nothing on another one, without a copy of its files, and leases it to `owner`.
-    ///
-    /// # Errors
-    /// When the layer is not there or the file system refuses.
-    pub fn put_layer_on(&self, below: &Digest, layer: &Layer, owner: &str) -> Result<Layer> {
-        let _adding = self.adding.read();
-        let chain_id = Digest::chain(Some(below), &layer.diff_id);
-        let put = match self.layer(&chain_id)? {
-            Some(present) => present,
-            None => {
-                let staged = self.content.scratch_path();
-                fs::create_dir(&staged).io("create", &staged)?;
-                let source = self.layer_path(&layer.chain_id).join("diff");
-                let put = Layer { chain_id, parent: Some(below.clone()), ..layer.clone() };
-                let linked = crate::links::link_directory(&source, &staged.join("diff"));
-                match linked.and_then(|()| self.publish(&staged, &put)) {
-                    Ok(()) => put,
-                    Err(error) => {
-                        let _ = fs::remove_dir_all(&staged);
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        self.lease(owner, &put.chain_id)?;
-        Ok(put)
-    }
-
-    fn adopt(&self, parent: Option<&Digest>, diff_id: Digest, size: u64, directory: &Path) -> Result<Layer> {
-        let chain_id = Digest::chain(parent, &diff_id);
-        let layer = Layer { chain_id, diff_id, size, parent: parent.cloned(), blob: None };
-        if let Some(present) = self.layer(&layer.chain_id)? {
-            fs::remove_dir_all(directory).io("remove", directory)?;
-            return Ok(present);
-        }
-        let staged = self.content.scratch_path();
-        fs::create_dir(&staged).io("create", &staged)?;
-        fs::rename(directory, staged.join("diff")).io("move", directory)?;
-        self.publish(&staged, &layer)?;
-        Ok(layer)
     }
 
     /// The layer with this chain id, when it is unpacked.
@@ -427,7 +354,7 @@ impl ImageStore {
         fs::create_dir_all(&diff).io("create", &diff)?;
         let result = (|| {
             let blob_path = self.content.path(blob);
-            let plain = unpack::decompress(self.content.open_blob(blob)?).io("read", &blob_path)?;
+            let plain = compression::decompress(self.content.open_blob(blob)?).io("read", &blob_path)?;
             let mut hashing = Hashing::new(plain);
             let size = unpack::unpack(&mut hashing, &diff, unpack::Form::Layer)?;
             // The digest covers also what follows the archive's end mark.
@@ -500,7 +427,7 @@ impl ImageStore {
         match &layer.blob {
             Some(blob) => {
                 let path = self.content.path(blob);
-                let mut plain = unpack::decompress(self.content.open_blob(blob)?).io("read", &path)?;
+                let mut plain = compression::decompress(self.content.open_blob(blob)?).io("read", &path)?;
                 std::io::copy(&mut plain, &mut writer).io("read", &path)?;
             }
             None => {
@@ -536,13 +463,26 @@ impl ImageStore {
     }
 
     pub(crate) fn save_references(&self) -> Result<()> {
-        let _writer = self.references_file.lock();
-        let references = self.state.read().references.clone();
-        write_record(&self.root.join("references.json"), &references)
+        let mut written = self.references_file.lock();
+        let (references, index_names) = {
+            let state = self.state.read();
+            (state.references.clone(), state.index_names.clone())
+        };
+        write_record(&self.root.join("references.json"), &references)?;
+        if *written != index_names {
+            write_record(&self.root.join(INDEXES), &index_names)?;
+            *written = index_names;
+        }
+        Ok(())
     }
 
     pub(crate) fn remove_image_record(&self, id: &Digest) -> Result<()> {
-        self.state.write().images.remove(id);
+        {
+            let mut state = self.state.write();
+            state.images.remove(id);
+            state.forget_image(id);
+        }
+        self.save_references()?;
         let path = self.image_record(id);
         fs::remove_file(&path).io("remove", &path)
     }

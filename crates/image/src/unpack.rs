@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
+use crate::compression::decompress;
 use crate::error::IoContext;
 use crate::{Error, Result};
 
@@ -27,62 +28,10 @@ const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
 const AUFS_METADATA_PREFIX: &[u8] = b".wh..wh.";
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
-/// How archives of compressions that are not supported begin.
-const UNSUPPORTED: &[(&[u8], &str)] = &[(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")];
 /// Archives are made of blocks of so many bytes.
 const BLOCK: u64 = 512;
 /// The kernel's limit of a path; longer names in an archive are refused.
 const PATH_LIMIT: usize = 4096;
-
-/// As many bytes tell the compression.
-pub(crate) const MAGIC_LENGTH: usize = 4;
-
-/// How an archive is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
-    /// Not at all.
-    None,
-    Gzip,
-    Zstandard,
-}
-
-impl Compression {
-    /// What the first bytes tell.
-    pub(crate) fn of(head: &[u8]) -> Self {
-        if head.starts_with(&[0x1f, 0x8b]) {
-            Self::Gzip
-        } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            Self::Zstandard
-        } else {
-            Self::None
-        }
-    }
-}
-
-/// A stream with its compression taken off.
-pub(crate) fn decoder<'a>(
-    compression: Compression,
-    reader: impl BufRead + Send + 'a,
-) -> io::Result<Box<dyn Read + Send + 'a>> {
-    Ok(match compression {
-        Compression::None => Box::new(reader),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-        Compression::Zstandard => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
-    })
-}
-
-/// A stream with its compression taken off; the kind is told by the first bytes.
-pub(crate) fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut reader = BufReader::with_capacity(128 * 1024, reader);
-    let compression = Compression::of(reader.fill_buf()?);
-    let plain = decoder(compression, reader)?;
-    // Headers are read in small pieces.
-    Ok(if compression == Compression::Gzip {
-        Box::new(BufReader::with_capacity(128 * 1024, plain))
-    } else {
-        plain
-    })
-}
 
 /// What names that begin with `.wh.` mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,17 +42,7 @@ pub(crate) enum Form {
     Plain,
 }
 
-/// The first bytes, at most `limit`, of what `reader` gives with its compression (gzip or zstd) taken off.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn decompressed_head(reader: impl Read + Send, limit: usize) -> io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(limit);
-    decompress(reader)?.take(limit as u64).read_to_end(&mut head)?;
-    Ok(head)
-}
-
-/// Unpacks an archive (plain, or compressed with gzip or zstd) into the existing directory `target`, which may hold
+/// Unpacks an archive (plain, or compressed with gzip, zstd, bzip2 or xz) into the existing directory `target`, which may hold
 /// something already: what the archive names replaces it, only directories are joined. No path of the archive leads
 /// out of `target`.
 ///
@@ -112,14 +51,6 @@ pub fn decompressed_head(reader: impl Read + Send, limit: usize) -> io::Result<V
 /// archive is damaged.
 pub fn extract_archive(reader: impl Read + Send, target: BorrowedFd<'_>) -> Result<u64> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
-    let mut reader = BufReader::with_capacity(16, reader);
-    let head = reader.fill_buf().io("read", "archive")?;
-    for (magic, name) in UNSUPPORTED {
-        if head.starts_with(magic) {
-            let why = format!("it is compressed with {name}: use gzip or zstd");
-            return Err(Error::InvalidArchive { why });
-        }
-    }
     let plain = decompress(reader).io("read", "archive")?;
     unpack(plain, &path, Form::Plain)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use dray_image::{Digest, ImageStore, Reference};
+use dray_image::{Digest, ImageStore, Platform, Reference};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use rustls::RootCertStore;
 use crate::connect::{HttpClient, client, host_roots};
 use crate::exchange::{Payload, read_all};
 use crate::hosts::{Endpoint, Hosts};
-use crate::media::{ACCEPTED, Descriptor, Document, MANIFEST_LIMIT, Platform, essence};
+use crate::media::{ACCEPTED, Descriptor, Document, MANIFEST_LIMIT, essence};
 use crate::session::{ATTEMPTS, Session};
 use crate::{Credentials, Error, Result};
 

@@ -99,6 +99,14 @@ pub enum Error {
         /// The platform that was asked for.
         platform: String,
     },
+    /// Of an index more than one image is here, and not all of it.
+    #[error(
+        "{reference} leads to an index of which not all platforms are here: pull what is missing, or name one platform to push"
+    )]
+    Incomplete {
+        /// The image.
+        reference: String,
+    },
     /// The image store refused.
     #[error(transparent)]
     Store(#[from] dray_image::Error),

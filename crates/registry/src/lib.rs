@@ -5,6 +5,7 @@
 //! [`Event`]s. What a registry says is hostile until a digest has proved it; what a client of ours says is hostile anyway.
 #![forbid(unsafe_code)]
 
+mod artifact;
 mod challenge;
 mod client;
 mod connect;
@@ -22,11 +23,13 @@ mod session;
 mod token;
 mod uploading;
 
+pub use artifact::Artifact;
 pub use client::{Client, Inspected, Login};
 pub use credentials::Credentials;
+pub use dray_image::Platform;
 pub use error::{Error, Result};
 pub use events::{Event, Events, Step};
 pub use hosts::Hosts;
-pub use media::{Descriptor, Document, Manifest, Platform};
+pub use media::{Descriptor, Document, Manifest};
 pub use pull::{PullRequest, Pulled};
 pub use push::{PushRequest, Pushed};

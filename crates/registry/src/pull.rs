@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use dray_image::{Digest, Image, ImageConfig, Layer, NewLayer, Reference};
+use dray_image::{Digest, Image, ImageConfig, Layer, NewLayer, Platform, Reference};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::client::{Client, Fetched};
 use crate::events::{Event, Events, Step};
-use crate::media::{Descriptor, Document, Manifest, Platform};
+use crate::media::{Descriptor, Document, Manifest};
 use crate::session::Session;
 use crate::{Credentials, Error, Result};
 
@@ -83,6 +83,14 @@ impl Client {
             return Ok(None);
         };
         let Some(id) = self.store().named(reference) else { return Ok(None) };
+        // Of an index the images of other platforms may be here alone.
+        if self
+            .store()
+            .index_of(reference)
+            .is_some_and(|index| index.image_for(&Platform::host()) != Some(&id))
+        {
+            return Ok(None);
+        }
         let Some(digest) = session.head_digest(tag).await? else { return Ok(None) };
         if self.store().named(&reference.at_digest(digest.clone())).as_ref() != Some(&id) {
             return Ok(None);
@@ -106,7 +114,7 @@ impl Client {
         }
         let top = session.manifest(reference).await?;
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
-        let (fetched, manifest) = choose(session, &top, &platform).await?;
+        let Chosen { indexes, fetched, manifest } = choose(session, &top, &platform).await?;
         events.tell(pulling).await;
         let config = session.small_blob(&manifest.config).await?;
         let parsed: ImageConfig = serde_json::from_slice(&config).map_err(|error| Error::Manifest {
@@ -127,6 +135,7 @@ impl Client {
         let mut kept: Vec<Digest> = chains.clone();
         kept.extend(wanted.iter().map(|layer| layer.blob.clone()));
         kept.extend([manifest.config.digest.clone(), fetched.digest.clone()]);
+        kept.extend(indexes.iter().map(|index| index.digest.clone()));
         let store = Arc::clone(self.store());
         // Until the image has its name, nothing else keeps what comes.
         let hold = blocking(move || Ok(store.hold(kept))).await?;
@@ -137,14 +146,23 @@ impl Client {
         let (image, is_new) = blocking(move || {
             let manifest = store.put_blob(&fetched.bytes)?;
             let image = store.register_image(&config, layers, &manifest)?;
+            for index in &indexes {
+                store.put_blob(&index.bytes)?;
+            }
             let mut is_new = false;
             // A tag with a digest behind it is what one asks for, and the digest what one keeps.
             let tagged = if reference.digest().is_some() { None } else { reference.tagged() };
-            for name in tagged.into_iter().chain([reference.at_digest(digest)]) {
+            for name in tagged.into_iter().chain([reference.at_digest(digest.clone())]) {
                 let by_tag = name.tag().is_some() || reference.digest().is_some();
-                if store.named(&name).as_ref() != Some(&image.id) {
-                    store.tag(&image.id, &name)?;
-                    is_new |= by_tag;
+                let led_here = match store.index_of(&name) {
+                    Some(index) => index.digest == digest && index.images().any(|own| *own == image.id),
+                    None => store.named(&name).as_ref() == Some(&image.id),
+                };
+                is_new |= by_tag && !led_here;
+                match indexes.first() {
+                    Some(index) => store.name_index(&name, &index.digest).map(drop)?,
+                    None if led_here && store.index_of(&name).is_none() => {}
+                    None => store.tag(&image.id, &name)?,
                 }
             }
             let image = store.resolve(image.id.as_str())?;
@@ -223,12 +241,24 @@ impl Client {
     }
 }
 
+/// An image's manifest, and the indexes on the way to it.
+struct Chosen {
+    /// The first is the one that the reference leads to.
+    indexes: Vec<Fetched>,
+    fetched: Fetched,
+    manifest: Manifest,
+}
+
 /// The manifest that an index has for a platform, or the one that it is already.
-async fn choose(session: &Session, top: &Fetched, platform: &Platform) -> Result<(Fetched, Manifest)> {
+async fn choose(session: &Session, top: &Fetched, platform: &Platform) -> Result<Chosen> {
     let mut current = top.clone();
+    let mut indexes = Vec::new();
     for _ in 0..INDEX_DEPTH {
         let descriptors = match &current.document {
-            Document::Manifest(manifest) => return Ok((current.clone(), manifest.clone())),
+            Document::Manifest(manifest) => {
+                let manifest = manifest.clone();
+                return Ok(Chosen { indexes, fetched: current, manifest });
+            }
             Document::Index(descriptors) => descriptors,
         };
         let chosen = descriptors.iter().find(|descriptor| {
@@ -245,7 +275,8 @@ async fn choose(session: &Session, top: &Fetched, platform: &Platform) -> Result
         let chosen =
             chosen.or_else(nested).ok_or_else(|| Error::NoPlatform { platform: platform.to_string() })?;
         let said = [Some(chosen.media_type.as_str())];
-        current = session.manifest_by(chosen.digest.as_str(), Some(&chosen.digest), &said).await?;
+        let next = session.manifest_by(chosen.digest.as_str(), Some(&chosen.digest), &said).await?;
+        indexes.push(std::mem::replace(&mut current, next));
     }
     Err(Error::Manifest { why: "indexes are nested too deeply".to_owned() })
 }

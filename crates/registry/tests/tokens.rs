@@ -46,7 +46,8 @@ async fn a_token_grants_what_it_says_and_no_more() {
     let name = |repository: &str| Reference::parse(&format!("{address}/{repository}:1")).unwrap();
     let push = async |repository: &str, token: String| {
         source.tag(&id, &name(repository)).unwrap();
-        let request = PushRequest { reference: name(repository), credentials: by_token(token) };
+        let request =
+            PushRequest { reference: name(repository), platform: None, credentials: by_token(token) };
         client(&source).push(&request, &Events::ignored()).await
     };
     push("a/b", sign(&claims(&["pull", "push"]))).await.unwrap();

@@ -4,8 +4,10 @@
 
 mod image;
 mod isolate;
+mod layout;
 mod wait;
 
 pub use image::busybox_archive;
 pub use isolate::isolate;
+pub use layout::LayoutArchive;
 pub use wait::eventually;

@@ -13,6 +13,7 @@ mod faults;
 mod images;
 mod oci;
 mod oci_engines;
+mod projects;
 mod registry;
 mod testcontainers;
 mod upgrade;
@@ -40,6 +41,7 @@ const SUITES: &[Suite] = &[
     ("testcontainers", testcontainers::run_suite),
     ("upgrade", upgrade::run),
     ("oci", oci::run_suite),
+    ("projects", projects::run_suite),
 ];
 
 /// Runs the suite of this name.

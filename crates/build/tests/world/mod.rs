@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part")]
 
+pub mod git;
+pub mod web;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

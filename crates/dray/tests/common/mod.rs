@@ -116,6 +116,11 @@ impl Daemon {
 
     /// Sends a request to the Docker API as it is, and answers what comes back until the connection ends.
     pub fn request(&self, method: &str, path: &str, body: &str) -> String {
+        String::from_utf8(self.request_bytes(method, path, body)).unwrap()
+    }
+
+    /// As [`Daemon::request`], of what is no text.
+    pub fn request_bytes(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
         use std::io::{Read as _, Write as _};
         let mut stream = std::os::unix::net::UnixStream::connect(self.path("r/docker.sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -125,8 +130,8 @@ impl Daemon {
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(body.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
         answer
     }
 

@@ -1,0 +1,1 @@
+int greet(char *into, unsigned long size, const char *name);
