@@ -12,7 +12,7 @@ use dray_apiserver::{ApiServer, Config, NodeConnector, NodeStream, User};
 use dray_engine::{Engine, EngineConfig};
 use dray_node::{Agent, NodeConfig};
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Api, Client};
@@ -178,11 +178,11 @@ impl World {
         server.write_kubeconfig(&directory.path().join("kubeconfig"), &format!("https://{address}")).unwrap();
         let client = Client::new(server.service(User::component("test")), "default");
         // What a controller makes, and every pod with a token mounts.
-        let authority = serde_json::from_value(serde_json::json!({
+        let authority = serde_json::from_value(json!({
             "metadata": { "name": "kube-root-ca.crt" }, "data": { "ca.crt": server.authority() },
         }));
-        let maps = kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::default_namespaced(client.clone());
-        maps.create(&kube::api::PostParams::default(), &authority.unwrap()).await.unwrap();
+        let maps = Api::<ConfigMap>::default_namespaced(client.clone());
+        maps.create(&PostParams::default(), &authority.unwrap()).await.unwrap();
         let serving = server.clone();
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
         let mut world = Self { directory, client, address, server, agent: None, place };
