@@ -115,6 +115,11 @@ impl Cluster {
         let inside = inside_listener(&pods, address).await?;
         let advertise_address = match &inside {
             Some(inside) => inside.local_addr().map_err(listens)?,
+            // Listening everywhere is no address that anybody could ask.
+            None if address.ip().is_unspecified() => {
+                let own = host_address().or(pods.gateway.map(IpAddr::V4));
+                SocketAddr::new(own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), address.port())
+            }
             None => address,
         };
         let local = Arc::new(LocalNode { name: options.node_name(), agent: OnceLock::new() });

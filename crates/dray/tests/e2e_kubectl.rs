@@ -389,3 +389,15 @@ fn pods_outlive_the_daemon() {
     kubectl.ok(&["delete", "deployment,service", "web"]);
     eventually("no container", PATIENCE, || daemon.ok(&["ps", "-aq"]).is_empty().then_some(()));
 }
+
+#[test]
+fn a_server_that_listens_everywhere_tells_pods_an_address() {
+    let mut daemon = Daemon::start();
+    daemon.down(&[]);
+    daemon.up_with(&[], &["--api-listen", "0.0.0.0:6443"]);
+    let kubectl = Kubectl::real(&daemon);
+    let address = "jsonpath={.subsets[0].addresses[0].ip}";
+    let told: std::net::Ipv4Addr =
+        kubectl.ok(&["get", "endpoints", "kubernetes", "-o", address]).parse().unwrap();
+    assert!(!told.is_unspecified() && !told.is_loopback(), "{told}");
+}

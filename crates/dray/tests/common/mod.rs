@@ -40,6 +40,8 @@ impl Daemon {
     /// Starts the daemon with more in its environment and on its command line.
     pub fn up_with(&mut self, environment: &[(&str, &str)], options: &[&str]) {
         let _ = fs::remove_file(self.path("out"));
+        let listen = ["--api-listen", "127.0.0.1:6443"];
+        let listen = if options.contains(&listen[0]) { &[][..] } else { &listen };
         let process = Command::new(env!("CARGO_BIN_EXE_dray"))
             .envs(environment.iter().copied())
             .arg("up")
@@ -47,7 +49,7 @@ impl Daemon {
             .arg(self.path("d"))
             .arg("--run-dir")
             .arg(self.path("r"))
-            .args(["--api-listen", "127.0.0.1:6443"])
+            .args(listen)
             .args(options)
             .stdout(fs::File::create(self.path("out")).unwrap())
             .stderr(fs::File::options().create(true).append(true).open(self.path("log")).unwrap())
