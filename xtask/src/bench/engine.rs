@@ -27,8 +27,8 @@ const MANY: usize = 200;
 /// Bytes of output whose reading is measured.
 const OUTPUT: usize = 32 << 20;
 /// Time of one turn of requests through a port.
-const TURN: Duration = Duration::from_secs(2);
-const TURNS: usize = 5;
+const TURN: Duration = Duration::from_secs(1);
+const TURNS: usize = 20;
 const CLIENTS: usize = 4;
 /// Requests that a client makes on one connection.
 const ON_A_CONNECTION: usize = 100;
