@@ -143,8 +143,13 @@ fn with<T: Follows, R>(
     work: impl FnOnce(&T) -> R,
 ) -> Result<R, Status> {
     let mut followed = followed.lock();
-    match followed.as_mut() {
-        Some(followed) => followed.catch_up(store)?,
+    match followed.as_mut().map(|followed| followed.catch_up(store)) {
+        Some(Ok(())) => {}
+        // What was taken in by halves is no picture: the next who asks begins again.
+        Some(Err(status)) => {
+            *followed = None;
+            return Err(status);
+        }
         None => *followed = Some(Followed::open(store)?),
     }
     match followed.as_ref() {

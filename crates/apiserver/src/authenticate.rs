@@ -66,7 +66,13 @@ impl Inner {
     pub(crate) fn prove(&self, token: &str, audiences: &[String]) -> Result<Proved, String> {
         if let Some((id, secret)) = bootstrap_token(token) {
             let user = self.bootstrapper(id, secret)?;
-            return Ok(Proved { user, audiences: own_audiences() });
+            // It is for this server, whoever else is asked about.
+            let own = own_audiences();
+            let audiences: Vec<String> = audiences.iter().filter(|one| own.contains(one)).cloned().collect();
+            if audiences.is_empty() {
+                return Err("the token is for others".to_owned());
+            }
+            return Ok(Proved { user, audiences });
         }
         if tokens::issuer(token).as_deref() != Some(ISSUER) {
             return Err("invalid bearer token".to_owned());

@@ -68,7 +68,7 @@ impl Inner {
         let asked = request::attributes(&parts.method, request);
         self.access.check(&self.store, user, &asked)?;
         let streams = [Subresource::Exec, Subresource::Attach, Subresource::PortForward];
-        if asked.verb == "get" && request.subresource.is_some_and(|asked| streams.contains(&asked)) {
+        if asked.verb != "create" && request.subresource.is_some_and(|asked| streams.contains(&asked)) {
             // A WebSocket begins with GET, and is no reading for that.
             self.access.check(&self.store, user, &Attributes { verb: "create", ..asked })?;
         }

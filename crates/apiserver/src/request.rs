@@ -92,8 +92,8 @@ pub(crate) fn resource(path: &str, query: Query) -> Result<ResourceRequest, Stat
 pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
     let one = !request.name.is_empty();
     match *method {
-        Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD if request.query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
         Method::PUT => "update",
@@ -107,14 +107,15 @@ pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
 /// What a request asks for, in the words of the rules of access.
 pub(crate) fn attributes<'a>(method: &Method, request: &'a ResourceRequest) -> Attributes<'a> {
     let fields = request.query.get("fieldSelector");
-    // A list of one object is asked for by its name.
+    let verb = verb(method, request);
+    // A list of one object is asked for by its name. What makes or deletes has no business with selectors.
     let named = fields.split(',').find_map(|one| one.strip_prefix("metadata.name="));
     let name = match request.name.as_str() {
-        "" => named.map_or("", |name| name.trim_start_matches('=')),
+        "" if matches!(verb, "list" | "watch") => named.map_or("", |name| name.trim_start_matches('=')),
         name => name,
     };
     Attributes {
-        verb: verb(method, request),
+        verb,
         group: request.kind.group,
         resource: request.kind.plural,
         subresource: request.subresource.map_or("", Subresource::as_str),
@@ -147,6 +148,15 @@ mod tests {
         let found =
             found.as_ref().map(|found| (found.kind.kind, found.namespace.as_str(), found.name.as_str()));
         assert_eq!(found, expected, "{path}");
+    }
+
+    #[test]
+    fn only_who_lists_names_an_object_by_a_selector() {
+        let query = || Query::parse("fieldSelector=metadata.name%3Dx");
+        let request = resource("/api/v1/namespaces/a/pods", query()).unwrap();
+        assert_eq!(attributes(&Method::GET, &request).name, "x");
+        assert_eq!(attributes(&Method::POST, &request).name, "");
+        assert_eq!(attributes(&Method::DELETE, &request).name, "");
     }
 
     #[test]

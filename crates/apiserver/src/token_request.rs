@@ -1,5 +1,6 @@
 //! The subresource `token` of service accounts: tokens on request (`authentication.k8s.io/v1 TokenRequest`).
 
+use dray_access::{User, node_of};
 use dray_machinery::{FieldErrors, Status, object, time};
 use dray_store::Key;
 use http::{Method, StatusCode};
@@ -56,6 +57,7 @@ impl Inner {
             secret: None,
         };
         self.bind_token(&wanted["spec"]["boundObjectRef"], &mut private)?;
+        self.check_agent(change.user, &private)?;
         let now = Timestamp::now();
         let end = now.as_second() + seconds;
         let claims = Claims {
@@ -85,6 +87,22 @@ impl Inner {
             wanted["status"] = json!({ "token": token, "expirationTimestamp": time::seconds(until) });
         }
         Ok(respond::value(StatusCode::CREATED, change.accept.encoding, &wanted))
+    }
+
+    /// A node's agent asks for tokens of the pods that are bound to its node only (the plugin NodeRestriction).
+    fn check_agent(&self, user: &User, private: &Private) -> Result<(), Status> {
+        let Some(agent) = node_of(user) else { return Ok(()) };
+        let refused = |why: &str| Status::forbidden("", "serviceaccounts", &private.serviceaccount.name, why);
+        let Some(pod) = &private.pod else {
+            return Err(refused("node requested token not bound to a pod"));
+        };
+        let stored = self.store.get(&Key::new("core/pods", format!("{}/{}", private.namespace, pod.name)));
+        let stored = stored.map(|entry| respond::parse(entry.json())).transpose()?.unwrap_or_default();
+        if object::text(&stored, &["spec", "nodeName"]) == agent && object::meta(&stored, "uid") == pod.uid {
+            Ok(())
+        } else {
+            Err(refused("node requested token bound to a pod scheduled on a different node"))
+        }
     }
 
     /// Binds a token to the object that is named.

@@ -67,11 +67,11 @@ impl Inner {
         if let Some(name) = &only {
             prefix.push_str(name);
             // The prefix alone would also mean longer names.
-            if selection.fields.is_everything() {
-                selection.fields =
-                    dray_machinery::selector::FieldSelector::parse(&format!("metadata.name={name}"))
-                        .map_err(Status::bad_request)?;
-            }
+            let given = query.get("fieldSelector");
+            let comma = if given.is_empty() { "" } else { "," };
+            let exact = format!("{given}{comma}metadata.name={name}");
+            selection.fields =
+                dray_machinery::selector::FieldSelector::parse(&exact).map_err(Status::bad_request)?;
         }
         let storage = request.kind.storage();
         let version = revision(query.get("resourceVersion"))?;

@@ -105,6 +105,22 @@ fn tokens_are_for_whom_and_for_what_they_say() {
 }
 
 #[test]
+fn who_may_watch_one_object_sees_no_other_that_begins_like_it() {
+    let cluster = world();
+    cluster.ok(&["create", "configmap", "-n", "team", "one"], "");
+    cluster.ok(&["create", "configmap", "-n", "team", "one-more"], "");
+    let role = ["create", "role", "one", "-n", "team", "--verb=get,watch", "--resource=configmaps"];
+    cluster.ok(&[&role[..], &["--resource-name=one"]].concat(), "");
+    cluster.ok(&["create", "rolebinding", "one", "-n", "team", "--role=one", "--user=jane"], "");
+    let path = "/api/v1/namespaces/team/configmaps/one?watch=true&timeoutSeconds=1&resourceVersion=0\
+                &fieldSelector=metadata.namespace%3Dteam";
+    let seen = cluster.run(&["--as=jane", "get", "--raw", path], "");
+    assert!(seen.stdout.contains(r#""name":"one""#) && !seen.stdout.contains("one-more"), "{seen:?}");
+    let all = "/api/v1/namespaces/team/configmaps?watch=true&timeoutSeconds=1";
+    assert!(!cluster.run(&["--as=jane", "get", "--raw", all], "").success);
+}
+
+#[test]
 fn nobody_gives_what_he_does_not_hold() {
     let cluster = world();
     cluster.ok(&["create", "rolebinding", "a", "-n", "team", "--clusterrole=admin", "--user=jane"], "");
