@@ -230,6 +230,11 @@ fn an_agent_reads_and_writes_what_is_its_nodes() {
     );
     assert!(!agent(&["label", "node", "n2", "a=b"]).success);
     assert!(!agent(&["delete", "pod", "-n", "team", "nothing"]).success);
+    let token = ["create", "token", "-n", "team", "default"];
+    let unbound = agent(&token);
+    assert!(unbound.stderr.contains("node requested token not bound to a pod"), "{unbound:?}");
+    let bound = ["--bound-object-kind=Pod", "--bound-object-name=p"];
+    assert!(agent(&[&token[..], &bound].concat()).success);
     cluster.ok(&["delete", "pod", "-n", "team", "p", "--grace-period=0", "--force"], "");
     assert!(!agent(&["get", "secret", "-n", "team", "mine"]).success);
 }
