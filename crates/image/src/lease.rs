@@ -13,6 +13,7 @@ impl ImageStore {
     /// # Errors
     /// When the lease cannot be written.
     pub fn lease(&self, owner: &str, chain_id: &Digest) -> Result<()> {
+        let _one = self.leasing.lock();
         let path = self.lease_path(owner);
         write_atomically(&path, chain_id.as_str().as_bytes())?;
         self.state.write().leases.insert(owner.to_owned(), chain_id.clone());
@@ -24,6 +25,7 @@ impl ImageStore {
     /// # Errors
     /// When its file cannot be removed.
     pub fn release(&self, owner: &str) -> Result<()> {
+        let _one = self.leasing.lock();
         if self.state.write().leases.remove(owner).is_some() {
             let path = self.lease_path(owner);
             match fs::remove_file(&path) {

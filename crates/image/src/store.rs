@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub struct ImageStore {
     pub(crate) adding: RwLock<()>,
     /// One writer of `references.json` and `indexes.json` at a time, and what the latter holds.
     references_file: Mutex<BTreeMap<Reference, Digest>>,
+    /// One writer of leases at a time: what is on disk is what is known.
+    pub(crate) leasing: Mutex<()>,
     /// What transfers under way keep.
     pub(crate) holds: Arc<Holds>,
 }
@@ -163,6 +166,7 @@ impl ImageStore {
         for name in ["images", "layers", "leases"] {
             let path = root.join(name);
             fs::create_dir_all(&path).io("create", &path)?;
+            clear_unfinished(&path)?;
         }
         let content = Content::open(&root)?;
         let mut state = State::default();
@@ -188,6 +192,7 @@ impl ImageStore {
             state: RwLock::new(state),
             adding: RwLock::new(()),
             references_file: Mutex::default(),
+            leasing: Mutex::default(),
             holds: Arc::default(),
         };
         store.open_indexes()?;
@@ -492,6 +497,17 @@ fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
+/// Removes what [`write_atomically`] began below `directory` and a crash kept it from finishing.
+fn clear_unfinished(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).io("list", directory)? {
+        let path = entry.io("list", directory)?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(&path).io("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
 fn list(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(directory).io("list", directory)? {
@@ -516,9 +532,12 @@ pub(crate) fn write_record(path: &Path, record: &impl Serialize) -> Result<()> {
     write_atomically(path, &bytes)
 }
 
+/// Writes a file of its own, which then takes the place of `path`: whoever reads sees one whole content, also where
+/// several write at once.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(format!(".{}.new", WRITES.fetch_add(1, Ordering::Relaxed)));
     fs::write(&name, bytes).io("write", &name)?;
     fs::rename(&name, path).io("rename", path)
 }

@@ -73,6 +73,29 @@ fn loads_unpacks_saves_and_removes() {
 }
 
 #[test]
+fn leases_of_one_owner_are_written_at_once_and_what_is_on_disk_is_what_is_known() {
+    let (directory, store) = store();
+    let id = &load(&store, &[layer(&[])]).unwrap()[0].id;
+    let chain = store.resolve(id.short()).unwrap().chain_id().unwrap().clone();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    store.lease("build", &chain).unwrap();
+                    store.release("build").unwrap();
+                    store.lease("build", &chain).unwrap();
+                }
+            });
+        }
+    });
+    std::fs::write(directory.path().join("image/leases/build.9.new"), b"half").unwrap();
+    drop(store);
+    let store = ImageStore::open(directory.path().join("image")).unwrap();
+    assert_eq!(store.lease_owners(), ["build"]);
+    assert_eq!(children(&directory.path().join("image/leases")), 1, "what a crash left half-written is gone");
+}
+
+#[test]
 fn cve_2025_62518_entries_that_lead_outside_are_refused_or_stay_inside() {
     let (directory, store) = store();
     for name in ["../out", "a/../../out"] {

@@ -71,7 +71,8 @@ pub(super) struct Share {
 }
 
 /// New sizes of sets, in their order, when a Deployment is scaled in the middle of a rollout: each set grows or
-/// shrinks by its part, and the first gets what rounding leaves.
+/// shrinks by its part, and what rounding leaves is the first one's, or of those behind it where that one has too few
+/// to give.
 pub(super) fn proportional(shares: &[Share], desired: i32, surge: i32, status_replicas: i32) -> Vec<i32> {
     let total: i32 = shares.iter().map(|share| share.replicas).sum();
     let allowed = if desired > 0 { desired + surge } else { 0 };
@@ -87,10 +88,11 @@ pub(super) fn proportional(shares: &[Share], desired: i32, surge: i32, status_re
         }
         sizes.push(size);
     }
-    if let Some(first) = sizes.first_mut()
-        && to_add != 0
-    {
-        *first = (*first + to_add - added).max(0);
+    let mut left = to_add - added;
+    for size in &mut sizes {
+        let change = left.max(-*size);
+        *size += change;
+        left -= change;
     }
     sizes
 }
@@ -167,6 +169,9 @@ mod tests {
         assert_eq!(proportional(&[share(8), share(5)], 5, 2, 13), [4, 3]);
         assert_eq!(proportional(&[share(8), share(5)], 0, 0, 13), [0, 0]);
         assert_eq!(proportional(&[share(3)], 3, 0, 3), [3]);
+        // Each is rounded up to one, and the first has none to give back.
+        let shares = [1, 23, 21, 19, 13].map(|replicas| Share { replicas, most_then: Some(77) });
+        assert_eq!(proportional(&shares, 2, 1, 77), [0, 0, 1, 1, 1]);
     }
 
     proptest! {
