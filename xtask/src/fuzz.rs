@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use crate::{Error, run};
@@ -52,23 +53,43 @@ pub(crate) fn everything(root: &Path, seconds: u32, only: Option<&str>) -> Resul
     // The workspace's own flags are for its static binaries.
     cargo.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", INSTRUMENTATION).current_dir(root.join("fuzz"));
     run(&mut cargo)?;
-    for (name, longest) in TARGETS.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-        let place = target.join("found").join(name);
-        let corpus = place.join("corpus");
-        fs::create_dir_all(&corpus).map_err(file(&corpus))?;
-        let program = target.join(target_triple()).join("release").join(name);
-        let mut search = Command::new(program);
-        search.arg(&corpus).arg(root.join("fuzz/corpus").join(name)).current_dir(&place).args([
-            format!("-max_total_time={seconds}"),
-            format!("-max_len={longest}"),
-            format!("-timeout={SLOWEST}"),
-            format!("-rss_limit_mb={MEMORY}"),
-            "-print_final_stats=1".to_owned(),
-            "-verbosity=0".to_owned(),
-        ]);
-        run(&mut search)?;
-    }
-    Ok(())
+    let wanted: Vec<_> =
+        TARGETS.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)).copied().collect();
+    let next = AtomicUsize::new(0);
+    // A search has one thread: as many at once as there are processors.
+    let searcher = || {
+        while let Some((name, longest)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            search(root, &target, name, *longest, seconds)?;
+        }
+        Ok(())
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let searchers: Vec<_> = (0..processors).map(|_| scope.spawn(searcher)).collect();
+        let results = searchers.into_iter().map(|searcher| match searcher.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        // All end, then the first that failed is told.
+        results.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
+fn search(root: &Path, target: &Path, name: &str, longest: u32, seconds: u32) -> Result<(), Error> {
+    let place = target.join("found").join(name);
+    let corpus = place.join("corpus");
+    fs::create_dir_all(&corpus).map_err(file(&corpus))?;
+    let program = target.join(target_triple()).join("release").join(name);
+    let mut search = Command::new(program);
+    search.arg(&corpus).arg(root.join("fuzz/corpus").join(name)).current_dir(&place).args([
+        format!("-max_total_time={seconds}"),
+        format!("-max_len={longest}"),
+        format!("-timeout={SLOWEST}"),
+        format!("-rss_limit_mb={MEMORY}"),
+        "-print_final_stats=1".to_owned(),
+        "-verbosity=0".to_owned(),
+    ]);
+    run(&mut search)
 }
 
 /// Where cargo puts what it builds for this host: the workspace's settings name the host as the target.

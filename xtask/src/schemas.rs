@@ -29,7 +29,7 @@ const PARTS: &[(&str, &str)] = &[
     ("kube_aggregator", "kube-aggregator"),
 ];
 
-pub(crate) type Failure = Box<dyn Error>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Reads the two crates' sources and writes the file.
 ///
