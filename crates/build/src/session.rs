@@ -1,6 +1,6 @@
 //! What all stages of one build share: the contexts, the images, the cache, and who is told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use dray_image::{Hold, Image, ImageConfig};
@@ -34,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) permits: Semaphore,
     /// Nothing that the build makes is newer, in seconds since 1970.
     pub(crate) epoch: Option<i64>,
+    /// The keys of the steps that this build has made.
+    pub(crate) made: Mutex<HashSet<String>>,
     /// Containers whose removal goes on in the background.
     pub(crate) removals: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     /// What the result is made of: addresses and digests.
@@ -73,6 +75,7 @@ impl Session {
             file,
             permits: Semaphore::new(processors.max(2)),
             epoch,
+            made: Mutex::default(),
             removals: Mutex::default(),
             materials: Mutex::default(),
             holds: Arc::default(),

@@ -293,9 +293,11 @@ impl<'g> StageRun<'g> {
         self.state.history(Told { created_by: &created_by, created: session.now(), comment }, layer)
     }
 
-    /// Takes the result of a step from the cache, if it is there, and says so.
+    /// Takes the result of a step from the cache, if it is there, and says so. What this build has made counts even where
+    /// the cache does not: two stages that begin alike share their steps.
     async fn cached(&self, key: &str) -> Result<Option<Entry>> {
-        if self.no_cache {
+        let own = self.graph.session.made.lock().contains(key);
+        if self.no_cache && !own {
             return Ok(None);
         }
         let cache = Arc::clone(&self.graph.session.builder.cache);
@@ -304,7 +306,7 @@ impl<'g> StageRun<'g> {
         if found.is_none() {
             found = cache_transfer::find(&self.graph.session, key, self.state.top()).await?;
         }
-        let Some(entry) = found.filter(|entry| self.is_trusted(entry)) else { return Ok(None) };
+        let Some(entry) = found.filter(|entry| own || self.is_trusted(entry)) else { return Ok(None) };
         self.text(" ---> Using cache\n".to_owned()).await?;
         Ok(Some(entry))
     }
@@ -340,7 +342,10 @@ impl<'g> StageRun<'g> {
             kind: kind.to_owned(),
             made: jiff::Timestamp::now(),
         };
-        blocking(move || cache.put(&key, &entry)).await
+        let made = key.clone();
+        blocking(move || cache.put(&key, &entry)).await?;
+        self.graph.session.made.lock().insert(made);
+        Ok(())
     }
 
     /// Begins a step that writes files. It is found in the cache, and then done; or the caller makes it and calls

@@ -276,9 +276,13 @@ async fn equal_steps_are_made_once(world: World) {
     let dockerfile = format!(
         "FROM box AS a\n{run}\nFROM box AS b\n{run}\nFROM scratch\nCOPY --from=a /n /a\nCOPY --from=b /n /b\n"
     );
-    let built = world.build(world.dockerfile(&dockerfile)).await.unwrap();
-    assert_eq!((world.read(&built, "a"), world.read(&built, "b")), ("1\n".into(), "1\n".into()));
-    drop(built);
+    // Without the cache once more, but not twice.
+    for (no_cache, made) in [(NoCache::Never, "1\n"), (NoCache::Never, "1\n"), (NoCache::All, "2\n")] {
+        let request = BuildRequest { no_cache, ..world.dockerfile(&dockerfile) };
+        let built = world.build(request).await.unwrap();
+        assert_eq!((world.read(&built, "a"), world.read(&built, "b")), (made.into(), made.into()));
+        drop(built);
+    }
     world.end().await;
 }
 

@@ -120,7 +120,7 @@ impl ImageStore {
         }
         let mut ingest = self.content.begin()?;
         let path = self.content.path(&layer.diff_id);
-        let mut gzip = Gzip::new(&mut ingest).io("write", &path)?;
+        let mut gzip = Gzip::new(&mut ingest);
         self.write_layer(&layer, &mut gzip)?;
         gzip.finish().and_then(|ingest| ingest.flush()).io("write", &path)?;
         let (blob, size) = {

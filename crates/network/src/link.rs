@@ -30,6 +30,7 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
@@ -95,7 +96,7 @@ pub struct Attachment {
     /// Largest packet, in bytes.
     pub mtu: u32,
     /// Packets may leave by the port they came in at: a published port or a service leads back to the one who
-    /// asks, and the kernel translates such packets in the bridge. Wanted nearly always.
+    /// asks. Wanted nearly always.
     pub hairpin: bool,
     /// Ports that are isolated reach only ports that are not, and the host.
     pub isolated: bool,
@@ -119,6 +120,24 @@ impl Netlink {
     /// Opens a socket in another namespace; it works from any thread.
     pub fn open_in(namespace: &Path) -> Result<Self> {
         namespace::within(namespace, Self::open)
+    }
+
+    /// Lets packets between ports of this bridge, of no other, meet the host's rules, so that an answer that does not
+    /// pass the host's routing is translated back. Whether the kernel can: without its module for that, it cannot.
+    pub fn filter_bridged(&self, bridge: &str) -> Result<bool> {
+        if sysctl::get("bridge/bridge-nf-call-iptables").is_none() {
+            return Ok(false);
+        }
+        let missing = || Error::NoSuchLink { name: bridge.to_owned() };
+        let link = self.find_link(bridge)?.ok_or_else(missing)?;
+        let mut batch = Batch::new();
+        batch.message(libc::RTM_NEWLINK, ACK, &link_header(link.index, 0, 0), |body| {
+            body.nest(libc::IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, "bridge");
+                info.nest(IFLA_INFO_DATA, |data| data.u8(IFLA_BR_NF_CALL_IPTABLES, 1));
+            });
+        });
+        self.request(batch, |_| format!("filter what passes {bridge}")).map(|_| true)
     }
 
     /// Makes the bridge or takes the one that is there, sets it up and gives it its addresses; others that it

@@ -80,6 +80,7 @@ pub async fn run(client: Client, config: ProxyConfig, shutdown: impl Future<Outp
     let networks = Networks {
         services: config.service_network,
         pods: config.pod_network,
+        bridge: config.pod_bridge.clone(),
         name_server: Some(config.name_address),
     };
     let failed = |source| Error::Rules { table: config.table.clone(), source };

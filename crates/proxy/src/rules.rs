@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use dray_network::link::Netlink;
 use dray_network::nftables::{
     AddressKind, BaseChain, ChainKind, Comparison, Conntrack, DataType, Element, Expression, Family, Hook,
     Key, Meta, Nftables, PayloadBase, Reject, Set, SetUpdate, Transaction, Verdict, compare, goto, jump,
     payload, source_address,
 };
 use dray_network::ports::Protocol;
-use dray_network::{Ipv4Net, Result, conntrack, sysctl};
+use dray_network::{Ipv4Net, Result, conntrack};
 
 use crate::cluster::{PortName, ServiceName, ServicePort};
 
@@ -30,12 +31,14 @@ const MASQUERADE: u32 = 0x4000;
 const AFFINE_CLIENTS: u32 = 65_536;
 
 /// The networks the rules speak of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Networks {
     /// Addresses of Services.
     pub services: Ipv4Net,
     /// Addresses of this node's pods.
     pub pods: Ipv4Net,
+    /// The bridge that they are on.
+    pub bridge: String,
     /// The name server's address among those of Services: the node itself answers there.
     pub name_server: Option<Ipv4Addr>,
 }
@@ -73,8 +76,9 @@ impl Rules {
         Ok(Self {
             nftables: Nftables::open()?,
             table: table.to_owned(),
+            // Where the kernel cannot, what would need it is masqueraded instead.
+            bridged_packets_filtered: Netlink::open()?.filter_bridged(&networks.bridge)?,
             networks,
-            bridged_packets_filtered: sysctl::set("bridge/bridge-nf-call-iptables", "1").is_ok(),
             written: false,
             next_group: 0,
             programs: BTreeMap::new(),

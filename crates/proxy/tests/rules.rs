@@ -29,7 +29,12 @@ struct Node {
 }
 
 fn networks() -> Networks {
-    Networks { services: net("10.43.0.0/16"), pods: net("10.42.0.0/24"), name_server: Some(v4("10.43.0.10")) }
+    Networks {
+        services: net("10.43.0.0/16"),
+        pods: net("10.42.0.0/24"),
+        bridge: "pods".to_owned(),
+        name_server: Some(v4("10.43.0.10")),
+    }
 }
 
 /// A node with two pods that serve port 8080.

@@ -125,7 +125,7 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
     ];
     let cached = context(directory.path(), "cached", &ten_steps("bench"))?;
     let cold = context(directory.path(), "cold", &ten_steps("large"))?;
-    let stages = "FROM bench AS a\nRUN sleep 2\nFROM bench AS b\nRUN sleep 2\nFROM bench\n\
+    let stages = "FROM bench AS a\nRUN sleep 2\nFROM bench AS b\nRUN : && sleep 2\nFROM bench\n\
                   COPY --from=a /bin/true /a\nCOPY --from=b /bin/true /b\n";
     let stages = context(directory.path(), "stages", stages)?;
     for round in 0..WARM_UP + RUNS {

@@ -87,18 +87,8 @@ struct Held {
     direct: Vec<Ipv4Net>,
     /// The table was written by this process; else a change writes all of it.
     written: bool,
-    /// Packets between members of a bridge meet the rules, so that an answer that does not pass the host's
-    /// routing is still translated back.
-    bridged_packets_filtered: bool,
     /// The host does not forward what does not concern our bridges.
     closed: bool,
-}
-
-impl Held {
-    /// Containers whose packets to their own published port come back to them.
-    fn reflected(&self) -> BTreeSet<IpAddr> {
-        self.published.iter().map(|port| port.container_address).collect()
-    }
 }
 
 impl Firewall {
@@ -106,10 +96,7 @@ impl Firewall {
     /// until [`Firewall::sync`] or the first change, so that traffic goes on while a daemon restarts.
     pub fn open(table: &str) -> Result<Self> {
         let nftables = Nftables::open()?;
-        // Where the kernel has no such setting, what would need it is masqueraded instead.
-        let filtered = sysctl::set("bridge/bridge-nf-call-iptables", "1").is_ok();
-        let held = Mutex::new(Held { bridged_packets_filtered: filtered, ..Held::default() });
-        let firewall = Self { table: table.to_owned(), nftables, held };
+        let firewall = Self { table: table.to_owned(), nftables, held: Mutex::default() };
         if !firewall.is_present()? {
             firewall.sync(&FirewallState::default())?;
         }
@@ -124,7 +111,6 @@ impl Firewall {
             published: state.published.iter().copied().collect(),
             direct: state.direct.clone(),
             written: true,
-            bridged_packets_filtered: held.bridged_packets_filtered,
             closed: held.closed,
         };
         for bridge in wanted.bridges.values() {
@@ -140,11 +126,11 @@ impl Firewall {
         prepare_host(bridge)?;
         self.change(
             |held| held.bridges.insert(bridge.name.clone(), bridge.clone()),
-            |held, old, transaction| {
+            |_, old, transaction| {
                 if let Some(old) = old {
                     rules::remove_bridge(transaction, old);
                 }
-                rules::add_bridge(transaction, bridge, held.bridged_packets_filtered);
+                rules::add_bridge(transaction, bridge);
             },
             |held, old| match old {
                 Some(old) => drop(held.bridges.insert(old.name.clone(), old)),
@@ -262,12 +248,10 @@ impl Firewall {
                 old
             },
             |held, old, transaction| {
-                let reflected_before: BTreeSet<_> = old.iter().map(|port| port.container_address).collect();
                 let gone: Vec<_> = old.difference(&held.published).copied().collect();
                 let new: Vec<_> = held.published.difference(old).copied().collect();
                 rules::change_ports(transaction, &gone, &new);
                 rules::change_targets(transaction, old, &held.published);
-                rules::change_reflected(transaction, &reflected_before, &held.reflected());
             },
             |held, old| held.published = old,
         )

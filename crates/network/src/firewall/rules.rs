@@ -32,8 +32,6 @@ const PUBLISHED_IPV6_ANYWHERE: &str = "published6-anywhere";
 const PORTS: &str = "ports";
 const PORTS_IPV6: &str = "ports6";
 const DIRECT_PORTS: &str = "direct-ports";
-/// Addresses that reach themselves by a published port, as (source, destination).
-const REFLECTED: &str = "reflected";
 /// A chain for each bridge by the name of the interface a packet leaves by.
 const DEPARTURES: &str = "departures";
 
@@ -48,12 +46,11 @@ pub(super) fn whole_table(table: &str, held: &Held) -> Transaction {
     add_sets(&mut transaction);
     add_chains(&mut transaction, held.closed);
     for bridge in held.bridges.values() {
-        add_bridge(&mut transaction, bridge, held.bridged_packets_filtered);
+        add_bridge(&mut transaction, bridge);
     }
     let published: Vec<_> = held.published.iter().copied().collect();
     change_ports(&mut transaction, &[], &published);
     change_targets(&mut transaction, &BTreeSet::new(), &held.published);
-    change_reflected(&mut transaction, &BTreeSet::new(), &held.reflected());
     if !held.direct.is_empty() {
         transaction.add_elements(DIRECT, &network_elements(&held.direct));
     }
@@ -70,7 +67,6 @@ fn add_sets(transaction: &mut Transaction) {
         transaction.add_set(&Set::interval(name, &[Ipv4Address]));
     }
     transaction.add_set(&Set::interval(MASQUERADED_IPV6, &[Ipv6Address]));
-    transaction.add_set(&Set::new(REFLECTED, &[Ipv4Address, Ipv4Address]));
     let names = [
         (Ipv4Address, PUBLISHED, PUBLISHED_ANYWHERE, PORTS),
         (Ipv6Address, PUBLISHED_IPV6, PUBLISHED_IPV6_ANYWHERE, PORTS_IPV6),
@@ -186,7 +182,7 @@ fn add_forward(transaction: &mut Transaction, closed: bool) {
     }
 }
 
-pub(super) fn add_bridge(transaction: &mut Transaction, bridge: &FirewallBridge, filtered: bool) {
+pub(super) fn add_bridge(transaction: &mut Transaction, bridge: &FirewallBridge) {
     let name = || Key::new().interface(&bridge.name);
     for (set, member) in memberships(bridge) {
         if member {
@@ -207,25 +203,19 @@ pub(super) fn add_bridge(transaction: &mut Transaction, bridge: &FirewallBridge,
     let loopback =
         vec![payload(0, PayloadBase::Network, 8, 16), compare(0, &std::net::Ipv6Addr::LOCALHOST.octets())];
     transaction.add_rule(&chain, &rule([is_family(Meta::IPV6), loopback], Expression::Masquerade));
-    let translated = || bits(Conntrack::Status, Conntrack::DNAT);
-    if filtered {
-        let reflected = vec![payload(0, PayloadBase::Network, 12, 8), lookup(0, REFLECTED, false)];
-        transaction.add_rule(
-            &chain,
-            &rule([is_family(Meta::IPV4), translated(), reflected], Expression::Masquerade),
-        );
-    }
-    for subnet in bridge.subnets.iter().filter(|subnet| !filtered || subnet.addr().is_ipv6()) {
+    for subnet in &bridge.subnets {
         // The answer would go straight to the neighbour, untranslated, so that it must go to the host.
-        let (family, load) = match subnet {
-            IpNet::V4(_) => (Meta::IPV4, source_address(0)),
-            IpNet::V6(_) => (Meta::IPV6, payload(0, PayloadBase::Network, 8, 16)),
+        let (family, load, ports) = match subnet {
+            IpNet::V4(_) => (Meta::IPV4, source_address(0), PORTS),
+            IpNet::V6(_) => (Meta::IPV6, payload(0, PayloadBase::Network, 8, 16), PORTS_IPV6),
         };
         let (mask, network) = (octets(subnet.netmask()), octets(subnet.network()));
         let xor = vec![0; mask.len()];
         let inside = vec![load, Expression::Bitwise { register: 0, mask, xor }, compare(0, &network)];
-        transaction
-            .add_rule(&chain, &rule([is_family(family), translated(), inside], Expression::Masquerade));
+        let translated = bits(Conntrack::Status, Conntrack::DNAT);
+        let published = vec![lookup(0, ports, false)];
+        let parts = [is_family(family), translated, inside, destination_key(family), published];
+        transaction.add_rule(&chain, &rule(parts, Expression::Masquerade));
     }
     // What stays among our bridges keeps its source.
     transaction.add_rule(&chain, &[accept()]);
@@ -324,19 +314,6 @@ pub(super) fn change_targets(
         transaction.delete_elements(set, &elements(before.difference(&after).collect()));
         transaction.add_elements(set, &elements(after.difference(&before).collect()));
     }
-}
-
-pub(super) fn change_reflected(
-    transaction: &mut Transaction,
-    before: &BTreeSet<IpAddr>,
-    after: &BTreeSet<IpAddr>,
-) {
-    let elements = |addresses: Vec<&IpAddr>| -> Vec<_> {
-        let pair = |&&address: &&IpAddr| Element::new(Key::new().address(address).address(address));
-        addresses.iter().filter(|address| address.is_ipv4()).map(pair).collect()
-    };
-    transaction.delete_elements(REFLECTED, &elements(before.difference(after).collect()));
-    transaction.add_elements(REFLECTED, &elements(after.difference(before).collect()));
 }
 
 pub(super) fn set_direct(transaction: &mut Transaction, networks: &[Ipv4Net]) {
