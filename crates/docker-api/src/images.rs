@@ -41,7 +41,7 @@ fn platform(query: &Query, version: Version, since: Version) -> Result<Option<Pl
     if version < since {
         return Ok(None);
     }
-    Ok(transfer::platforms(query)?.into_iter().next())
+    Ok(transfer::platforms(query, "platform")?.into_iter().next())
 }
 
 fn seconds(time: Option<&str>) -> i64 {
@@ -310,9 +310,10 @@ pub(crate) async fn tag(api: &Api, name: &str, query: &Query) -> Result<Response
 
 pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Response<Body>> {
     let (name, force) = (name.to_owned(), query.flag("force"));
+    let platforms = transfer::platforms(query, "platforms")?;
     let deleted = blocking(api, move |engine| {
         let containers = engine.containers();
-        let deletions = engine.images().remove(&name, force, |id| {
+        let deletions = engine.images().remove_platforms(&name, &platforms, force, |id| {
             let using = containers.iter().filter(|container| container.uses_image(id));
             using
                 .map(|container| User {
@@ -335,7 +336,8 @@ pub(crate) async fn remove(api: &Api, name: &str, query: &Query) -> Result<Respo
 }
 
 pub(crate) async fn load(api: &Api, query: &Query, incoming: Incoming) -> Result<Response<Body>> {
-    let options = LoadOptions { platforms: transfer::platforms(query)?, ..LoadOptions::default() };
+    let options =
+        LoadOptions { platforms: transfer::platforms(query, "platform")?, ..LoadOptions::default() };
     let reader = body::reader(incoming);
     let lines = blocking(api, move |engine| {
         let loaded = engine.images().load_with(reader, &options)?;
@@ -372,7 +374,7 @@ pub(crate) fn save(api: &Api, names: &[&str], query: &Query) -> Result<Response<
     if names.is_empty() {
         return Err(ApiError::bad_request("no image specified"));
     }
-    let platforms = transfer::platforms(query)?;
+    let platforms = transfer::platforms(query, "platform")?;
     for name in &names {
         api.engine.images().resolve_for(name, platforms.first())?;
     }

@@ -46,15 +46,15 @@ pub(crate) fn platform(query: &Query) -> Result<Option<Platform>> {
     parsed.transpose()
 }
 
-/// The platforms of a request that may name several, each as the OCI's JSON.
-pub(crate) fn platforms(query: &Query) -> Result<Vec<Platform>> {
+/// The platforms of a request that may name several by a parameter, each as the OCI's JSON.
+pub(crate) fn platforms(query: &Query, parameter: &str) -> Result<Vec<Platform>> {
     let parse = |text: &str| {
         let wrong = || ApiError::bad_request(format!("failed to parse platform: {text}"));
         let given: Platform = serde_json::from_str(text).map_err(|_| wrong())?;
         // Processors have several names.
         Platform::parse(&given.to_string()).map_err(|_| wrong())
     };
-    query.all("platform").into_iter().filter(|text| !text.is_empty()).map(parse).collect()
+    query.all(parameter).into_iter().filter(|text| !text.is_empty()).map(parse).collect()
 }
 
 /// dockerd's words for a failed pull, and its status when nothing was answered yet.
@@ -251,7 +251,7 @@ pub(crate) async fn push(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let credentials = credentials(request.headers())?;
-    let platform = platforms(query)?.into_iter().next();
+    let platform = platforms(query, "platform")?.into_iter().next();
     let tagged = match query.non_empty("tag") {
         Some(tag) => format!("{name}:{tag}"),
         None => name.to_owned(),

@@ -170,6 +170,24 @@ fn an_index_is_saved_loaded_pushed_and_pulled() {
     assert!(answer.contains("alone: digest: sha256:") && !answer.contains("\"error\""), "{answer}");
     let inspected = daemon.buildx_ok(&["buildx", "imagetools", "inspect", "--raw", &alone]);
     assert!(inspected.contains("\"layers\"") && !inspected.contains("\"manifests\""), "{inspected}");
+
+    // One platform goes and comes back, and with the last one the name goes.
+    daemon.ok(&["rmi", &alone]);
+    let missing = "does not provide the specified platform";
+    daemon.refused(&["rmi", "--platform", "linux/mips64", &name], missing);
+    daemon.ok(&["pull", "--platform", "linux/s390x", &name]);
+    daemon.ok(&["create", "--platform", "linux/s390x", "--name", "user", &name, "x"]);
+    let remove = ["rmi", "--platform", "linux/s390x", &name];
+    daemon.refused(&remove, "is being used by stopped container");
+    daemon.ok(&["rm", "user"]);
+    assert!(daemon.ok(&remove).starts_with("Deleted: sha256:"));
+    daemon.refused(&remove, missing);
+    assert_eq!(daemon.ok(&["run", "--rm", &name, "cat", "/arch"]), host());
+    daemon.ok(&["pull", "--platform", "linux/s390x", &name]);
+    let own = format!("linux/{}", host());
+    let removed = daemon.ok(&["rmi", "--platform", "linux/s390x", "--platform", &own, &name]);
+    assert!(removed.contains(&format!("Untagged: {name}")), "{removed}");
+    assert!(!daemon.ok(&["images", "--no-trunc"]).contains("many"));
     daemon.assert_nothing_left();
 }
 

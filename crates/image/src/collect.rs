@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::error::IoContext;
 use crate::store::ImageStore;
-use crate::{Digest, Error, Image, Reference, Result};
+use crate::{Digest, Error, Image, Platform, Reference, Result};
 
 /// What a removal did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,66 @@ fn is_single(references: &[Reference]) -> bool {
     }
 }
 
+fn in_use(short: &str, user: &User) -> Error {
+    let (rule, state) = match user.running {
+        true => ("cannot be forced", "running"),
+        false => ("must be forced", "stopped"),
+    };
+    Error::Conflict {
+        message: format!(
+            "conflict: unable to delete {short} ({rule}) - image is being used by {state} container {}",
+            user.id
+        ),
+    }
+}
+
+fn has_more_names(short: &str) -> Error {
+    Error::Conflict {
+        message: format!(
+            "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        ),
+    }
+}
+
 impl ImageStore {
+    /// Removes the images of some platforms of what `name` leads to; with the last of them the name goes, as by
+    /// [`ImageStore::remove`].
+    ///
+    /// # Errors
+    /// As [`ImageStore::remove`], and [`Error::OtherPlatform`] when there is none for one of the platforms.
+    pub fn remove_platforms(
+        &self,
+        name: &str,
+        platforms: &[Platform],
+        force: bool,
+        users: impl Fn(&Digest) -> Vec<User>,
+    ) -> Result<Vec<Deletion>> {
+        let mut ids = BTreeSet::new();
+        for platform in platforms {
+            ids.insert(self.resolve_for(name, Some(platform))?.id);
+        }
+        let index = self.index_named(name);
+        if ids.is_empty() || index.is_none_or(|index| index.images().all(|image| ids.contains(image))) {
+            return self.remove(name, force, users);
+        }
+        for id in &ids {
+            let using = users(id);
+            if let Some(user) = using.iter().find(|user| user.running || !force) {
+                return Err(in_use(id.short(), user));
+            }
+            let state = self.state.read();
+            let mut own = state.references.iter().filter(|(name, _)| !state.index_names.contains_key(name));
+            if !force && own.any(|(_, image)| image == id) {
+                return Err(has_more_names(id.short()));
+            }
+        }
+        for id in &ids {
+            self.remove_image_record(id)?;
+        }
+        self.sweep()?;
+        Ok(ids.into_iter().map(Deletion::Deleted).collect())
+    }
+
     /// Removes the image `name`, by Docker's rules: by reference it takes the name off and, with the last one, the
     /// image; by id it takes the image with its only name, or with `force` with all names. With the last name of an index
     /// the images of its other platforms go as well; by its id one of those goes alone.
@@ -93,29 +152,15 @@ impl ImageStore {
             std::iter::once(reference).chain(same).collect()
         } else {
             if let Some(user) = all_users().find(|user| user.running) {
-                return Err(Error::Conflict {
-                    message: format!(
-                        "conflict: unable to delete {short} (cannot be forced) - image is being used by running container {}",
-                        user.id
-                    ),
-                });
+                return Err(in_use(&short, user));
             }
             if image.references.len() > 1 && !is_single && !force {
-                return Err(Error::Conflict {
-                    message: format!(
-                        "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
-                    ),
-                });
+                return Err(has_more_names(&short));
             }
             if let Some(user) = all_users().next()
                 && !force
             {
-                return Err(Error::Conflict {
-                    message: format!(
-                        "conflict: unable to delete {short} (must be forced) - image is being used by stopped container {}",
-                        user.id
-                    ),
-                });
+                return Err(in_use(&short, user));
             }
             image.references.iter().collect::<Vec<_>>()
         };
