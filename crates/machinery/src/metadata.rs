@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{FieldErrors, Kind, kinds::NameRule, names, object, time};
+use crate::{FieldErrors, Kind, Subresource, kinds::NameRule, names, object, time};
 
 /// All annotations of an object together may not be longer, in bytes.
 pub const ANNOTATIONS_LIMIT: usize = 256 * 1024;
@@ -64,15 +64,18 @@ fn clean(object: &mut Value) {
     });
 }
 
-/// Raises the generation when anything but the metadata and the status changed.
+/// Raises the generation when anything but the metadata and the status changed; a status that is not changed on its own is
+/// like any other field of a kind that a definition added.
 pub fn bump_generation(object: &mut Value, old: &Value, kind: &Kind) {
     if !kind.generation {
         return;
     }
+    let status = !kind.defined || kind.has(Subresource::Status);
     let differs = |left: &Value, right: &Value| {
         left.as_object().is_some_and(|fields| {
             fields.iter().any(|(key, value)| {
-                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")
+                !matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
+                    && !(status && key == "status")
                     && right.get(key) != Some(value)
             })
         })
