@@ -242,9 +242,7 @@ fn tls_failure(error: &io::Error) -> String {
     use rustls::{CertificateError, Error};
     let why = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(why)) => match why {
-            CertificateError::UnknownIssuer => {
-                "x509: certificate signed by unknown authority".to_owned()
-            }
+            CertificateError::UnknownIssuer => "x509: certificate signed by unknown authority".to_owned(),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "x509: certificate has expired or is not yet valid".to_owned()
             }
@@ -274,10 +272,11 @@ async fn exchange(
         .await
         .map_err(|error| error.to_string())?;
     let answering = async {
-        let answer = sender.send_request(request).await.map_err(|error| match error.is_incomplete_message() {
-            true => "EOF".to_owned(),
-            false => error.to_string(),
-        })?;
+        let answer =
+            sender.send_request(request).await.map_err(|error| match error.is_incomplete_message() {
+                true => "EOF".to_owned(),
+                false => error.to_string(),
+            })?;
         let status = answer.status();
         match Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await {
             Ok(text) => Ok((status, text.to_bytes())),

@@ -70,14 +70,15 @@ pub fn bump_generation(object: &mut Value, old: &Value, kind: &Kind) {
     if !kind.generation {
         return;
     }
-    let status = !kind.defined || kind.has(Subresource::Status);
+    let apart = !kind.defined || kind.has(Subresource::Status);
+    let counts = |key: &str| match key {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !apart,
+        _ => true,
+    };
     let differs = |left: &Value, right: &Value| {
         left.as_object().is_some_and(|fields| {
-            fields.iter().any(|(key, value)| {
-                !matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
-                    && !(status && key == "status")
-                    && right.get(key) != Some(value)
-            })
+            fields.iter().any(|(key, value)| counts(key) && right.get(key) != Some(value))
         })
     };
     if differs(object, old) || differs(old, object) {

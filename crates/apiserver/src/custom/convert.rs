@@ -175,7 +175,7 @@ mod tests {
             mend(&original, made, "example.com/v2")
         };
         let fine = made(
-            json!({ "spec": 1, "metadata": { "generation": 9, "labels": { "c": "d" }, "annotations": { "e": "f" } } }),
+            json!({ "spec": 1, "metadata": { "generation": 9, "labels": { "a": null, "c": "d" }, "annotations": { "e": "f" } } }),
         );
         assert_eq!(
             fine.unwrap()["metadata"],

@@ -38,7 +38,8 @@ async fn names_that_others_have_wait_until_they_are_free() {
     other["metadata"]["name"] = json!("gadgets.example.com");
     other["spec"]["names"] = json!({ "plural": "gadgets", "kind": "Widget", "listKind": "GadgetList" });
     cluster.post(DEFINITIONS, &other).await.ok();
-    let waiting = cluster.until("gadgets.example.com", |one| condition(one, "NamesAccepted") != "").await;
+    let waiting =
+        cluster.until("gadgets.example.com", |one| !condition(one, "NamesAccepted").is_empty()).await;
     assert_eq!(condition(&waiting, "NamesAccepted"), "False KindConflict");
     assert_eq!(condition(&waiting, "Established"), "False NotAccepted");
     assert_eq!(waiting["status"]["conditions"][0]["message"], "\"Widget\" is already in use");

@@ -206,14 +206,14 @@ async fn rules_judge_objects_and_changes() {
         "properties": {
             "min": { "type": "integer" }, "max": { "type": "integer" },
             "fixed": { "type": "string", "x-kubernetes-validations": [{ "rule": "self == oldSelf", "message": "is immutable" }] },
-            "even": { "type": "integer", "x-kubernetes-validations": [{ "rule": "self % 2 == 0", "messageExpression": "'not even: ' + string(self)", "reason": "FieldValueForbidden" }] },
+            "even": { "type": "integer", "x-kubernetes-validations": [{ "rule": "self % 2 == 0", "messageExpression": "self > 10 ? 'large and not even' : 'small and not even'", "reason": "FieldValueForbidden" }] },
         },
         "x-kubernetes-validations": [{ "rule": "!has(self.min) || !has(self.max) || self.min <= self.max", "message": "min must not be above max", "fieldPath": ".min" }],
     }));
     cluster.define(&widgets(schema)).await;
     for (spec, expected) in [
         (json!({ "min": 3, "max": 1 }), "spec.min: Invalid value"),
-        (json!({ "even": 3 }), "spec.even: Forbidden: not even: 3"),
+        (json!({ "even": 3 }), "spec.even: Forbidden: small and not even"),
     ] {
         let causes = cluster.post(WIDGETS, &widget("x", spec)).await.causes();
         assert!(causes.len() == 1 && causes[0].starts_with(expected), "{causes:?}");

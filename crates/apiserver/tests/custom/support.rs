@@ -1,5 +1,7 @@
 //! An API server in this process, asked over HTTP.
 
+#![allow(missing_docs, unreachable_pub, reason = "it is part of one test")]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -182,10 +182,23 @@ spec:
             "spec.versions[0].subresources.scale.labelSelectorPath: Invalid value: \".a\": should be a json path under either .spec or .status",
         ]),
     ]);
-    definition.refuses_parts(Status, "{}", &[
-        ("status: {storedVersions: []}", &["status.storedVersions: Invalid value: []: must have at least one stored version"]),
-        ("status: {storedVersions: [v2]}", &["status.storedVersions: Invalid value: [\"v2\"]: must have the storage version v1", "status.storedVersions[0]: Invalid value: \"v2\": missing from spec.versions…"]),
-    ]);
+    definition.refuses_parts(
+        Status,
+        "{}",
+        &[
+            (
+                "status: {storedVersions: []}",
+                &["status.storedVersions: Invalid value: []: must have at least one stored version"],
+            ),
+            (
+                "status: {storedVersions: [v2]}",
+                &[
+                    "status.storedVersions: Invalid value: [\"v2\"]: must have the storage version v1",
+                    "status.storedVersions[0]: Invalid value: \"v2\": missing from spec.versions…",
+                ],
+            ),
+        ],
+    );
     definition.refuses_updates(&[
         (&format!("spec: {{versions: [{{name: v2, served: true, storage: true, {schema}}}]}}"), &["status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was previously a storage version…"]),
         (&format!("spec: {{versions: [{{name: v1, served: true, storage: false, {schema}}}, {{name: v2, served: true, storage: true, {schema}}}]}}"), &[]),

@@ -178,7 +178,7 @@ fn card(text: &str) -> bool {
         .enumerate()
         .map(|(at, digit)| if at % 2 == 0 { *digit } else { digit * 2 % 10 + digit * 2 / 10 })
         .sum();
-    is_digits(text) && (13..=19).contains(&all.len()) && sum % 10 == 0
+    is_digits(text) && (13..=19).contains(&all.len()) && sum.is_multiple_of(10)
 }
 
 fn mac(text: &str) -> bool {

@@ -84,7 +84,7 @@ fn walk(value: &Value, old: Option<&Value>, schema: &Structural, path: &str) -> 
         return found;
     }
     check_type(value, schema, path, &mut found);
-    if !schema.limits.choices.is_empty() && !(value.is_null() && schema.nullable) {
+    if !schema.limits.choices.is_empty() {
         check_choice(value, &schema.limits.choices, path, &mut found);
     }
     if value.is_null() {
