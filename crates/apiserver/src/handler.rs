@@ -83,7 +83,7 @@ impl Inner {
         let address = self.config.advertise_address.to_string();
         let table = self.custom.table();
         discovery::answer(path, &parts.headers, &address, &table)
-            .or_else(|| openapi::answer(path, &parts.headers, &table))
+            .or_else(|| openapi::answer(path, &parts.headers, &table, &self.store))
             .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
             .or_else(|| self.document(path).map(Ok))
     }

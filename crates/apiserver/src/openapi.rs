@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use dray_machinery::{Kind, Status, Subresource, kinds, schema};
+use dray_store::Store;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -45,7 +46,12 @@ fn hash(path: &str) -> String {
 }
 
 /// Answers a request for a document; none when the path is no such document.
-pub(crate) fn answer(path: &str, headers: &HeaderMap, table: &Table) -> Option<Result<Answer, Status>> {
+pub(crate) fn answer(
+    path: &str,
+    headers: &HeaderMap,
+    table: &Table,
+    store: &Store,
+) -> Option<Result<Answer, Status>> {
     let path = path.trim_matches('/');
     if path == "openapi/v2" {
         return Some(version_two(headers));
@@ -66,20 +72,20 @@ pub(crate) fn answer(path: &str, headers: &HeaderMap, table: &Table) -> Option<R
         return Some(Ok(respond::value(StatusCode::OK, Encoding::Json, &json!({ "paths": paths }))));
     }
     if members.is_empty() {
-        return Some(custom_answer(rest, headers, table));
+        return Some(custom_answer(rest, headers, table, store));
     }
     Some(Ok(document(headers, &hash(rest), &members, || definitions(&members, V3))))
 }
 
 /// The document of a version of a group that only definitions have.
-fn custom_answer(path: &str, headers: &HeaderMap, table: &Table) -> Result<Answer, Status> {
+fn custom_answer(path: &str, headers: &HeaderMap, table: &Table, store: &Store) -> Result<Answer, Status> {
     let digest = custom::openapi::paths(table).into_iter().find(|(known, _)| known == path);
     let (_, digest) = digest.ok_or_else(Status::no_such_resource)?;
     let members: Vec<Custom> =
         table.all().into_iter().filter(|custom| group_path(custom.kind) == path).collect();
     let kinds: Vec<&'static Kind> = members.iter().map(|custom| custom.kind).collect();
     Ok(document(headers, &digest, &kinds, || {
-        let mut schemas = custom::openapi::schemas(&members);
+        let mut schemas = custom::openapi::schemas(&members, store);
         schemas.insert(PATCH.into(), patch_schema());
         Value::Object(schemas)
     }))

@@ -20,7 +20,6 @@ use crate::{
     Error,
     access::Access,
     allocation::{Allocator, Range},
-    custom::Registry,
     pki::{self, Pki},
     read::Pages,
     service::ApiService,
@@ -63,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) allocator: Allocator,
     pub(crate) pages: Pages,
     /// The kinds that definitions add.
-    pub(crate) custom: Registry,
+    pub(crate) custom: crate::custom::Registry,
     pub(crate) pki: Pki,
     pub(crate) signer: Signer,
     pub(crate) access: Access,
@@ -95,7 +94,7 @@ impl ApiServer {
         let store = store.await.map_err(closed)?.map_err(Error::Store)?;
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
-        let custom = Registry::load(&store);
+        let custom = crate::custom::Registry::load(&store);
         let inner = Arc::new(Inner {
             config,
             store,

@@ -117,7 +117,7 @@ pub fn validate(object: &Value, kind: &Kind, errors: &mut FieldErrors) {
     }
     labels(object::at(object, &["metadata", "labels"]), "metadata.labels", errors);
     annotations(object::at(object, &["metadata", "annotations"]), "metadata.annotations", errors);
-    finalizers(object, errors);
+    finalizers(object, kind, errors);
     owners(object, errors);
 }
 
@@ -155,13 +155,15 @@ pub fn annotations(annotations: &Value, path: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn finalizers(object: &Value, errors: &mut FieldErrors) {
+/// Finalizers of kinds that definitions add may be called as their authors like.
+fn finalizers(object: &Value, kind: &Kind, errors: &mut FieldErrors) {
     for (index, finalizer) in object::meta_list(object, "finalizers").iter().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
         for wrong in names::qualified(text) {
             errors.invalid("metadata.finalizers", text, wrong);
         }
-        if !text.contains('/') && !matches!(text, "kubernetes" | "orphan" | "foregroundDeletion") {
+        let standard = matches!(text, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !kind.defined && !text.contains('/') && !standard {
             errors.invalid(
                 format!("metadata.finalizers[{index}]"),
                 text,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::{Columns, check::MINOR, convert::Conversion, structural::Structural};
+use super::{Columns, check::MINOR, convert::Conversion, registry::by_priority, structural::Structural};
 
 /// Where a scale reads and writes: paths of names, with a dot before each.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +23,6 @@ pub(crate) struct Scale {
 pub(crate) struct Version {
     pub(crate) kind: &'static Kind,
     pub(crate) served: bool,
-    /// The schema as it was written, for documents.
-    pub(crate) document: Value,
     pub(crate) structural: Structural,
     /// The same for whoever merges and applies.
     pub(crate) schema: Schema,
@@ -84,14 +82,28 @@ pub(crate) fn fingerprint(definition: &Value) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// What a client is told that uses a version which is deprecated.
-fn deprecation(version: &Value, group: &str, kind: &str) -> String {
+/// What a client is told that uses a version which is deprecated, and what he may use instead.
+fn deprecation(version: &Value, all: &Value, group: &str, kind: &str) -> String {
     if version["deprecated"] != true {
         return String::new();
     }
     let given = object::text(version, &["deprecationWarning"]);
+    if !given.is_empty() {
+        return given.to_owned();
+    }
     let name = object::text(version, &["name"]);
-    if given.is_empty() { format!("{group}/{name} {kind} is deprecated") } else { given.to_owned() }
+    let fine = all
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|other| other["served"] == true && other["deprecated"] != true);
+    let newer =
+        fine.map(|other| object::text(other, &["name"])).filter(|other| by_priority(other, name).is_lt());
+    let words = format!("{group}/{name} {kind} is deprecated");
+    match newer.min_by(|one, two| by_priority(one, two)) {
+        Some(other) => format!("{words}; use {group}/{other} {kind}"),
+        None => words,
+    }
 }
 
 impl Definition {
@@ -178,23 +190,22 @@ impl Version {
         };
         let kind =
             custom::row(&described).ok_or("too many kinds have been defined since the server started")?;
-        let document = version["schema"]["openAPIV3Schema"].clone();
+        let schema = &version["schema"]["openAPIV3Schema"];
         let scale = subresource("scale");
         Ok(Version {
             kind,
             served: version["served"] == true,
-            structural: Structural::read(&document),
-            schema: Schema::of_custom(&document)?,
-            rules: Validator::new(&document, true, MINOR),
+            structural: Structural::read(schema),
+            schema: Schema::of_custom(schema)?,
+            rules: Validator::new(schema, true, MINOR),
             columns: Columns::read(&version["additionalPrinterColumns"]),
             scale: scale.is_object().then(|| Scale {
                 wanted: text(scale, &["specReplicasPath"]),
                 found: text(scale, &["statusReplicasPath"]),
                 selector: text(scale, &["labelSelectorPath"]),
             }),
-            deprecation: deprecation(version, &described.group, &described.kind),
+            deprecation: deprecation(version, &spec["versions"], &described.group, &described.kind),
             head: format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",", kind.kind, kind.api_version()),
-            document,
         })
     }
 }

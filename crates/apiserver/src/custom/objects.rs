@@ -77,7 +77,7 @@ impl Custom {
         if old.is_none_or(|old| twice(old).is_empty()) {
             found.append(twice(new));
         }
-        let mut warnings = Vec::new();
+        let mut warnings = unqualified(new, old);
         if let Some(rules) = &self.rules {
             if found.is_blocking() {
                 let words = "some validation rules were not checked because the object was invalid; correct the existing \
@@ -133,6 +133,23 @@ impl Custom {
         }
         place[*last] = json!(replicas);
     }
+}
+
+/// What is said about new finalizers whose names could be anybody's.
+fn unqualified(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let known = old.map_or(&[][..], |old| object::meta_list(old, "finalizers"));
+    let added = object::meta_list(new, "finalizers").iter().filter(|finalizer| !known.contains(finalizer));
+    let plain = added
+        .filter_map(Value::as_str)
+        .filter(|name| !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion"));
+    plain
+        .map(|name| {
+            format!(
+                "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid \
+                 accidental conflicts with other finalizer writers"
+            )
+        })
+        .collect()
 }
 
 /// The names of a path as ".spec.replicas".

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use dray_machinery::schema;
+use dray_store::{Snapshot, Store};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Custom, Table, structural::prune::META};
-use crate::openapi;
+use super::{Custom, DEFINITIONS, Table, structural::prune::META};
+use crate::{openapi, respond};
 
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
@@ -36,12 +37,13 @@ pub(crate) fn paths(table: &Table) -> Vec<(String, String)> {
 }
 
 /// The schemas of the custom kinds of a version of a group, and those that they refer to.
-pub(crate) fn schemas(members: &[Custom]) -> Map<String, Value> {
+pub(crate) fn schemas(members: &[Custom], store: &Store) -> Map<String, Value> {
+    let snapshot = store.snapshot();
     let mut shown = Map::new();
     for custom in members {
         let kind = custom.kind;
         let named = |name: String| json!([{ "group": kind.group, "version": kind.version, "kind": name }]);
-        let mut document = document(custom);
+        let mut document = document(custom, &snapshot);
         document["x-kubernetes-group-version-kind"] = named(kind.kind.to_owned());
         shown.insert(kind.schema.to_owned(), document);
         let list = json!({
@@ -92,14 +94,20 @@ fn built_in(mut wanted: Vec<String>, shown: &mut Map<String, Value>) {
     }
 }
 
-/// The schema of a kind as it was written, with what every object has.
-fn document(custom: &Custom) -> Value {
-    let mut document = custom.document.clone();
+/// The schema of a kind as it was written, with what every object has. It is large and seldom asked for, so it is read from
+/// the stored definition.
+fn document(custom: &Custom, snapshot: &Snapshot) -> Value {
+    let stored = snapshot.get(DEFINITIONS, &custom.definition.name);
+    let definition = stored.and_then(|entry| respond::parse(entry.json()).ok()).unwrap_or_default();
+    let mut versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let version = versions.find(|version| version["name"] == custom.kind.version);
+    let schema = version.map(|version| version["schema"]["openAPIV3Schema"].clone());
+    let mut document = schema.filter(Value::is_object).unwrap_or_else(|| json!({ "type": "object" }));
     whole(&mut document);
     document
 }
 
-/// Adds to a schema, and to those of embedded objects in it, what every object has.
+/// Adds to a schema what every object has.
 fn whole(schema: &mut Value) {
     let Some(fields) = schema.as_object_mut() else { return };
     let properties = fields.entry("properties").or_insert_with(|| json!({}));

@@ -77,11 +77,12 @@ async fn versions_differ_by_their_name_and_by_what_they_keep() {
 #[tokio::test]
 async fn a_version_that_is_deprecated_says_so() {
     let cluster = cluster().await;
-    let mut definition = widgets(of_spec(json!({ "type": "object" })));
+    let mut definition = versions(json!({ "type": "object" }), json!({ "type": "object" }));
     definition["spec"]["versions"][0]["deprecated"] = json!(true);
     cluster.define(&definition).await;
     let list = cluster.get(WIDGETS).await;
-    assert_eq!(list.warnings, ["299 - \"example.com/v1 Widget is deprecated\""]);
+    assert_eq!(list.warnings, ["299 - \"example.com/v1 Widget is deprecated; use example.com/v2 Widget\""]);
+    assert!(cluster.get(OTHERS).await.warnings.is_empty());
 }
 
 /// A webhook that moves a text between "a" and "b", and how often it was asked.

@@ -38,6 +38,29 @@ async fn unknown_fields_go_and_are_told_of() {
 }
 
 #[tokio::test]
+async fn finalizers_are_called_as_their_authors_like() {
+    let cluster = cluster().await;
+    cluster.define(&widgets(json!({ "type": "object" }))).await;
+    let mut object = widget("a", json!({}));
+    object["metadata"]["finalizers"] = json!(["mine.example.com", "example.com/mine"]);
+    let made = cluster.post(WIDGETS, &object).await;
+    let warnings: Vec<&String> = made.warnings.iter().filter(|text| text.contains("finalizers")).collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("prefer a domain-qualified finalizer name"),
+        "{warnings:?}"
+    );
+    made.ok();
+    let going = cluster.delete(&format!("{WIDGETS}/a")).await.ok();
+    assert!(going["metadata"]["deletionTimestamp"].is_string());
+    let released =
+        cluster.patch(&format!("{WIDGETS}/a"), MERGE, &json!({ "metadata": { "finalizers": null } })).await;
+    assert_eq!(released.code, 200);
+    cluster.get(&format!("{WIDGETS}/a")).await.refused(404);
+    let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
+    cluster.ask(Method::POST, WIDGETS, &protobuf, "k8s".to_owned()).await.refused(415);
+}
+
+#[tokio::test]
 async fn values_are_filled_in_and_judged() {
     let cluster = cluster().await;
     let schema = of_spec(json!({
