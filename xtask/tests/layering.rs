@@ -36,7 +36,7 @@ const LAYERS: [(&str, May); 22] = [
         ]),
     ),
     ("dray-access", May::Know(&[])),
-    ("dray-apiserver", May::Know(&["dray-store", "dray-machinery", "dray-access"])),
+    ("dray-apiserver", May::Know(&["dray-store", "dray-machinery", "dray-access", "dray-cel"])),
     ("dray-proxy", May::Know(&["dray-network"])),
     ("dray-scheduler", May::Know(&[])),
     ("dray-controllers", May::Know(&[])),

@@ -138,6 +138,7 @@ impl ApiServer {
         wanted["apiVersion"] = json!(row.api_version());
         let mut request = ResourceRequest {
             kind: row,
+            custom: None,
             namespace: object::namespace(&wanted).to_owned(),
             name: String::new(),
             subresource: None,

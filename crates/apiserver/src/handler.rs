@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dray_access::{Attributes, User};
-use dray_machinery::{Status, Subresource};
+use dray_machinery::{Reason, Status, Subresource};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ impl Inner {
         let user = self.authenticate(certified, &parts.headers)?;
         let user = self.impersonate(user, &parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let request = match request::resource(&path, query) {
+        let request = match request::resource(&path, query, || self.custom.table()) {
             Ok(request) => request,
             Err(unknown) => {
                 let verb = parts.method.as_str().to_lowercase();
@@ -81,8 +81,9 @@ impl Inner {
             return None;
         }
         let address = self.config.advertise_address.to_string();
-        discovery::answer(path, &parts.headers, &address)
-            .or_else(|| openapi::answer(path, &parts.headers))
+        let table = self.custom.table();
+        discovery::answer(path, &parts.headers, &address, &table)
+            .or_else(|| openapi::answer(path, &parts.headers, &table, &self.store))
             .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
             .or_else(|| self.document(path).map(Ok))
     }
@@ -126,6 +127,9 @@ impl Inner {
         let accept = negotiate::accept(headers)?;
         let manager = request::manager(&request.query, headers);
         let change = Change::new(request, user, headers, &body, accept, manager);
+        if let Some(custom) = request.custom.as_ref().filter(|custom| !custom.deprecation.is_empty()) {
+            change.warnings.lock().push(custom.deprecation.clone());
+        }
         if request.kind.question {
             return self.review(&parts.method, &change);
         }
@@ -161,10 +165,14 @@ impl Inner {
         if request.kind.read_only && !looks {
             return Err(Status::method_not_allowed());
         }
+        if request.kind.terminating && *method == Method::POST {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(405, Reason::MethodNotAllowed, why));
+        }
         match *method {
             Method::GET | Method::HEAD if request.query.flag("watch") => self.watch(request, accept),
-            Method::GET | Method::HEAD if one => self.get(request, accept),
-            Method::GET | Method::HEAD => self.list(request, accept),
+            Method::GET | Method::HEAD if one => self.get(request, accept).await,
+            Method::GET | Method::HEAD => self.list(request, accept).await,
             Method::POST if !one && (!request.kind.namespaced || !request.namespace.is_empty()) => {
                 if accept.shape == Shape::Table {
                     respond::include_object(&request.query)?;

@@ -12,6 +12,7 @@ mod authenticate;
 mod body;
 mod bootstrap;
 mod bounded;
+mod custom;
 mod decode;
 mod discovery;
 mod duplicates;
@@ -38,6 +39,7 @@ mod subresources;
 mod token_request;
 mod tokens;
 mod watching;
+mod webhook_client;
 mod write;
 
 pub use body::ResponseBody;

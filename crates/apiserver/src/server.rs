@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) allocator: Allocator,
     pub(crate) pages: Pages,
+    /// The kinds that definitions add.
+    pub(crate) custom: crate::custom::Registry,
     pub(crate) pki: Pki,
     pub(crate) signer: Signer,
     pub(crate) access: Access,
@@ -92,11 +94,13 @@ impl ApiServer {
         let store = store.await.map_err(closed)?.map_err(Error::Store)?;
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
+        let custom = crate::custom::Registry::load(&store);
         let inner = Arc::new(Inner {
             config,
             store,
             allocator,
             pages: Pages::default(),
+            custom,
             pki,
             signer,
             access: Access::new(),
@@ -105,6 +109,7 @@ impl ApiServer {
         let server = ApiServer { inner };
         server.bootstrap(range.at(1)).await?;
         server.keep_bootstrapped(range.at(1));
+        server.inner.follow_definitions().map_err(Error::Store)?;
         Ok(server)
     }
 
