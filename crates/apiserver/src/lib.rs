@@ -8,6 +8,7 @@
 mod access;
 mod admission;
 mod allocation;
+mod audit;
 mod authenticate;
 mod body;
 mod bootstrap;
@@ -17,6 +18,7 @@ mod decode;
 mod discovery;
 mod duplicates;
 mod error;
+mod flow;
 mod grants;
 mod handler;
 mod health;
@@ -42,6 +44,7 @@ mod watching;
 mod webhook_client;
 mod write;
 
+pub use audit::{Audit, Rotation};
 pub use body::ResponseBody;
 pub use dray_access::User;
 pub use error::Error;

@@ -1,5 +1,8 @@
 //! OpenAPI documents, version 3 for each group's version and version 2 for all: what clients validate, apply
-//! and explain by. Made at every request: clients keep them, and they are large.
+//! and explain by. Those of version 3 are made at every request: clients keep them, and they are large.
+
+mod gnostic;
+mod v2;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     custom::{self, Custom, Table},
     handler::GIT_VERSION,
-    negotiate::{self, Encoding},
+    negotiate::Encoding,
     respond::{self, Answer},
 };
 
@@ -115,20 +118,15 @@ fn document(
 }
 
 fn version_two(headers: &HeaderMap) -> Result<Answer, Status> {
-    let ranges = negotiate::ranges(headers);
-    let json = ranges.is_empty()
-        || ranges.iter().any(|range| matches!(range.media, "application/json" | "*/*" | "application/*"));
-    if !json {
-        return Err(Status::not_acceptable(&["application/json"]));
-    }
-    let members: Vec<&'static Kind> = kinds::all().iter().collect();
-    let document = json!({
-        "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": GIT_VERSION },
-        "paths": paths(&members, V2),
-        "definitions": definitions(&members, V2),
-    });
-    Ok(respond::value(StatusCode::OK, Encoding::Json, &document))
+    v2::answer(headers, &hash("openapi/v2"), || {
+        let members: Vec<&'static Kind> = kinds::all().iter().collect();
+        json!({
+            "swagger": "2.0",
+            "info": { "title": "Kubernetes", "version": GIT_VERSION },
+            "paths": paths(&members, V2),
+            "definitions": definitions(&members, V2),
+        })
+    })
 }
 
 pub(crate) fn list_name(kind: &Kind) -> String {
@@ -161,6 +159,13 @@ fn definitions(members: &[&'static Kind], prefix: &str) -> Value {
             continue;
         }
         rewrite(&mut definition, prefix);
+        // No object has to say anything about itself: what is left out is filled in.
+        if let Some(required) = definition["required"].as_array_mut() {
+            required.retain(|field| field != "metadata");
+        }
+        if name.ends_with(".IntOrString") {
+            definition["format"] = json!("int-or-string");
+        }
         shown.insert(name, definition);
     }
     for kind in members {

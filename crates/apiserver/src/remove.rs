@@ -130,7 +130,8 @@ impl Inner {
             let current = self.store.get(&key).ok_or_else(|| request.not_found())?;
             let old = respond::parse_as(kind, self.entry(request, current.clone()).await?.json())?;
             check_preconditions(request, &old, &options.preconditions)?;
-            self.judge(&Admission::new(self, change, Operation::Delete, &request.name, &old), &old)?;
+            let admission = Admission::new(self, change, Operation::Delete, &request.name, &old);
+            self.judge(&admission, &old).await?;
             let mut new = old.clone();
             mark(kind, options, &mut new);
             if options.dry {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The Scale of an object.
-fn scale(object: &Value) -> Value {
+pub(crate) fn scale(object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {

@@ -1,5 +1,7 @@
 //! CREATE, UPDATE and PATCH: from a body to a durable object.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dray_access::User;
 use dray_machinery::{FieldErrors, Kind, Status, Subresource, apply, metadata, names, object, patch, schema};
@@ -30,6 +32,8 @@ pub(crate) struct Change<'a> {
     pub(crate) manager: String,
     /// What the client is told beside the answer.
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// What the audit log is told beside the request.
+    pub(crate) annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl<'a> Change<'a> {
@@ -41,7 +45,16 @@ impl<'a> Change<'a> {
         accept: Accept,
         manager: String,
     ) -> Change<'a> {
-        Change { request, user, headers, body, accept, manager, warnings: Mutex::default() }
+        Change {
+            request,
+            user,
+            headers,
+            body,
+            accept,
+            manager,
+            warnings: Mutex::default(),
+            annotations: Mutex::default(),
+        }
     }
 
     fn is_apply(&self) -> bool {
@@ -229,6 +242,15 @@ fn check_names(request: &ResourceRequest, object: &mut Value) -> Result<(), Stat
     Ok(())
 }
 
+/// Takes back what a change of a part, or of the whole, may not change.
+fn keep_to_part(request: &ResourceRequest, new: &mut Value, old: &Value) {
+    if let Some(part @ (Subresource::Status | Subresource::Approval)) = request.subresource {
+        prepare_status(request.kind, part, new, old);
+    } else if !matches!(request.subresource, Some(Subresource::Finalize | Subresource::Binding)) {
+        (request.kind.prepare_update)(new, old);
+    }
+}
+
 fn invalid_unless_empty(kind: &Kind, name: &str, errors: &FieldErrors) -> Result<(), Status> {
     if errors.is_empty() {
         Ok(())
@@ -281,14 +303,17 @@ impl Inner {
             request.default(&mut object);
             let name = object::name(&object).to_owned();
             let admission = Admission::new(self, change, Operation::Create, &name, &Value::Null);
-            self.admit(&admission, &mut object)?;
+            if self.admit(&admission, &mut object).await? {
+                (kind.prepare_create)(&mut object);
+                sign(kind, change.user, &mut object);
+            }
             let mut errors = FieldErrors::default();
             metadata::validate(&object, kind, &mut errors);
             (kind.validate)(&object, &mut errors);
             (kind.validate_create)(&object, &mut errors);
             self.validate_custom(change, &object, None, &mut errors);
             invalid_unless_empty(kind, &name, &errors)?;
-            self.judge(&admission, &object)?;
+            self.judge(&admission, &object).await?;
             let claims = self.claim(kind, None, &mut object)?;
             self.track(change, None, &mut object);
             let draft = self.draft(request, &object).await?;
@@ -420,7 +445,7 @@ impl Inner {
                     ),
                 ));
             }
-            let claims = self.prepare(change, &old, &mut new)?;
+            let claims = self.prepare(change, &old, &mut new).await?;
             self.track(change, Some(&old), &mut new);
             if same(&old, &new) {
                 return Ok(created(StatusCode::OK, &current));
@@ -455,21 +480,19 @@ impl Inner {
     }
 
     /// From what a client wants to what is stored: strategy, defaults, validation.
-    fn prepare(&self, change: &Change<'_>, old: &Value, new: &mut Value) -> Result<Claims<'_>, Status> {
+    async fn prepare(&self, change: &Change<'_>, old: &Value, new: &mut Value) -> Result<Claims<'_>, Status> {
         let request = change.request;
         let kind = request.kind;
-        if let Some(part @ (Subresource::Status | Subresource::Approval)) = request.subresource {
-            prepare_status(kind, part, new, old);
-        } else if !matches!(request.subresource, Some(Subresource::Finalize | Subresource::Binding)) {
-            (kind.prepare_update)(new, old);
-        }
+        keep_to_part(request, new, old);
         metadata::prepare_update(new, old);
         // A binding adds nothing that could be left out.
         if request.subresource != Some(Subresource::Binding) {
             request.default(new);
         }
         let admission = Admission::new(self, change, Operation::Update, &request.name, old);
-        self.admit(&admission, new)?;
+        if self.admit(&admission, new).await? {
+            keep_to_part(request, new, old);
+        }
         metadata::bump_generation(new, old, kind);
         let mut errors = FieldErrors::default();
         metadata::validate_update(new, old, &mut errors);
@@ -483,7 +506,7 @@ impl Inner {
         }
         self.validate_custom(change, new, Some(old), &mut errors);
         invalid_unless_empty(kind, &request.name, &errors)?;
-        self.judge(&admission, new)?;
+        self.judge(&admission, new).await?;
         if spec_change { self.claim(kind, Some(old), new) } else { Ok(Claims::none(self)) }
     }
 

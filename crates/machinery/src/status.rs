@@ -110,6 +110,8 @@ pub struct Failure {
     pub retry_after: Option<u32>,
     /// A token with which a broken list can be continued; empty otherwise.
     pub list_continue: String,
+    /// What somebody else told, which clients get but for message and code; null otherwise.
+    pub told: Value,
 }
 
 impl fmt::Display for Status {
@@ -139,6 +141,7 @@ impl Status {
             causes: Vec::new(),
             retry_after: None,
             list_continue: String::new(),
+            told: Value::Null,
         }))
     }
 
@@ -260,6 +263,17 @@ impl Status {
         Status::new(500, Reason::InternalError, format!("Internal error occurred: {why}"))
     }
 
+    /// A failure that somebody else told, as an object of the kind `Status`, in other words. Its code is at least
+    /// `least`.
+    pub fn told(status: &Value, least: u16, message: impl Into<String>) -> Status {
+        let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(least);
+        // What is no code of HTTP cannot be sent.
+        let code = if (400..=599).contains(&code) { code } else { least };
+        let mut failure = Status::new(code, Reason::Unknown, message);
+        failure.told = status.clone();
+        failure
+    }
+
     /// 504 for a resourceVersion of the future.
     pub fn too_large_version(requested: u64, current: u64) -> Status {
         let mut status = Status::new(
@@ -278,6 +292,20 @@ impl Status {
 
     /// The object on the wire.
     pub fn to_value(&self) -> Value {
+        if let Some(told) = self.told.as_object() {
+            let mut status = told.clone();
+            for (field, value) in [
+                ("kind", json!("Status")),
+                ("apiVersion", json!("v1")),
+                ("metadata", json!({})),
+                ("status", json!("Failure")),
+                ("message", json!(self.message)),
+                ("code", json!(self.code)),
+            ] {
+                status.insert(field.into(), value);
+            }
+            return Value::Object(status);
+        }
         let mut details = Map::new();
         for (key, text) in
             [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]

@@ -2,6 +2,7 @@
 //! (structured-merge-diff, `FieldsV1`).
 
 mod fields;
+mod overlay;
 
 use serde_json::{Map, Value, json};
 
@@ -13,6 +14,7 @@ use crate::{
 
 pub use fields::Fields;
 use fields::{child_schema, differing, item_key};
+pub use overlay::lay_over;
 
 /// Merges what is applied into what is there.
 fn merge(live: &mut Value, applied: &Value, schema: Option<&Schema>) {
