@@ -19,7 +19,7 @@ pub(crate) struct Decision {
 }
 
 /// Something that is made of stored objects and follows them.
-trait Follows: Default {
+pub(crate) trait Follows: Default {
     type Kind: Copy;
 
     /// The resources that it is made of.
@@ -45,7 +45,7 @@ impl Follows for Policy {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum OnNode {
+pub(crate) enum OnNode {
     Pod,
     Volume,
     Attachment,
@@ -80,7 +80,7 @@ impl Follows for NodeGraph {
 }
 
 /// A picture of stored objects, and where it has got to.
-struct Followed<T: Follows> {
+pub(crate) struct Followed<T: Follows> {
     picture: T,
     watchers: Vec<(T::Kind, Watcher)>,
 }
@@ -137,7 +137,8 @@ pub(crate) struct Access {
     nodes: Mutex<Option<Followed<NodeGraph>>>,
 }
 
-fn with<T: Follows, R>(
+/// Lets somebody look at the newest picture.
+pub(crate) fn with<T: Follows, R>(
     followed: &Mutex<Option<Followed<T>>>,
     store: &Store,
     work: impl FnOnce(&T) -> R,
@@ -197,9 +198,14 @@ impl Access {
 
     /// The refusal where a user may not do what he asks for.
     pub(crate) fn check(&self, store: &Store, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
+        self.grant(store, user, asked).map(drop)
+    }
+
+    /// Why a user may do what he asks for, or the refusal.
+    pub(crate) fn grant(&self, store: &Store, user: &User, asked: &Attributes<'_>) -> Result<String, Status> {
         let decision = self.decide(store, user, asked)?;
         if decision.allowed {
-            return Ok(());
+            return Ok(decision.reason);
         }
         let mut why = format!("User {:?} cannot {asked}", user.name);
         if !decision.reason.is_empty() {

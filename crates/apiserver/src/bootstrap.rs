@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ApiServer, Error,
+    flow::bootstrap,
     negotiate::{Accept, Encoding, Shape},
     query::Query,
     request::ResourceRequest,
@@ -33,7 +34,7 @@ impl ApiServer {
             self.ensure("", "ServiceAccount", account, &[])
         });
         futures_util::future::try_join_all(accounts).await?;
-        self.bootstrap_access().await?;
+        tokio::try_join!(self.bootstrap_access(), self.bootstrap_flow())?;
         let address = self.inner.config.advertise_address;
         let labels = json!({ "component": "apiserver", "provider": "kubernetes" });
         let ports = json!([{ "name": "https", "port": address.port(), "protocol": "TCP" }]);
@@ -104,6 +105,23 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Makes the schemas and levels by which requests share the server. One that says so follows what is wanted.
+    async fn bootstrap_flow(&self) -> Result<(), Error> {
+        let wanted = bootstrap::mandatory().into_iter().chain(bootstrap::suggested());
+        let made = wanted.map(|wanted| async move {
+            let kind = object::text(&wanted, &["kind"]).to_owned();
+            self.ensure_with("flowcontrol.apiserver.k8s.io", &kind, wanted, |old, wanted| {
+                let mut new = old.clone();
+                if old["metadata"]["annotations"][bootstrap::AUTOUPDATE] == "true" {
+                    new["spec"] = wanted["spec"].clone();
+                }
+                new
+            })
+            .await
+        });
+        futures_util::future::try_join_all(made).await.map(drop)
+    }
+
     /// Makes an object when it is not there; sets fields of one that is there to what they must be.
     async fn ensure(&self, group: &str, kind: &str, wanted: Value, fields: &[&[&str]]) -> Result<(), Error> {
         self.ensure_with(group, kind, wanted, |old, wanted| {
@@ -138,6 +156,7 @@ impl ApiServer {
         wanted["apiVersion"] = json!(row.api_version());
         let mut request = ResourceRequest {
             kind: row,
+            custom: None,
             namespace: object::namespace(&wanted).to_owned(),
             name: String::new(),
             subresource: None,

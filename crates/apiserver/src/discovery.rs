@@ -1,18 +1,19 @@
 //! What there is: the lists by which clients find groups, versions and resources.
 
-use dray_machinery::{Kind, Status, kinds};
+use dray_machinery::{Kind, Status};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    custom::Table,
     negotiate::{self, Encoding},
     respond::{self, Answer},
 };
 
-/// Groups and their versions, in the order of the table.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+/// Groups and their versions, in the order of the rows.
+fn groups(rows: &[&'static Kind]) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for kind in kinds::all() {
+    for kind in rows {
         match groups.iter_mut().find(|(group, _)| *group == kind.group) {
             Some((_, versions)) if versions.contains(&kind.version) => {}
             Some((_, versions)) => versions.push(kind.version),
@@ -22,8 +23,12 @@ fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     groups
 }
 
-fn members<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    kinds::all().iter().filter(move |kind| kind.group == group && kind.version == version)
+fn members<'a>(
+    rows: &'a [&'static Kind],
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'static Kind> + 'a {
+    rows.iter().copied().filter(move |kind| kind.group == group && kind.version == version)
 }
 
 fn group_value(group: &str, versions: &[&str]) -> Value {
@@ -48,14 +53,15 @@ fn aggregated(headers: &HeaderMap) -> bool {
     false
 }
 
-fn aggregated_answer(groups: &[(&str, Vec<&str>)]) -> Answer {
+fn aggregated_answer(rows: &[&'static Kind], groups: &[(&str, Vec<&str>)]) -> Answer {
     let items: Vec<Value> = groups
         .iter()
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> = members(group, version).map(aggregated_resource).collect();
+                    let resources: Vec<Value> =
+                        members(rows, group, version).map(aggregated_resource).collect();
                     json!({ "version": version, "resources": resources, "freshness": "Current" })
                 })
                 .collect();
@@ -105,9 +111,9 @@ fn aggregated_resource(kind: &'static Kind) -> Value {
     resource
 }
 
-fn resource_list(group: &str, version: &str) -> Result<Value, Status> {
+fn resource_list(rows: &[&'static Kind], group: &str, version: &str) -> Result<Value, Status> {
     let mut resources = Vec::new();
-    for kind in members(group, version) {
+    for kind in members(rows, group, version) {
         let mut resource = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
             "verbs": kind.verbs(),
@@ -142,13 +148,22 @@ fn resource_list(group: &str, version: &str) -> Result<Value, Status> {
 }
 
 /// Answers a request for a list of what there is; none when the path is no such list.
-pub(crate) fn answer(path: &str, headers: &HeaderMap, address: &str) -> Option<Result<Answer, Status>> {
+pub(crate) fn answer(
+    path: &str,
+    headers: &HeaderMap,
+    address: &str,
+    table: &Table,
+) -> Option<Result<Answer, Status>> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let all = groups();
+    if !matches!(segments.first(), Some(&("api" | "apis"))) {
+        return None;
+    }
+    let rows = table.rows();
+    let all = groups(&rows);
     let plain = |value: Value| Ok(respond::value(StatusCode::OK, Encoding::Json, &value));
     match segments.as_slice() {
         ["api"] => Some(if aggregated(headers) {
-            Ok(aggregated_answer(&[("", vec!["v1"])]))
+            Ok(aggregated_answer(&rows, &[("", vec!["v1"])]))
         } else {
             plain(json!({
                 "kind": "APIVersions", "versions": ["v1"],
@@ -158,7 +173,7 @@ pub(crate) fn answer(path: &str, headers: &HeaderMap, address: &str) -> Option<R
         ["apis"] => {
             let named: Vec<_> = all.into_iter().filter(|(group, _)| !group.is_empty()).collect();
             Some(if aggregated(headers) {
-                Ok(aggregated_answer(&named))
+                Ok(aggregated_answer(&rows, &named))
             } else {
                 let groups: Vec<Value> =
                     named.iter().map(|(group, versions)| group_value(group, versions)).collect();
@@ -174,8 +189,8 @@ pub(crate) fn answer(path: &str, headers: &HeaderMap, address: &str) -> Option<R
             }
             None => Err(Status::no_such_resource()),
         }),
-        ["api", version] => Some(resource_list("", version).and_then(plain)),
-        ["apis", group, version] => Some(resource_list(group, version).and_then(plain)),
+        ["api", version] => Some(resource_list(&rows, "", version).and_then(plain)),
+        ["apis", group, version] => Some(resource_list(&rows, group, version).and_then(plain)),
         _ => None,
     }
 }

@@ -43,6 +43,14 @@ pub enum Error {
         /// Why not.
         source: dray_machinery::Status,
     },
+    /// An audit policy is none.
+    #[error("{path} is no audit policy: {reason}")]
+    AuditPolicy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The range of service addresses is no usable IPv4 range.
     #[error("{range} is no range of service addresses; give an IPv4 range such as 10.43.0.0/16")]
     ServiceRange {

@@ -1,15 +1,17 @@
 //! From a request to its answer: paths, access, verbs.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use dray_access::{Attributes, User};
-use dray_machinery::{Status, Subresource};
+use dray_machinery::{Reason, Status, Subresource};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
 
 use crate::{
+    audit::Trail,
     discovery,
+    flow::Marks,
     negotiate::{self, Accept, Encoding, Shape},
     openapi,
     query::Query,
@@ -27,16 +29,24 @@ impl Inner {
     pub(crate) async fn handle(
         self: &Arc<Self>,
         certified: Option<&User>,
+        peer: Option<IpAddr>,
         parts: &mut Parts,
         body: Bytes,
     ) -> Answer {
-        match self.route(certified, parts, body).await {
-            Ok(answer) => answer,
+        let mut trail = Trail::begin(self.auditor.get(), parts, peer);
+        let mut marks = Marks::default();
+        match self.route(certified, parts, body, &mut trail, &mut marks).await {
+            Ok(mut answer) => {
+                marks.write(answer.headers_mut());
+                trail.answered(answer, None).await
+            }
             Err(status) => {
                 if status.code >= 500 {
                     tracing::warn!(method = %parts.method, path = parts.uri.path(), %status, "request failed");
                 }
-                respond::failure(&status)
+                let mut answer = respond::failure(&status);
+                marks.write(answer.headers_mut());
+                trail.answered(answer, Some(&status)).await
             }
         }
     }
@@ -46,31 +56,55 @@ impl Inner {
         certified: Option<&User>,
         parts: &mut Parts,
         body: Bytes,
+        trail: &mut Trail,
+        marks: &mut Marks,
     ) -> Result<Answer, Status> {
         let path = parts.uri.path().to_owned();
-        let user = self.authenticate(certified, &parts.headers)?;
-        let user = self.impersonate(user, &parts.headers)?;
+        let sender = self.authenticate(certified, &parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let request = match request::resource(&path, query) {
+        let request = request::resource(&path, query, || self.custom.table());
+        let verb = match &request {
+            Ok(request) => request::verb(&parts.method, request).to_owned(),
+            Err(_) => parts.method.as_str().to_lowercase(),
+        };
+        trail.received(&sender, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        let user = self.impersonate(sender.clone(), &parts.headers)?;
+        trail.acts_as(&sender, &user);
+        let resource = request.as_ref().ok();
+        // Kept until the answer has been made, or has begun where it goes on.
+        let _admitted = self.flow.admit(&self.store, &user, &verb, &path, resource, marks).await?;
+        let request = match request {
             Ok(request) => request,
             Err(unknown) => {
-                let verb = parts.method.as_str().to_lowercase();
-                self.access.check(&self.store, &user, &Attributes::path(&verb, &path))?;
+                self.check(trail, &user, &Attributes::path(&verb, &path))?;
                 return self.path(&path, parts).unwrap_or(Err(unknown));
             }
         };
-        self.check_access(&user, &request, parts)?;
-        self.resource(&user, &request, parts, body).await
+        self.check_access(trail, &user, &request, parts)?;
+        self.resource(&user, &request, parts, body, trail).await
+    }
+
+    /// Whether a user may do what he asks, which the audit log hears of.
+    fn check(&self, trail: &mut Trail, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
+        let granted = self.access.grant(&self.store, user, asked);
+        trail.decided(granted.is_ok(), granted.as_deref().unwrap_or_default());
+        granted.map(drop)
     }
 
     /// Whether a user may do what he asks of a resource.
-    fn check_access(&self, user: &User, request: &ResourceRequest, parts: &Parts) -> Result<(), Status> {
+    fn check_access(
+        &self,
+        trail: &mut Trail,
+        user: &User,
+        request: &ResourceRequest,
+        parts: &Parts,
+    ) -> Result<(), Status> {
         let asked = request::attributes(&parts.method, request);
-        self.access.check(&self.store, user, &asked)?;
+        self.check(trail, user, &asked)?;
         let streams = [Subresource::Exec, Subresource::Attach, Subresource::PortForward];
         if asked.verb != "create" && request.subresource.is_some_and(|asked| streams.contains(&asked)) {
             // A WebSocket begins with GET, and is no reading for that.
-            self.access.check(&self.store, user, &Attributes { verb: "create", ..asked })?;
+            self.check(trail, user, &Attributes { verb: "create", ..asked })?;
         }
         Ok(())
     }
@@ -81,8 +115,9 @@ impl Inner {
             return None;
         }
         let address = self.config.advertise_address.to_string();
-        discovery::answer(path, &parts.headers, &address)
-            .or_else(|| openapi::answer(path, &parts.headers))
+        let table = self.custom.table();
+        discovery::answer(path, &parts.headers, &address, &table)
+            .or_else(|| openapi::answer(path, &parts.headers, &table, &self.store))
             .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
             .or_else(|| self.document(path).map(Ok))
     }
@@ -113,6 +148,7 @@ impl Inner {
         request: &ResourceRequest,
         parts: &mut Parts,
         body: Bytes,
+        trail: &mut Trail,
     ) -> Result<Answer, Status> {
         if let Some(subresource) = request.subresource
             && matches!(
@@ -126,6 +162,9 @@ impl Inner {
         let accept = negotiate::accept(headers)?;
         let manager = request::manager(&request.query, headers);
         let change = Change::new(request, user, headers, &body, accept, manager);
+        if let Some(custom) = request.custom.as_ref().filter(|custom| !custom.deprecation.is_empty()) {
+            change.warnings.lock().push(custom.deprecation.clone());
+        }
         if request.kind.question {
             return self.review(&parts.method, &change);
         }
@@ -140,7 +179,9 @@ impl Inner {
         {
             return self.subresource(&parts.method, subresource, &change).await;
         }
-        let mut answer = self.verb(&parts.method, &change, accept).await?;
+        let answer = self.verb(&parts.method, &change, accept).await;
+        trail.annotate(std::mem::take(&mut change.annotations.lock()));
+        let mut answer = answer?;
         for warning in change.warnings.lock().iter() {
             if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
                 answer.headers_mut().append(header::WARNING, value);
@@ -161,10 +202,14 @@ impl Inner {
         if request.kind.read_only && !looks {
             return Err(Status::method_not_allowed());
         }
+        if request.kind.terminating && *method == Method::POST {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(405, Reason::MethodNotAllowed, why));
+        }
         match *method {
             Method::GET | Method::HEAD if request.query.flag("watch") => self.watch(request, accept),
-            Method::GET | Method::HEAD if one => self.get(request, accept),
-            Method::GET | Method::HEAD => self.list(request, accept),
+            Method::GET | Method::HEAD if one => self.get(request, accept).await,
+            Method::GET | Method::HEAD => self.list(request, accept).await,
             Method::POST if !one && (!request.kind.namespaced || !request.namespace.is_empty()) => {
                 if accept.shape == Shape::Table {
                     respond::include_object(&request.query)?;

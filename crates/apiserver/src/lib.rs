@@ -8,14 +8,17 @@
 mod access;
 mod admission;
 mod allocation;
+mod audit;
 mod authenticate;
 mod body;
 mod bootstrap;
 mod bounded;
+mod custom;
 mod decode;
 mod discovery;
 mod duplicates;
 mod error;
+mod flow;
 mod grants;
 mod handler;
 mod health;
@@ -38,8 +41,10 @@ mod subresources;
 mod token_request;
 mod tokens;
 mod watching;
+mod webhook_client;
 mod write;
 
+pub use audit::{Audit, Rotation};
 pub use body::ResponseBody;
 pub use dray_access::User;
 pub use error::Error;

@@ -67,7 +67,8 @@ impl ApiServer {
         let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let user = certificate.and_then(pki::user).map(Arc::new);
-        let service = ApiService { inner: self.inner.clone(), user };
+        let peer = stream.get_ref().0.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+        let service = ApiService { inner: self.inner.clone(), user, peer };
         let service = hyper_util::service::TowerToHyperService::new(service);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http2().max_concurrent_streams(250).adaptive_window(true);

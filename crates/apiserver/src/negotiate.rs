@@ -94,6 +94,16 @@ pub(crate) fn accept(headers: &HeaderMap) -> Result<Accept, Status> {
     Err(Status::not_acceptable(OFFERED))
 }
 
+/// Whether a client takes answers that are compressed.
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
+    let given = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    given.flat_map(|text| text.split(',')).any(|one| {
+        let mut parts = one.split(';').map(str::trim);
+        let weight = |part: &str| part.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+        parts.next() == Some("gzip") && parts.find_map(weight).is_none_or(|weight| weight > 0.0)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +126,20 @@ mod tests {
         check("application/json;q=0.5, application/yaml", Some((Shape::Full, Encoding::Yaml)));
         check("application/vnd.kubernetes.protobuf", None);
         check("*/*", Some((Shape::Full, Encoding::Json)));
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_take_it() {
+        for (text, expected) in [
+            ("gzip", true),
+            ("br, gzip;q=0.5", true),
+            ("identity", false),
+            ("gzip;q=0", false),
+            ("xgzip", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, text.parse().unwrap());
+            assert_eq!(takes_gzip(&headers), expected, "{text}");
+        }
     }
 }

@@ -1,27 +1,35 @@
 //! OpenAPI documents, version 3 for each group's version and version 2 for all: what clients validate, apply
-//! and explain by. Made at every request: clients keep them, and they are large.
+//! and explain by. Those of version 3 are made at every request: clients keep them, and they are large.
+
+mod gnostic;
+mod v2;
 
 use std::collections::BTreeSet;
 
 use dray_machinery::{Kind, Status, Subresource, kinds, schema};
+use dray_store::Store;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    custom::{self, Custom, Table},
     handler::GIT_VERSION,
-    negotiate::{self, Encoding},
+    negotiate::Encoding,
     respond::{self, Answer},
 };
 
 const V2: &str = "#/definitions/";
-const V3: &str = "#/components/schemas/";
+pub(crate) const V3: &str = "#/components/schemas/";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
-fn group_path(kind: &Kind) -> String {
+/// The schemas that the operations of every kind refer to.
+pub(crate) const SHARED: [&str; 3] = [LIST_META, STATUS, DELETE_OPTIONS];
+
+pub(crate) fn group_path(kind: &Kind) -> String {
     if kind.group.is_empty() {
         format!("api/{}", kind.version)
     } else {
@@ -41,7 +49,12 @@ fn hash(path: &str) -> String {
 }
 
 /// Answers a request for a document; none when the path is no such document.
-pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Result<Answer, Status>> {
+pub(crate) fn answer(
+    path: &str,
+    headers: &HeaderMap,
+    table: &Table,
+    store: &Store,
+) -> Option<Result<Answer, Status>> {
     let path = path.trim_matches('/');
     if path == "openapi/v2" {
         return Some(version_two(headers));
@@ -55,46 +68,68 @@ pub(crate) fn answer(path: &str, headers: &HeaderMap) -> Option<Result<Answer, S
             let url = format!("/openapi/v3/{path}?hash={}", hash(&path));
             paths.insert(path, json!({ "serverRelativeURL": url }));
         }
+        for (path, digest) in custom::openapi::paths(table) {
+            let url = format!("/openapi/v3/{path}?hash={digest}");
+            paths.entry(path).or_insert_with(|| json!({ "serverRelativeURL": url }));
+        }
         return Some(Ok(respond::value(StatusCode::OK, Encoding::Json, &json!({ "paths": paths }))));
     }
     if members.is_empty() {
-        return Some(Err(Status::no_such_resource()));
+        return Some(custom_answer(rest, headers, table, store));
     }
-    let tag = format!("\"{}\"", hash(rest));
+    Some(Ok(document(headers, &hash(rest), &members, || definitions(&members, V3))))
+}
+
+/// The document of a version of a group that only definitions have.
+fn custom_answer(path: &str, headers: &HeaderMap, table: &Table, store: &Store) -> Result<Answer, Status> {
+    let digest = custom::openapi::paths(table).into_iter().find(|(known, _)| known == path);
+    let (_, digest) = digest.ok_or_else(Status::no_such_resource)?;
+    let members: Vec<Custom> =
+        table.all().into_iter().filter(|custom| group_path(custom.kind) == path).collect();
+    let kinds: Vec<&'static Kind> = members.iter().map(|custom| custom.kind).collect();
+    Ok(document(headers, &digest, &kinds, || {
+        let mut schemas = custom::openapi::schemas(&members, store);
+        schemas.insert(PATCH.into(), patch_schema());
+        Value::Object(schemas)
+    }))
+}
+
+fn document(
+    headers: &HeaderMap,
+    digest: &str,
+    members: &[&'static Kind],
+    schemas: impl FnOnce() -> Value,
+) -> Answer {
+    let tag = format!("\"{digest}\"");
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-        return Some(Ok(respond::text(StatusCode::NOT_MODIFIED, "")));
+        return respond::text(StatusCode::NOT_MODIFIED, "");
     }
     let document = json!({
         "openapi": "3.0.0",
         "info": { "title": "Kubernetes", "version": GIT_VERSION },
-        "paths": paths(&members, V3),
-        "components": { "schemas": definitions(&members, V3) },
+        "paths": paths(members, V3),
+        "components": { "schemas": schemas() },
     });
     let mut answer = respond::value(StatusCode::OK, Encoding::Json, &document);
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         answer.headers_mut().insert(header::ETAG, tag);
     }
-    Some(Ok(answer))
+    answer
 }
 
 fn version_two(headers: &HeaderMap) -> Result<Answer, Status> {
-    let ranges = negotiate::ranges(headers);
-    let json = ranges.is_empty()
-        || ranges.iter().any(|range| matches!(range.media, "application/json" | "*/*" | "application/*"));
-    if !json {
-        return Err(Status::not_acceptable(&["application/json"]));
-    }
-    let members: Vec<&'static Kind> = kinds::all().iter().collect();
-    let document = json!({
-        "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": GIT_VERSION },
-        "paths": paths(&members, V2),
-        "definitions": definitions(&members, V2),
-    });
-    Ok(respond::value(StatusCode::OK, Encoding::Json, &document))
+    v2::answer(headers, &hash("openapi/v2"), || {
+        let members: Vec<&'static Kind> = kinds::all().iter().collect();
+        json!({
+            "swagger": "2.0",
+            "info": { "title": "Kubernetes", "version": GIT_VERSION },
+            "paths": paths(&members, V2),
+            "definitions": definitions(&members, V2),
+        })
+    })
 }
 
-fn list_name(kind: &Kind) -> String {
+pub(crate) fn list_name(kind: &Kind) -> String {
     format!("{}List", kind.schema)
 }
 
@@ -124,6 +159,13 @@ fn definitions(members: &[&'static Kind], prefix: &str) -> Value {
             continue;
         }
         rewrite(&mut definition, prefix);
+        // No object has to say anything about itself: what is left out is filled in.
+        if let Some(required) = definition["required"].as_array_mut() {
+            required.retain(|field| field != "metadata");
+        }
+        if name.ends_with(".IntOrString") {
+            definition["format"] = json!("int-or-string");
+        }
         shown.insert(name, definition);
     }
     for kind in members {
@@ -148,14 +190,15 @@ fn definitions(members: &[&'static Kind], prefix: &str) -> Value {
         rewrite_properties(&mut list, prefix);
         shown.insert(list_name(kind), list);
     }
-    shown.insert(
-        PATCH.into(),
-        json!({ "type": "object", "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body." }),
-    );
+    shown.insert(PATCH.into(), patch_schema());
     Value::Object(shown)
 }
 
-fn references(value: &Value, found: &mut Vec<String>) {
+fn patch_schema() -> Value {
+    json!({ "type": "object", "description": "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body." })
+}
+
+pub(crate) fn references(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
@@ -169,7 +212,7 @@ fn references(value: &Value, found: &mut Vec<String>) {
 }
 
 /// Puts references where the version of OpenAPI has them, and says what the scalar types of the reference are.
-fn rewrite(definition: &mut Value, prefix: &str) {
+pub(crate) fn rewrite(definition: &mut Value, prefix: &str) {
     if definition.get("x-kubernetes-int-or-string").is_some() {
         if let Some(fields) = definition.as_object_mut() {
             fields.remove("x-kubernetes-int-or-string");
@@ -283,6 +326,7 @@ fn operation(kind: &Kind, verb: &str, action: &str, body: Option<&str>, result: 
             };
             let content: Map<String, Value> = medias
                 .iter()
+                .filter(|media| !kind.defined || !media.contains("strategic"))
                 .map(|media| ((*media).to_owned(), json!({ "schema": reference(body) })))
                 .collect();
             operation["requestBody"] = json!({ "content": content, "required": true });

@@ -186,7 +186,7 @@ fn check_match(request: &ResourceRequest) -> Result<(), Status> {
 
 impl Inner {
     /// GET of one object.
-    pub(crate) fn get(&self, request: &ResourceRequest, accept: Accept) -> Result<Answer, Status> {
+    pub(crate) async fn get(&self, request: &ResourceRequest, accept: Accept) -> Result<Answer, Status> {
         let snapshot = self.store.snapshot();
         if let Some(wanted) = revision(request.query.get("resourceVersion"))?
             && wanted > snapshot.revision()
@@ -196,11 +196,12 @@ impl Inner {
         let entry = snapshot
             .get(&request.kind.storage(), &request.stored_name(&request.name))
             .ok_or_else(|| request.not_found())?;
+        let entry = self.entry(request, entry.clone()).await?;
         respond::stored(StatusCode::OK, request, accept, entry.json())
     }
 
     /// GET of a collection.
-    pub(crate) fn list(&self, request: &ResourceRequest, accept: Accept) -> Result<Answer, Status> {
+    pub(crate) async fn list(&self, request: &ResourceRequest, accept: Accept) -> Result<Answer, Status> {
         check_match(request)?;
         let selection = Selection::of(request)?;
         let limit = request.query.number("limit")?.map_or(usize::MAX, |limit| match limit {
@@ -279,6 +280,7 @@ impl Inner {
                 metadata["remainingItemCount"] = json!(left);
             }
         }
+        let page = self.entries(request.custom.as_ref(), page).await?;
         self.show_list(request, accept, page, metadata)
     }
 
@@ -328,7 +330,8 @@ impl Inner {
             page.iter().map(|entry| respond::parse_as(kind, entry.json())).collect::<Result<_, _>>()?;
         let shown = match accept.shape {
             Shape::Table => {
-                respond::table(kind, &objects, metadata, respond::include_object(&request.query)?, true)
+                let include = respond::include_object(&request.query)?;
+                respond::table(kind, request.custom.as_ref(), &objects, metadata, include, true)
             }
             Shape::Partial => json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::{Admission, IMMORTAL, Operation},
-    decode,
+    custom, decode,
     read::{check_preconditions, list_value},
     respond::{self, Answer},
     server::Inner,
-    write::{Change, draft, is_finished, store_failure, stored_text},
+    write::{Change, is_finished, store_failure, stored_text},
 };
 
 /// What a delete asks for: `metav1.DeleteOptions`.
@@ -128,9 +128,10 @@ impl Inner {
         let key = self.key(request, &request.name);
         loop {
             let current = self.store.get(&key).ok_or_else(|| request.not_found())?;
-            let old = respond::parse_as(kind, current.json())?;
+            let old = respond::parse_as(kind, self.entry(request, current.clone()).await?.json())?;
             check_preconditions(request, &old, &options.preconditions)?;
-            self.judge(&Admission::new(self, change, Operation::Delete, &request.name, &old), &old)?;
+            let admission = Admission::new(self, change, Operation::Delete, &request.name, &old);
+            self.judge(&admission, &old).await?;
             let mut new = old.clone();
             mark(kind, options, &mut new);
             if options.dry {
@@ -149,8 +150,12 @@ impl Inner {
             if new == old {
                 return Ok(Gone::NotYet(old));
             }
-            match self.store.update(key.clone(), draft(kind, &new)?, current.revision()).await {
-                Ok(entry) => return Ok(Gone::NotYet(respond::parse_as(kind, entry.json())?)),
+            let draft = self.draft(request, &new).await?;
+            match self.store.update(key.clone(), draft, current.revision()).await {
+                Ok(entry) => {
+                    let entry = self.entry(request, entry).await?;
+                    return Ok(Gone::NotYet(respond::parse_as(kind, entry.json())?));
+                }
                 Err(Error::Conflict { .. }) => {}
                 Err(error) => return Err(store_failure(kind, &request.name, error)),
             }
@@ -205,6 +210,7 @@ fn mark(kind: &Kind, options: &Options, object: &mut Value) {
         return;
     }
     set_deletion(object, grace, false);
+    custom::hold(kind, object);
     if kind.kind == "Namespace" {
         object::child(object, "status").insert("phase".into(), json!("Terminating"));
     }

@@ -1,15 +1,25 @@
 //! What a request is about: which resource, which verb.
 
+use std::sync::Arc;
+
 use dray_access::Attributes;
-use dray_machinery::{Kind, Status, Subresource, kinds};
+use dray_machinery::{
+    Kind, Status, Subresource, kinds,
+    schema::{self, Schema},
+};
 use http::{HeaderMap, Method};
 
-use crate::query::{self, Query};
+use crate::{
+    custom::{Custom, Table},
+    query::{self, Query},
+};
 
 /// A request for a resource.
 #[derive(Debug, Clone)]
 pub(crate) struct ResourceRequest {
     pub(crate) kind: &'static Kind,
+    /// What a definition says of the kind, where one added it.
+    pub(crate) custom: Option<Custom>,
     /// Empty for all namespaces, and where there are none.
     pub(crate) namespace: String,
     /// Empty for a collection.
@@ -33,6 +43,19 @@ impl ResourceRequest {
         }
     }
 
+    /// Fills in what a client may leave out.
+    pub(crate) fn default(&self, object: &mut serde_json::Value) {
+        (self.kind.defaults)(object);
+        if let Some(custom) = &self.custom {
+            custom.default(object);
+        }
+    }
+
+    /// The schema by which objects are merged and applied.
+    pub(crate) fn schema(&self) -> Option<&Schema> {
+        self.custom.as_ref().map(|custom| &custom.schema).or_else(|| schema::find(self.kind.schema))
+    }
+
     pub(crate) fn not_found(&self) -> Status {
         Status::not_found(self.kind.group, self.kind.plural, &self.name)
     }
@@ -51,8 +74,12 @@ impl ResourceRequest {
     }
 }
 
-/// Finds the resource of a path below /api/v1 or /apis/GROUP/VERSION.
-pub(crate) fn resource(path: &str, query: Query) -> Result<ResourceRequest, Status> {
+/// Finds the resource of a path below /api/v1 or /apis/GROUP/VERSION. The table is asked for where no kind is built in.
+pub(crate) fn resource(
+    path: &str,
+    query: Query,
+    table: impl FnOnce() -> Arc<Table>,
+) -> Result<ResourceRequest, Status> {
     let mut segments: Vec<String> =
         path.trim_matches('/').split('/').map(|segment| query::decode(segment, false).into_owned()).collect();
     let (group, version, at) = match segments.first().map(String::as_str) {
@@ -69,7 +96,14 @@ pub(crate) fn resource(path: &str, query: Query) -> Result<ResourceRequest, Stat
     } else if rest[0] == "namespaces" && rest.len() > 3 {
         return Err(Status::no_such_resource());
     }
-    let kind = kinds::find(&group, &version, &rest[0]).ok_or_else(Status::no_such_resource)?;
+    let built_in = kinds::find(&group, &version, &rest[0]);
+    let custom = match built_in {
+        Some(_) => None,
+        None => table().find(&group, &version, &rest[0]),
+    };
+    let kind = built_in
+        .or_else(|| custom.as_ref().map(|custom| custom.kind))
+        .ok_or_else(Status::no_such_resource)?;
     let misplaced =
         if kind.namespaced { namespace.is_empty() && rest.len() > 1 } else { !namespace.is_empty() };
     if misplaced {
@@ -85,7 +119,7 @@ pub(crate) fn resource(path: &str, query: Query) -> Result<ResourceRequest, Stat
     if !rest.is_empty() {
         return Err(Status::no_such_resource());
     }
-    Ok(ResourceRequest { kind, namespace, name, subresource, query })
+    Ok(ResourceRequest { kind, custom, namespace, name, subresource, query })
 }
 
 /// The verb, as rules of access and messages name it.
@@ -144,7 +178,7 @@ mod tests {
     use super::*;
 
     fn check(path: &str, expected: Option<(&str, &str, &str)>) {
-        let found = resource(path, Query::default()).ok();
+        let found = resource(path, Query::default(), Arc::default).ok();
         let found =
             found.as_ref().map(|found| (found.kind.kind, found.namespace.as_str(), found.name.as_str()));
         assert_eq!(found, expected, "{path}");
@@ -153,7 +187,7 @@ mod tests {
     #[test]
     fn only_who_lists_names_an_object_by_a_selector() {
         let query = || Query::parse("fieldSelector=metadata.name%3Dx");
-        let request = resource("/api/v1/namespaces/a/pods", query()).unwrap();
+        let request = resource("/api/v1/namespaces/a/pods", query(), Arc::default).unwrap();
         assert_eq!(attributes(&Method::GET, &request).name, "x");
         assert_eq!(attributes(&Method::POST, &request).name, "");
         assert_eq!(attributes(&Method::DELETE, &request).name, "");

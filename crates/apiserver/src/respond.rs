@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     body::{self, ResponseBody},
+    custom::Custom,
     negotiate::{Accept, Encoding, Shape},
     request::ResourceRequest,
 };
@@ -101,7 +102,8 @@ pub(crate) fn one(
         Shape::Table => {
             let include = include_object(&request.query)?;
             let version = object::meta(&object, "resourceVersion").to_owned();
-            table(request.kind, &[object], json!({ "resourceVersion": version }), include, true)
+            let metadata = json!({ "resourceVersion": version });
+            table(request.kind, request.custom.as_ref(), &[object], metadata, include, true)
         }
     };
     Ok(value(code, accept.encoding, &shown))
@@ -123,12 +125,23 @@ pub(crate) fn partial(object: &Value) -> Value {
 }
 
 /// A table of objects. `include` is the parameter `includeObject`.
-pub(crate) fn table(kind: &Kind, objects: &[Value], metadata: Value, include: &str, headings: bool) -> Value {
+pub(crate) fn table(
+    kind: &Kind,
+    custom: Option<&Custom>,
+    objects: &[Value],
+    metadata: Value,
+    include: &str,
+    headings: bool,
+) -> Value {
     let now = Timestamp::now();
+    let cells = |object: &Value| match custom {
+        Some(custom) => custom.columns.cells(object, now),
+        None => (kind.cells)(object, now),
+    };
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let mut row = json!({ "cells": (kind.cells)(object, now) });
+            let mut row = json!({ "cells": cells(object) });
             match include {
                 "None" => {}
                 "Object" => row["object"] = object.clone(),
@@ -141,12 +154,12 @@ pub(crate) fn table(kind: &Kind, objects: &[Value], metadata: Value, include: &s
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": null, "rows": rows,
     });
     if headings {
-        table["columnDefinitions"] = columns(kind);
+        table["columnDefinitions"] = columns(kind, custom);
     }
     table
 }
 
-fn columns(kind: &Kind) -> Value {
+fn columns(kind: &Kind, custom: Option<&Custom>) -> Value {
     let mut columns = Vec::new();
     if kind.kind != "Event" {
         columns.push(json!({
@@ -163,6 +176,7 @@ fn columns(kind: &Kind) -> Value {
             "format": if column.name == "Name" { "name" } else { "" }, "description": column.description,
         })
     }));
+    columns.extend(custom.into_iter().flat_map(|custom| custom.columns.headings()));
     Value::Array(columns)
 }
 

@@ -4,7 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -19,7 +19,10 @@ use tokio::{
 use crate::{
     Error,
     access::Access,
+    admission::{Policies, Programs, Waiting},
     allocation::{Allocator, Range},
+    audit::Auditor,
+    flow::Flow,
     pki::{self, Pki},
     read::Pages,
     service::ApiService,
@@ -61,9 +64,18 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) allocator: Allocator,
     pub(crate) pages: Pages,
+    /// The kinds that definitions add.
+    pub(crate) custom: crate::custom::Registry,
     pub(crate) pki: Pki,
     pub(crate) signer: Signer,
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
+    /// The requests that wait for the quotas of their namespaces.
+    pub(crate) quotas: Waiting,
+    pub(crate) programs: Programs,
+    pub(crate) policies: Policies,
+    pub(crate) flow: Flow,
+    /// Who writes the audit log, when somebody is to.
+    pub(crate) auditor: OnceLock<Arc<Auditor>>,
     pub(crate) shutdown: watch::Sender<bool>,
 }
 
@@ -92,19 +104,27 @@ impl ApiServer {
         let store = store.await.map_err(closed)?.map_err(Error::Store)?;
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
+        let custom = crate::custom::Registry::load(&store);
         let inner = Arc::new(Inner {
             config,
             store,
             allocator,
             pages: Pages::default(),
+            custom,
             pki,
             signer,
-            access: Access::new(),
+            access: Arc::new(Access::new()),
+            quotas: Waiting::default(),
+            programs: Programs::default(),
+            policies: Policies::default(),
+            flow: Flow::default(),
+            auditor: OnceLock::new(),
             shutdown: watch::Sender::new(false),
         });
         let server = ApiServer { inner };
         server.bootstrap(range.at(1)).await?;
         server.keep_bootstrapped(range.at(1));
+        server.inner.follow_definitions().map_err(Error::Store)?;
         Ok(server)
     }
 
@@ -154,7 +174,7 @@ impl ApiServer {
 
     /// The API for someone in the same process: give it to `kube::Client::new`.
     pub fn service(&self, user: User) -> ApiService {
-        ApiService { inner: self.inner.clone(), user: Some(Arc::new(user)) }
+        ApiService { inner: self.inner.clone(), user: Some(Arc::new(user)), peer: None }
     }
 
     /// A kubeconfig by which the administrator reaches the server at a URL, as "https://127.0.0.1:6443".

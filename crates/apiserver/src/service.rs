@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io::Write as _,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -19,7 +20,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::{
     body::{self, BoxError, ResponseBody},
     decode::BODY_LIMIT,
-    respond,
+    negotiate, respond,
     server::Inner,
 };
 
@@ -28,6 +29,8 @@ use crate::{
 pub struct ApiService {
     pub(crate) inner: Arc<Inner>,
     pub(crate) user: Option<Arc<User>>,
+    /// Where requests come from, when that is not this process.
+    pub(crate) peer: Option<IpAddr>,
 }
 
 impl<B> tower_service::Service<Request<B>> for ApiService
@@ -68,11 +71,10 @@ impl ApiService {
                 )));
             }
         };
-        let accepted = parts.headers.get(header::ACCEPT_ENCODING).cloned();
-        let accepted = accepted.as_ref().and_then(|value| value.to_str().ok());
+        let takes_gzip = negotiate::takes_gzip(&parts.headers);
         let changes = !matches!(parts.method, Method::GET | Method::HEAD);
-        let (inner, user) = (self.inner.clone(), self.user.clone());
-        let work = async move { inner.handle(user.as_deref(), &mut parts, body).await };
+        let (inner, user, peer) = (self.inner.clone(), self.user.clone(), self.peer);
+        let work = async move { inner.handle(user.as_deref(), peer, &mut parts, body).await };
         // A change is done to its end, even when whoever asked for it goes away meanwhile.
         let answer = if changes {
             match tokio::spawn(work).await {
@@ -86,7 +88,7 @@ impl ApiService {
             work.await
         };
         let big = answer.body().size_hint().exact().is_some_and(|length| length >= COMPRESSED_FROM);
-        if big && accepted.is_some_and(|accepted| accepted.split(',').any(|one| one.trim() == "gzip")) {
+        if big && takes_gzip && !answer.headers().contains_key(header::CONTENT_ENCODING) {
             compressed(answer).await
         } else {
             answer

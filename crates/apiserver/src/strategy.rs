@@ -43,6 +43,19 @@ pub(crate) fn prepare_status(kind: &Kind, part: Subresource, new: &mut Value, ol
     } else {
         object::copy_field(new, &mut result, "status");
     }
+    if kind.defined {
+        // Of the metadata nothing is taken but who changes what, and which version is meant.
+        for field in ["managedFields", "resourceVersion"] {
+            let given = new["metadata"].get(field).cloned();
+            let metadata = object::meta_mut(&mut result);
+            match given {
+                Some(value) => metadata.insert(field.into(), value),
+                None => metadata.remove(field),
+            };
+        }
+        *new = result;
+        return;
+    }
     let mut metadata = new["metadata"].clone();
     let keep: &[&str] = if kind.generation && kind.kind != "Pod" {
         &["labels", "ownerReferences"]

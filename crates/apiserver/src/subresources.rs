@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The Scale of an object.
-fn scale(object: &Value) -> Value {
+pub(crate) fn scale(object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
@@ -41,6 +41,16 @@ fn scale(object: &Value) -> Value {
     scale
 }
 
+/// The Scale of a request's object.
+fn scale_of(request: &ResourceRequest, object: &Value) -> Result<Value, Status> {
+    let usual = scale(object);
+    let Some(custom) = &request.custom else { return Ok(usual) };
+    match custom.scale(object, usual["metadata"].clone()) {
+        Some(scale) => scale.map_err(Status::internal),
+        None => Ok(usual),
+    }
+}
+
 impl Inner {
     /// A request for a subresource whose form is not the object's own.
     pub(crate) async fn subresource(
@@ -50,7 +60,7 @@ impl Inner {
         change: &Change<'_>,
     ) -> Result<Answer, Status> {
         match (subresource, method) {
-            (Subresource::Scale, &Method::GET) => self.get_scale(change.request, change.accept),
+            (Subresource::Scale, &Method::GET) => self.get_scale(change.request, change.accept).await,
             (Subresource::Scale, &Method::PUT | &Method::PATCH) => self.set_scale(method, change).await,
             (Subresource::Binding, &Method::POST) => self.bind(change).await,
             (Subresource::Eviction, &Method::POST) => self.evict(change).await,
@@ -60,10 +70,10 @@ impl Inner {
         }
     }
 
-    fn get_scale(&self, request: &ResourceRequest, accept: Accept) -> Result<Answer, Status> {
+    async fn get_scale(&self, request: &ResourceRequest, accept: Accept) -> Result<Answer, Status> {
         let entry = self.store.get(&self.key(request, &request.name)).ok_or_else(|| request.not_found())?;
-        let object = respond::parse(entry.json())?;
-        Ok(respond::value(StatusCode::OK, accept.encoding, &scale(&object)))
+        let object = respond::parse(self.entry(request, entry).await?.json())?;
+        Ok(respond::value(StatusCode::OK, accept.encoding, &scale_of(request, &object)?))
     }
 
     async fn set_scale(&self, method: &Method, change: &Change<'_>) -> Result<Answer, Status> {
@@ -74,7 +84,7 @@ impl Inner {
         let json_patch = decode::media(change.headers) == "application/json-patch+json";
         let outcome = self
             .modify(change, Retry::Newer, |old| {
-                let before = scale(old);
+                let before = scale_of(request, old)?;
                 let wanted = if json_patch {
                     patch::json(&before, &body)?
                 } else if merge {
@@ -95,12 +105,17 @@ impl Inner {
                     return Err(Status::invalid("autoscaling", "Scale", &request.name, errors.as_slice()));
                 }
                 let mut new = old.clone();
-                object::child(&mut new, "spec").insert("replicas".into(), json!(replicas));
+                match &request.custom {
+                    Some(custom) => custom.set_scale(&mut new, replicas),
+                    None => {
+                        object::child(&mut new, "spec").insert("replicas".into(), json!(replicas));
+                    }
+                }
                 Ok(new)
             })
             .await?;
         let object = respond::parse(&outcome.json)?;
-        Ok(respond::value(StatusCode::OK, change.accept.encoding, &scale(&object)))
+        Ok(respond::value(StatusCode::OK, change.accept.encoding, &scale_of(request, &object)?))
     }
 
     /// Gives a pod to a node.

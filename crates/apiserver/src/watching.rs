@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use dray_machinery::{FieldErrors, Kind, Status};
-use dray_store::{Event, EventKind, Snapshot, Watcher};
+use dray_store::{Entry, Event, EventKind, Snapshot, Watcher};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
     body,
+    custom::Custom,
     negotiate::{Accept, Encoding, Shape},
     read::{Selection, revision},
     request::ResourceRequest,
@@ -26,6 +27,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 struct Watch {
     inner: Arc<Inner>,
     kind: &'static Kind,
+    custom: Option<Custom>,
+    /// Comes true when the definition of a custom kind is not as it was any more.
+    closed: Option<tokio::sync::watch::Receiver<bool>>,
     prefix: String,
     selection: Selection,
     shape: Shape,
@@ -103,6 +107,8 @@ impl Inner {
         let state = Watch {
             inner: self.clone(),
             kind: request.kind,
+            custom: request.custom.clone(),
+            closed: request.custom.as_ref().map(|custom| custom.definition.closed()),
             prefix,
             selection,
             shape: accept.shape,
@@ -173,9 +179,10 @@ impl Watch {
             return None;
         }
         if let Some((snapshot, marked)) = self.initial.take() {
-            let bytes = self.initial_events(&snapshot, marked);
-            if !bytes.is_empty() {
-                return Some(bytes);
+            match self.begin(&snapshot, marked).await {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => return Some(bytes),
+                Err(status) => return Some(self.fail(&status)),
             }
         }
         loop {
@@ -184,6 +191,11 @@ impl Watch {
                 events = self.watcher.next() => Some(events),
                 () = tokio::time::sleep_until(wake) => None,
                 _ = self.shutdown.wait_for(|down| *down) => return None,
+                () = closed(&mut self.closed) => match self.watcher.pending() {
+                    Ok(events) if events.is_empty() => return None,
+                    // What happened before is told.
+                    events => Some(events),
+                },
             };
             let Some(events) = events else {
                 if wake == self.end {
@@ -197,31 +209,56 @@ impl Watch {
             };
             match events {
                 Ok(events) => {
-                    let bytes = self.encode(&events);
-                    if !bytes.is_empty() {
-                        return Some(bytes);
+                    let events = match &self.custom {
+                        Some(custom) => self.inner.events(custom, events).await,
+                        None => Ok(events),
+                    };
+                    match events.map(|events| self.encode(&events)) {
+                        Ok(bytes) if bytes.is_empty() => {}
+                        Ok(bytes) => return Some(bytes),
+                        Err(status) => return Some(self.fail(&status)),
                     }
                 }
-                Err(error) => {
-                    self.over = true;
-                    let status = expired(error);
-                    return Some(format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_value()).into());
-                }
+                Err(error) => return Some(self.fail(&expired(error))),
             }
         }
     }
 
-    fn initial_events(&mut self, snapshot: &Snapshot, marked: bool) -> Bytes {
-        let mut out = BytesMut::new();
+    /// The last event of a watch that cannot go on.
+    fn fail(&mut self, status: &Status) -> Bytes {
+        self.over = true;
+        format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", status.to_value()).into()
+    }
+
+    /// The events of what is there at the start.
+    async fn begin(&mut self, snapshot: &Snapshot, marked: bool) -> Result<Bytes, Status> {
         let storage = self.kind.storage();
         let prefix = self.prefix.clone();
-        for (name, entry) in snapshot.range(&storage, &prefix, None) {
+        let revision = snapshot.revision();
+        let found = snapshot.range(&storage, &prefix, None);
+        let Some(custom) = self.custom.clone() else {
+            return Ok(self.initial_events(found, revision, marked));
+        };
+        let (names, entries): (Vec<_>, Vec<_>) =
+            found.map(|(name, entry)| (name.clone(), entry.clone())).unzip();
+        let entries = self.inner.entries(Some(&custom), entries).await?;
+        Ok(self.initial_events(names.iter().zip(&entries), revision, marked))
+    }
+
+    fn initial_events<'a>(
+        &mut self,
+        found: impl Iterator<Item = (&'a Arc<str>, &'a Entry)>,
+        revision: u64,
+        marked: bool,
+    ) -> Bytes {
+        let mut out = BytesMut::new();
+        for (name, entry) in found {
             if self.selection.matches(self.kind, name, entry.json()) {
                 self.push(&mut out, "ADDED", entry.json());
             }
         }
         if marked {
-            let mut object = self.marker(snapshot.revision());
+            let mut object = self.marker(revision);
             object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
             self.push_value(&mut out, "BOOKMARK", &object);
         }
@@ -302,13 +339,24 @@ impl Watch {
             Shape::Table => {
                 let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
                 let objects = std::slice::from_ref(object);
-                let table = respond::table(self.kind, objects, metadata, &self.include, !self.headings);
+                let custom = self.custom.as_ref();
+                let table =
+                    respond::table(self.kind, custom, objects, metadata, &self.include, !self.headings);
                 self.headings = true;
                 json!({ "type": event, "object": table })
             }
         };
         out.extend_from_slice(line.to_string().as_bytes());
         out.extend_from_slice(b"\n");
+    }
+}
+
+/// Waits until the definition of a custom kind is not as it was any more.
+async fn closed(closed: &mut Option<tokio::sync::watch::Receiver<bool>>) {
+    match closed {
+        // It ends, too, with whoever could say so.
+        Some(closed) => drop(closed.wait_for(|closed| *closed).await),
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! CREATE, UPDATE and PATCH: from a body to a durable object.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dray_access::User;
 use dray_machinery::{FieldErrors, Kind, Status, Subresource, apply, metadata, names, object, patch, schema};
@@ -30,6 +32,8 @@ pub(crate) struct Change<'a> {
     pub(crate) manager: String,
     /// What the client is told beside the answer.
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// What the audit log is told beside the request.
+    pub(crate) annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl<'a> Change<'a> {
@@ -41,7 +45,16 @@ impl<'a> Change<'a> {
         accept: Accept,
         manager: String,
     ) -> Change<'a> {
-        Change { request, user, headers, body, accept, manager, warnings: Mutex::default() }
+        Change {
+            request,
+            user,
+            headers,
+            body,
+            accept,
+            manager,
+            warnings: Mutex::default(),
+            annotations: Mutex::default(),
+        }
     }
 
     fn is_apply(&self) -> bool {
@@ -50,6 +63,14 @@ impl<'a> Change<'a> {
 }
 
 const APPLY: &str = "application/apply-patch+yaml";
+/// The patches that there are; those of custom kinds know no strategies.
+const PATCHES: [&str; 5] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    APPLY,
+    "application/apply-patch+cbor",
+];
 
 /// What became of an object.
 pub(crate) struct Outcome {
@@ -96,6 +117,10 @@ pub(crate) fn store_failure(kind: &Kind, name: &str, error: Error) -> Status {
 
 /// Reads the object of a body and checks that it is of the kind that is asked for.
 pub(crate) fn read_object(change: &Change<'_>) -> Result<Value, Status> {
+    // Nobody has numbered the fields of custom kinds.
+    if change.request.custom.is_some() && decode::media(change.headers).ends_with("protobuf") {
+        return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
+    }
     let object = decode::object(change.headers, change.body)?;
     check_kind(change, object)
 }
@@ -103,14 +128,18 @@ pub(crate) fn read_object(change: &Change<'_>) -> Result<Value, Status> {
 /// Reads an object by the schema of its kind.
 fn conform(change: &Change<'_>, object: &mut Value) -> Result<(), Status> {
     let kind = change.request.kind;
-    let Some(schema) = schema::find(kind.schema) else { return Ok(()) };
     let refused = |why: &str| {
         Status::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {why}",
             kind.kind, kind.version, kind.kind
         ))
     };
-    let unknown = schema::conform(object, schema).map_err(|wrong| refused(&wrong))?;
+    let unknown = match (&change.request.custom, schema::find(kind.schema)) {
+        (Some(custom), _) => custom.conform(object),
+        (None, Some(schema)) => schema::conform(object, schema),
+        (None, None) => return Ok(()),
+    };
+    let unknown = unknown.map_err(|wrong| refused(&wrong))?;
     let twice = match decode::media(change.headers) {
         "" | "application/json" => duplicates::find(change.body),
         _ => Vec::new(),
@@ -178,7 +207,10 @@ fn check_kind(change: &Change<'_>, mut object: Value) -> Result<Value, Status> {
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
-    object::prune_nulls(&mut object);
+    // A custom kind may have fields that can be null.
+    if change.request.custom.is_none() {
+        object::prune_nulls(&mut object);
+    }
     conform(change, &mut object)?;
     Ok(object)
 }
@@ -208,6 +240,15 @@ fn check_names(request: &ResourceRequest, object: &mut Value) -> Result<(), Stat
         }
     }
     Ok(())
+}
+
+/// Takes back what a change of a part, or of the whole, may not change.
+fn keep_to_part(request: &ResourceRequest, new: &mut Value, old: &Value) {
+    if let Some(part @ (Subresource::Status | Subresource::Approval)) = request.subresource {
+        prepare_status(request.kind, part, new, old);
+    } else if !matches!(request.subresource, Some(Subresource::Finalize | Subresource::Binding)) {
+        (request.kind.prepare_update)(new, old);
+    }
 }
 
 fn invalid_unless_empty(kind: &Kind, name: &str, errors: &FieldErrors) -> Result<(), Status> {
@@ -259,19 +300,23 @@ impl Inner {
             metadata::prepare_create(&mut object, kind);
             (kind.prepare_create)(&mut object);
             sign(kind, change.user, &mut object);
-            (kind.defaults)(&mut object);
+            request.default(&mut object);
             let name = object::name(&object).to_owned();
             let admission = Admission::new(self, change, Operation::Create, &name, &Value::Null);
-            self.admit(&admission, &mut object)?;
+            if self.admit(&admission, &mut object).await? {
+                (kind.prepare_create)(&mut object);
+                sign(kind, change.user, &mut object);
+            }
             let mut errors = FieldErrors::default();
             metadata::validate(&object, kind, &mut errors);
             (kind.validate)(&object, &mut errors);
             (kind.validate_create)(&object, &mut errors);
+            self.validate_custom(change, &object, None, &mut errors);
             invalid_unless_empty(kind, &name, &errors)?;
-            self.judge(&admission, &object)?;
+            self.judge(&admission, &object).await?;
             let claims = self.claim(kind, None, &mut object)?;
             self.track(change, None, &mut object);
-            let draft = draft(kind, &object)?;
+            let draft = self.draft(request, &object).await?;
             if dry {
                 if self.store.snapshot().get(&kind.storage(), &request.stored_name(&name)).is_some() {
                     return Err(Status::already_exists(kind.group, kind.plural, &name));
@@ -282,7 +327,7 @@ impl Inner {
             match self.store.create(self.key(request, &name), draft).await {
                 Ok(entry) => {
                     claims.keep();
-                    return Ok(created(StatusCode::CREATED, &entry));
+                    return Ok(created(StatusCode::CREATED, &self.entry(request, entry).await?));
                 }
                 Err(Error::Exists { .. }) if generated && attempt < NAMES => {}
                 Err(error) => return Err(store_failure(kind, &name, error)),
@@ -345,7 +390,7 @@ impl Inner {
                 })
                 .await?
             }
-            "application/strategic-merge-patch+json" => {
+            "application/strategic-merge-patch+json" if request.custom.is_none() => {
                 let body = decode::json(change.body)?;
                 let schema = schema::find(kind.schema);
                 self.modify(change, Retry::Newer, |old| {
@@ -357,13 +402,9 @@ impl Inner {
             }
             APPLY => self.apply(change).await?,
             _ => {
-                return Err(Status::unsupported_media_type(&[
-                    "application/json-patch+json",
-                    "application/merge-patch+json",
-                    "application/strategic-merge-patch+json",
-                    "application/apply-patch+yaml",
-                    "application/apply-patch+cbor",
-                ]));
+                let accepted = PATCHES.iter().copied();
+                let strategic = |media: &&str| request.custom.is_none() || !media.contains("strategic");
+                return Err(Status::unsupported_media_type(&accepted.filter(strategic).collect::<Vec<_>>()));
             }
         };
         respond::stored(outcome.code, request, change.accept, &outcome.json)
@@ -383,6 +424,7 @@ impl Inner {
         let key = self.key(request, &request.name);
         for _ in 0..ATTEMPTS {
             let current = self.store.get(&key).ok_or_else(|| request.not_found())?;
+            let current = self.entry(request, current).await?;
             let old = respond::parse_as(kind, current.json())?;
             let mut new = mutate(&old)?;
             check_names(request, &mut new)?;
@@ -403,7 +445,7 @@ impl Inner {
                     ),
                 ));
             }
-            let claims = self.prepare(change, &old, &mut new)?;
+            let claims = self.prepare(change, &old, &mut new).await?;
             self.track(change, Some(&old), &mut new);
             if same(&old, &new) {
                 return Ok(created(StatusCode::OK, &current));
@@ -413,7 +455,7 @@ impl Inner {
                 object::set_meta(&mut new, "resourceVersion", &version);
                 return Ok(Outcome { code: StatusCode::OK, json: stored_text(kind, &new) });
             }
-            let draft = draft(kind, &new)?;
+            let draft = self.draft(request, &new).await?;
             let result = if is_finished(kind, &new) {
                 self.store.delete(key.clone(), Some(current.revision()), Some(draft)).await
             } else {
@@ -427,7 +469,7 @@ impl Inner {
                     } else {
                         self.release_difference(kind, &old, &new);
                     }
-                    return Ok(created(StatusCode::OK, &entry));
+                    return Ok(created(StatusCode::OK, &self.entry(request, entry).await?));
                 }
                 // Whoever named the version wants to hear of it; anyone else is served on the newer object.
                 Err(Error::Conflict { .. }) if retry == Retry::Newer => {}
@@ -438,21 +480,19 @@ impl Inner {
     }
 
     /// From what a client wants to what is stored: strategy, defaults, validation.
-    fn prepare(&self, change: &Change<'_>, old: &Value, new: &mut Value) -> Result<Claims<'_>, Status> {
+    async fn prepare(&self, change: &Change<'_>, old: &Value, new: &mut Value) -> Result<Claims<'_>, Status> {
         let request = change.request;
         let kind = request.kind;
-        if let Some(part @ (Subresource::Status | Subresource::Approval)) = request.subresource {
-            prepare_status(kind, part, new, old);
-        } else if !matches!(request.subresource, Some(Subresource::Finalize | Subresource::Binding)) {
-            (kind.prepare_update)(new, old);
-        }
+        keep_to_part(request, new, old);
         metadata::prepare_update(new, old);
         // A binding adds nothing that could be left out.
         if request.subresource != Some(Subresource::Binding) {
-            (kind.defaults)(new);
+            request.default(new);
         }
         let admission = Admission::new(self, change, Operation::Update, &request.name, old);
-        self.admit(&admission, new)?;
+        if self.admit(&admission, new).await? {
+            keep_to_part(request, new, old);
+        }
         metadata::bump_generation(new, old, kind);
         let mut errors = FieldErrors::default();
         metadata::validate_update(new, old, &mut errors);
@@ -464,8 +504,9 @@ impl Inner {
         } else if let Some(part) = request.subresource {
             (kind.validate_part)(part, new, old, &mut errors);
         }
+        self.validate_custom(change, new, Some(old), &mut errors);
         invalid_unless_empty(kind, &request.name, &errors)?;
-        self.judge(&admission, new)?;
+        self.judge(&admission, new).await?;
         if spec_change { self.claim(kind, Some(old), new) } else { Ok(Claims::none(self)) }
     }
 
@@ -495,7 +536,7 @@ impl Inner {
         let force = request.query.get("force") == "true";
         let version = kind.api_version();
         let manager = self.manager(change, &version);
-        let schema = schema::find(kind.schema);
+        let schema = request.schema();
         if self.store.get(&self.key(request, &request.name)).is_none() {
             if request.subresource.is_some() {
                 return Err(request.not_found());
@@ -531,7 +572,7 @@ impl Inner {
         }
         let kind = change.request.kind;
         let version = kind.api_version();
-        apply::track_update(old, new, schema::find(kind.schema), self.manager(change, &version));
+        apply::track_update(old, new, change.request.schema(), self.manager(change, &version));
     }
 }
 

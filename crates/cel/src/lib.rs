@@ -25,6 +25,7 @@ mod value;
 
 pub use environment::{Environment, NEWEST};
 pub use functions::authorizer::{Access, Authorizer, Decision, ResourceAccess, ServiceAccount};
+pub use functions::regexes::Pattern;
 pub use program::{Activation, Evaluation, Program, Variables};
 pub use schema::{Declared, ListStyle, escape, unescape};
 pub use source::{Error, Issue, Issues};

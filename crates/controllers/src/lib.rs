@@ -21,6 +21,7 @@ mod node;
 mod owner;
 mod protection;
 mod queue;
+mod quota;
 mod replica_set;
 
 use std::future::Future;
@@ -134,6 +135,14 @@ fn start(
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
     let aggregation = aggregation::Aggregation::new(one(), roles.clone());
     let protection = protection::Protection::new(one(), claims.clone(), volumes.clone(), pods.clone());
+    let quotas = Informer::new();
+    let counted = quota::Sources {
+        objects: objects.clone(),
+        pods: pods.clone(),
+        services: sources.services.clone(),
+        claims: claims.clone(),
+    };
+    let quota_controller = quota::Quotas::new(one(), kinds.clone(), quotas.clone(), &counted);
     let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
     let lifecycle = node::lifecycle::Lifecycle::new(
         one(),
@@ -151,6 +160,7 @@ fn start(
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
     tasks.spawn(protection.run());
+    tasks.spawn(quota_controller.run());
     tasks.spawn(namespace_controller.run());
     tasks.spawn(lifecycle.run());
     tasks.spawn(eviction.run());
@@ -171,6 +181,7 @@ fn start(
     tasks.spawn(roles.run(Api::all(one()), None));
     tasks.spawn(claims.run(Api::all(one()), None));
     tasks.spawn(volumes.run(Api::all(one()), None));
+    tasks.spawn(quotas.run(Api::all(one()), None));
     tasks.spawn(sources.services.run(Api::all(one()), None));
     tasks.spawn(sources.slices.run(Api::all(one()), None));
     tasks.spawn(sources.endpoints.run(Api::all(one()), None));

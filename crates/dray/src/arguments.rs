@@ -105,6 +105,41 @@ pub(crate) struct UpOptions {
     pub(crate) registry: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) registry_access: RegistryAccess,
+    #[command(flatten)]
+    pub(crate) audit: AuditOptions,
+}
+
+/// What is written of requests to the Kubernetes API.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditOptions {
+    /// Write an audit log of the Kubernetes API by this policy (audit.k8s.io/v1), a YAML file.
+    #[arg(long = "audit-policy-file", value_name = "FILE", value_parser = absolute, requires = "audit_log_path")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+    /// The audit log; - is the standard output.
+    #[arg(long = "audit-log-path", value_name = "FILE", requires = "audit_policy_file")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+    /// Put the audit log aside when it is this large, in MiB; 0 means never.
+    #[arg(long = "audit-log-maxsize", default_value_t = 100, value_name = "MEBIBYTES")]
+    pub(crate) audit_log_maxsize: u32,
+    /// Keep this many audit logs that were put aside; 0 means all.
+    #[arg(long = "audit-log-maxbackup", default_value_t = 0, value_name = "COUNT")]
+    pub(crate) audit_log_maxbackup: u32,
+    /// Delete audit logs that were put aside after this many days; 0 means never.
+    #[arg(long = "audit-log-maxage", default_value_t = 0, value_name = "DAYS")]
+    pub(crate) audit_log_maxage: u32,
+}
+
+impl AuditOptions {
+    /// What the API server is told, when there is to be a log.
+    pub(crate) fn audit(&self) -> Option<dray_apiserver::Audit> {
+        let rotation = dray_apiserver::Rotation {
+            days: self.audit_log_maxage,
+            files: self.audit_log_maxbackup,
+            mebibytes: self.audit_log_maxsize,
+        };
+        let (policy, log) = (self.audit_policy_file.clone()?, self.audit_log_path.clone()?);
+        Some(dray_apiserver::Audit { policy, log, rotation })
+    }
 }
 
 /// Whom a registry serves, and how.

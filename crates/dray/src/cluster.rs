@@ -133,6 +133,9 @@ impl Cluster {
             node_connector: Some(local.clone()),
         };
         let api = ApiServer::open(config).await.map_err(|source| Error::Api { source })?;
+        if let Some(audit) = options.audit.audit() {
+            api.audit(&audit).map_err(|source| Error::Api { source })?;
+        }
         let instance = engine.config().instance.clone();
         let mut cluster = Self { api, choices, instance, stop: watch::Sender::new(false), tasks: Vec::new() };
         for listener in [Some(listener), inside].into_iter().flatten() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{FieldErrors, Kind, kinds::NameRule, names, object, time};
+use crate::{FieldErrors, Kind, Subresource, kinds::NameRule, names, object, time};
 
 /// All annotations of an object together may not be longer, in bytes.
 pub const ANNOTATIONS_LIMIT: usize = 256 * 1024;
@@ -64,17 +64,21 @@ fn clean(object: &mut Value) {
     });
 }
 
-/// Raises the generation when anything but the metadata and the status changed.
+/// Raises the generation when anything but the metadata and the status changed; a status that is not changed on its own is
+/// like any other field of a kind that a definition added.
 pub fn bump_generation(object: &mut Value, old: &Value, kind: &Kind) {
     if !kind.generation {
         return;
     }
+    let apart = !kind.defined || kind.has(Subresource::Status);
+    let counts = |key: &str| match key {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !apart,
+        _ => true,
+    };
     let differs = |left: &Value, right: &Value| {
         left.as_object().is_some_and(|fields| {
-            fields.iter().any(|(key, value)| {
-                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")
-                    && right.get(key) != Some(value)
-            })
+            fields.iter().any(|(key, value)| counts(key) && right.get(key) != Some(value))
         })
     };
     if differs(object, old) || differs(old, object) {
@@ -113,7 +117,7 @@ pub fn validate(object: &Value, kind: &Kind, errors: &mut FieldErrors) {
     }
     labels(object::at(object, &["metadata", "labels"]), "metadata.labels", errors);
     annotations(object::at(object, &["metadata", "annotations"]), "metadata.annotations", errors);
-    finalizers(object, errors);
+    finalizers(object, kind, errors);
     owners(object, errors);
 }
 
@@ -151,13 +155,15 @@ pub fn annotations(annotations: &Value, path: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn finalizers(object: &Value, errors: &mut FieldErrors) {
+/// Finalizers of kinds that definitions add may be called as their authors like.
+fn finalizers(object: &Value, kind: &Kind, errors: &mut FieldErrors) {
     for (index, finalizer) in object::meta_list(object, "finalizers").iter().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
         for wrong in names::qualified(text) {
             errors.invalid("metadata.finalizers", text, wrong);
         }
-        if !text.contains('/') && !matches!(text, "kubernetes" | "orphan" | "foregroundDeletion") {
+        let standard = matches!(text, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !kind.defined && !text.contains('/') && !standard {
             errors.invalid(
                 format!("metadata.finalizers[{index}]"),
                 text,

@@ -44,6 +44,8 @@ pub struct Schema {
     alternatives: Vec<Schema>,
     #[serde(rename = "x-kubernetes-int-or-string", default)]
     int_or_string: bool,
+    #[serde(rename = "x-kubernetes-preserve-unknown-fields", default)]
+    open: bool,
 }
 
 /// How a list is merged when it is applied.
@@ -85,8 +87,64 @@ pub fn find(name: &str) -> Option<&'static Schema> {
     schemas().get(name)
 }
 
+/// What of a custom kind's schema matters to who decodes, merges or applies its objects.
+const KEPT: [&str; 10] = [
+    "type",
+    "format",
+    "default",
+    "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-preserve-unknown-fields",
+    "items",
+    "properties",
+];
+
+/// The schema of a custom kind in the form in which those of the built-in kinds are generated. `root` says that it
+/// describes a whole object, whose metadata are those of every object.
+fn generated(schema: &Value, root: bool) -> Value {
+    let mut fields = serde_json::Map::new();
+    for (key, value) in schema.as_object().into_iter().flatten() {
+        let kept = match key.as_str() {
+            "items" => generated(value, false),
+            "properties" => {
+                let properties = value.as_object().into_iter().flatten();
+                properties.map(|(name, schema)| (name.clone(), generated(schema, false))).collect()
+            }
+            "additionalProperties" if value.is_object() => generated(value, false),
+            "additionalProperties" if *value == true => {
+                fields.insert("x-kubernetes-preserve-unknown-fields".into(), Value::Bool(true));
+                continue;
+            }
+            key if KEPT.contains(&key) => value.clone(),
+            _ => continue,
+        };
+        fields.insert(key.clone(), kept);
+    }
+    if root || schema["x-kubernetes-embedded-resource"] == true {
+        let properties = fields.entry("properties").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        for field in ["apiVersion", "kind"] {
+            properties[field] = serde_json::json!({ "type": "string" });
+        }
+        properties["metadata"] = serde_json::json!({ "$ref": format!("{PREFIX}{METADATA}") });
+    }
+    Value::Object(fields)
+}
+
+/// The name of the schema of every object's metadata.
+pub const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 impl Schema {
-    fn target(&'static self) -> &'static Schema {
+    /// The schema that a structural schema of OpenAPI 3.0 describes: that of a custom kind.
+    ///
+    /// # Errors
+    /// What in it is no schema.
+    pub fn of_custom(schema: &Value) -> Result<Schema, String> {
+        serde_json::from_value(generated(schema, true)).map_err(|error| error.to_string())
+    }
+
+    fn target(&self) -> &Schema {
         match &self.reference {
             Some(reference) => find(reference.trim_start_matches(PREFIX)).unwrap_or(self),
             None => self,
@@ -94,31 +152,32 @@ impl Schema {
     }
 
     /// The schema of a field or of a map's values.
-    pub fn field(&'static self, name: &str) -> Option<&'static Schema> {
+    pub fn field(&self, name: &str) -> Option<&Schema> {
         let target = self.target();
         target.properties.get(name).or(target.values.as_deref())
     }
 
     /// The schema of a list's items.
-    pub fn items(&'static self) -> Option<&'static Schema> {
+    pub fn items(&self) -> Option<&Schema> {
         self.target().items.as_deref()
     }
 
     /// Whether a map or structure is one value to those who apply it.
-    pub fn is_atomic(&'static self) -> bool {
+    pub fn is_atomic(&self) -> bool {
         self.map_type == "atomic" || self.target().map_type == "atomic"
     }
 
     /// Whether anything may be in it.
-    pub fn is_free(&'static self) -> bool {
+    pub fn is_free(&self) -> bool {
         let target = self.target();
         matches!(target.kind.as_str(), "object" | "")
+            && !target.open
             && target.properties.is_empty()
             && target.values.is_none()
     }
 
     /// The alternative that a value is meant as, where there are several.
-    fn alternative(&'static self, value: &Value) -> Option<&'static Schema> {
+    fn alternative(&self, value: &Value) -> Option<&Schema> {
         let kind = match value {
             Value::Bool(_) => "boolean",
             Value::Array(_) => "array",
@@ -129,12 +188,12 @@ impl Schema {
     }
 
     /// Whether its values are quantities, which have a canonical form.
-    fn is_quantity(&'static self) -> bool {
+    fn is_quantity(&self) -> bool {
         self.target().int_or_string && self.short_name() == "Quantity"
     }
 
     /// How a list is merged when it is applied.
-    pub fn list(&'static self) -> ListKind<'static> {
+    pub fn list(&self) -> ListKind<'_> {
         let target = self.target();
         match target.list_type.as_str() {
             "map" => ListKind::Map(&target.list_keys),
@@ -144,47 +203,47 @@ impl Schema {
     }
 
     /// What a missing value stands for.
-    pub fn default_value(&'static self) -> Option<&'static Value> {
+    pub fn default_value(&self) -> Option<&Value> {
         self.default.as_ref()
     }
 
     /// Whether a strategic merge patch merges it, and by which key of the items.
-    pub fn patch_merge(&'static self) -> Option<&'static str> {
+    pub fn patch_merge(&self) -> Option<&str> {
         self.patch_strategy.split(',').any(|part| part == "merge").then_some(self.patch_key.as_str())
     }
 
     /// The field that a path of numbers on the wire leads to.
-    pub(crate) fn wired(&'static self, path: &[u32]) -> Option<(&'static str, &'static Schema)> {
+    pub(crate) fn wired(&self, path: &[u32]) -> Option<(&str, &Schema)> {
         let found = self.target().properties.iter().find(|(_, schema)| schema.wire == path);
         found.map(|(name, schema)| (name.as_str(), schema))
     }
 
     /// Whether a number on the wire is that of a message whose fields are this one's.
-    pub(crate) fn wired_below(&'static self, tag: u32) -> bool {
+    pub(crate) fn wired_below(&self, tag: u32) -> bool {
         self.target().properties.values().any(|schema| schema.wire.len() == 2 && schema.wire[0] == tag)
     }
 
     /// The schema of a map's values.
-    pub(crate) fn values(&'static self) -> Option<&'static Schema> {
+    pub(crate) fn values(&self) -> Option<&Schema> {
         self.target().values.as_deref()
     }
 
     /// The last part of the name of the definition that it refers to; empty where it refers to none.
-    pub(crate) fn short_name(&'static self) -> &'static str {
+    pub(crate) fn short_name(&self) -> &str {
         self.reference.as_deref().and_then(|reference| reference.rsplit('.').next()).unwrap_or_default()
     }
 
     /// "string", "object" and so on.
-    pub(crate) fn kind(&'static self) -> &'static str {
+    pub(crate) fn kind(&self) -> &str {
         &self.target().kind
     }
 
     /// "int32", "byte" and so on.
-    pub(crate) fn format(&'static self) -> &'static str {
+    pub(crate) fn format(&self) -> &str {
         &self.target().format
     }
 
-    fn go_type(&'static self) -> String {
+    fn go_type(&self) -> String {
         if let Some(reference) = &self.reference {
             let parts: Vec<&str> = reference.trim_start_matches(PREFIX).rsplit('.').collect();
             return match parts.as_slice() {
@@ -216,7 +275,7 @@ impl Schema {
 ///
 /// # Errors
 /// What is wrong with the first value of a wrong type.
-pub fn conform(object: &mut Value, schema: &'static Schema) -> Result<Vec<String>, String> {
+pub fn conform(object: &mut Value, schema: &Schema) -> Result<Vec<String>, String> {
     let mut unknown = Vec::new();
     walk(object, schema, &mut Place { path: String::new(), structure: String::new() }, &mut unknown)?;
     Ok(unknown)
@@ -237,7 +296,7 @@ struct Place {
 
 fn walk(
     value: &mut Value,
-    schema: &'static Schema,
+    schema: &Schema,
     place: &mut Place,
     unknown: &mut Vec<String>,
 ) -> Result<(), String> {

@@ -110,6 +110,8 @@ pub struct Failure {
     pub retry_after: Option<u32>,
     /// A token with which a broken list can be continued; empty otherwise.
     pub list_continue: String,
+    /// What somebody else told, which clients get but for message and code; null otherwise.
+    pub told: Value,
 }
 
 impl fmt::Display for Status {
@@ -139,6 +141,7 @@ impl Status {
             causes: Vec::new(),
             retry_after: None,
             list_continue: String::new(),
+            told: Value::Null,
         }))
     }
 
@@ -260,6 +263,17 @@ impl Status {
         Status::new(500, Reason::InternalError, format!("Internal error occurred: {why}"))
     }
 
+    /// A failure that somebody else told, as an object of the kind `Status`, in other words. Its code is at least
+    /// `least`.
+    pub fn told(status: &Value, least: u16, message: impl Into<String>) -> Status {
+        let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(least);
+        // What is no code of HTTP cannot be sent.
+        let code = if (400..=599).contains(&code) { code } else { least };
+        let mut failure = Status::new(code, Reason::Unknown, message);
+        failure.told = status.clone();
+        failure
+    }
+
     /// 504 for a resourceVersion of the future.
     pub fn too_large_version(requested: u64, current: u64) -> Status {
         let mut status = Status::new(
@@ -278,6 +292,20 @@ impl Status {
 
     /// The object on the wire.
     pub fn to_value(&self) -> Value {
+        if let Some(told) = self.told.as_object() {
+            let mut status = told.clone();
+            for (field, value) in [
+                ("kind", json!("Status")),
+                ("apiVersion", json!("v1")),
+                ("metadata", json!({})),
+                ("status", json!("Failure")),
+                ("message", json!(self.message)),
+                ("code", json!(self.code)),
+            ] {
+                status.insert(field.into(), value);
+            }
+            return Value::Object(status);
+        }
         let mut details = Map::new();
         for (key, text) in
             [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]
@@ -333,6 +361,7 @@ impl Status {
 enum Fault {
     Required,
     Invalid(Value),
+    TypeInvalid(Value),
     Contradiction,
     NotSupported(Value),
     Duplicate(Value),
@@ -365,7 +394,9 @@ impl FieldError {
             Fault::Forbidden => with("Forbidden".into()),
             Fault::Contradiction => with("Invalid value".into()),
             Fault::TooLong => with("Too long".into()),
-            Fault::Invalid(value) => with(format!("Invalid value: {}", shown(value))),
+            Fault::Invalid(value) | Fault::TypeInvalid(value) => {
+                with(format!("Invalid value: {}", shown(value)))
+            }
             Fault::NotSupported(value) => with(format!("Unsupported value: {}", shown(value))),
             Fault::Duplicate(value) => with(format!("Duplicate value: {}", shown(value))),
             Fault::TooMany(value) => with(format!("Too many: {}", shown(value))),
@@ -378,6 +409,7 @@ impl FieldError {
         let reason = match &self.fault {
             Fault::Required => "FieldValueRequired",
             Fault::Invalid(_) | Fault::Contradiction => "FieldValueInvalid",
+            Fault::TypeInvalid(_) => "FieldValueTypeInvalid",
             Fault::NotSupported(_) => "FieldValueNotSupported",
             Fault::Duplicate(_) => "FieldValueDuplicate",
             Fault::Forbidden => "FieldValueForbidden",
@@ -437,6 +469,26 @@ impl FieldErrors {
         );
     }
 
+    /// Not one of the values that there are, which the detail says in words.
+    pub fn unsupported(
+        &mut self,
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
+        self.push(Fault::NotSupported(value.into()), field, detail);
+    }
+
+    /// Of another type than it should be.
+    pub fn type_invalid(
+        &mut self,
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
+        self.push(Fault::TypeInvalid(value.into()), field, detail);
+    }
+
     /// Twice in a list.
     pub fn duplicate(&mut self, field: impl Into<String>, value: impl Into<Value>) {
         self.push(Fault::Duplicate(value.into()), field, "");
@@ -465,6 +517,40 @@ impl FieldErrors {
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether something is wrong that leaves no sense in asking further: a value of a wrong type, or missing, too long
+    /// or not among those that there are.
+    pub fn is_blocking(&self) -> bool {
+        let blocks = |fault: &Fault| {
+            matches!(
+                fault,
+                Fault::NotSupported(_)
+                    | Fault::Required
+                    | Fault::TooLong
+                    | Fault::TooMany(_)
+                    | Fault::TypeInvalid(_)
+            )
+        };
+        self.0.iter().any(|error| blocks(&error.fault))
+    }
+
+    /// The same of a value that is part of another, at a path there.
+    #[must_use]
+    pub fn within(mut self, path: &str) -> FieldErrors {
+        for error in &mut self.0 {
+            error.field = match error.field.as_str() {
+                "" => path.to_owned(),
+                field if field.starts_with('[') => format!("{path}{field}"),
+                field => format!("{path}.{field}"),
+            };
+        }
+        self
+    }
+
+    /// Adds what is wrong elsewhere.
+    pub fn append(&mut self, other: FieldErrors) {
+        self.0.extend(other.0);
     }
 
     /// All that is wrong, in the order it was found.

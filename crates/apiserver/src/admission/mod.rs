@@ -3,20 +3,26 @@
 //! protocols of their own, this is the one place of the crate that knows kinds by name.
 //!
 //! A plugin looks at the newest snapshot and does no I/O; all of them change what they change before any of them judges
-//! the whole.
+//! the whole. Last come those that may have to wait, in `Inner::admit` and `Inner::judge`.
 
 mod certificates;
 mod classes;
+mod expressions;
 mod limits;
+mod matching;
 mod namespaces;
 mod node_restriction;
 mod nodes;
 mod owners;
 mod pods;
+mod policies;
+mod quota;
+mod rounds;
 mod security;
 mod security_checks;
 mod service_account;
 mod storage;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -25,9 +31,14 @@ use dray_machinery::{Status, Subresource};
 use dray_store::Snapshot;
 use serde_json::Value;
 
+use rounds::Rounds;
+
 use crate::{request::ResourceRequest, respond, server::Inner, write::Change};
 
+pub(crate) use expressions::Programs;
 pub(crate) use namespaces::IMMORTAL;
+pub(crate) use policies::Policies;
+pub(crate) use quota::Waiting;
 
 /// What happens to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +122,11 @@ impl<'a> Admission<'a> {
             warnings.push(text);
         }
     }
+
+    /// Tells the audit log something about the request. What was said first stands.
+    fn annotate(&self, key: String, value: String) {
+        self.change.annotations.lock().entry(key).or_insert(value);
+    }
 }
 
 type Mutate = fn(&Admission<'_>, &mut Value) -> Result<(), Status>;
@@ -142,22 +158,42 @@ const VALIDATING: &[(&str, Validate)] = &[
     ("CertificateApproval", certificates::check_approval),
     ("CertificateSigning", certificates::check_signing),
     ("CertificateSubjectRestriction", certificates::check_subject),
+    ("AdmissionExpressions", policies::check_expressions),
 ];
 
 impl Inner {
-    /// Lets the plugins change an object.
-    pub(crate) fn admit(&self, admission: &Admission<'_>, object: &mut Value) -> Result<(), Status> {
-        MUTATING.iter().try_for_each(|(name, plugin)| traced(name, plugin(admission, object)))
+    /// Lets the plugins change an object; tells whether others than our own did, who know no rules of kinds.
+    pub(crate) async fn admit(&self, admission: &Admission<'_>, object: &mut Value) -> Result<bool, Status> {
+        let mut rounds = Rounds::default();
+        self.round(admission, object, &mut rounds).await?;
+        if rounds.needs_second {
+            rounds.is_second = true;
+            self.round(admission, object, &mut rounds).await?;
+        }
+        Ok(rounds.needs_second)
+    }
+
+    async fn round(
+        &self,
+        admission: &Admission<'_>,
+        object: &mut Value,
+        rounds: &mut Rounds,
+    ) -> Result<(), Status> {
+        MUTATING.iter().try_for_each(|(name, plugin)| traced(name, plugin(admission, object)))?;
+        traced("MutatingAdmissionPolicy", policies::mutate(admission, object, rounds))?;
+        traced("MutatingAdmissionWebhook", webhooks::mutate(admission, object, rounds).await)
     }
 
     /// Lets the plugins judge an object; of a delete, the one that is there.
-    pub(crate) fn judge(&self, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
+    pub(crate) async fn judge(&self, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
         VALIDATING.iter().try_for_each(|(name, plugin)| traced(name, plugin(admission, object)))?;
-        if admission.operation == Operation::Delete {
-            return Ok(());
+        if admission.operation != Operation::Delete {
+            let old = Some(admission.old).filter(|old| !old.is_null());
+            self.check_grant(admission.user(), admission.request(), old, object)?;
         }
-        let old = Some(admission.old).filter(|old| !old.is_null());
-        self.check_grant(admission.user(), admission.request(), old, object)
+        traced("ValidatingAdmissionPolicy", policies::validate(admission, object))?;
+        traced("ValidatingAdmissionWebhook", webhooks::validate(admission, object).await)?;
+        traced("ResourceQuota", quota::charge(admission, object).await)
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) fn check(admission: &Admission<'_>, new: &Value) -> Result<(), Status
     for owner in newly {
         let text = |field: &str| owner[field].as_str().unwrap_or_default();
         let (group, _) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-        let Some(kind) = kinds::find_kind(group, text("kind")) else { continue };
+        let custom = || admission.inner.custom.table().find_kind(group, text("kind"));
+        let Some(kind) = kinds::find_kind(group, text("kind")).or_else(custom) else { continue };
         let asked = Attributes {
             verb: "update",
             group,

@@ -1,6 +1,7 @@
 //! The real kubectl over TLS. Its path comes from `KUBECTL`; without one it is looked for in `PATH`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod custom;
 mod kinds;
 #[path = "../support/mod.rs"]
 mod support;

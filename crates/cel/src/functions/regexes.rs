@@ -46,6 +46,25 @@ impl Patterns {
     }
 }
 
+/// A regular expression in the syntax of RE2, for whoever holds texts to the patterns of a schema.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Compiles a pattern, whose size and depth are bounded.
+    ///
+    /// # Errors
+    /// What is wrong with it, in RE2's words where it has the same.
+    pub fn new(pattern: &str) -> Result<Pattern, String> {
+        compile(pattern).map(Pattern)
+    }
+
+    /// Whether it is found in a text, in time linear in its length.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
 /// Compiles a pattern.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)?;

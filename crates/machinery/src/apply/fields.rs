@@ -30,13 +30,13 @@ const STRIPPED: &[&str] = &[
 
 impl Fields {
     /// The fields that an object sets.
-    pub fn of_object(object: &Value, schema: Option<&'static Schema>) -> Fields {
+    pub fn of_object(object: &Value, schema: Option<&Schema>) -> Fields {
         Fields::of_difference(object, &Value::Null, schema)
     }
 
     /// The fields that an object sets, but for those whose values another object has as well: of a large object that
     /// hardly changes nothing else is looked at.
-    pub(super) fn of_difference(object: &Value, other: &Value, schema: Option<&'static Schema>) -> Fields {
+    pub(super) fn of_difference(object: &Value, other: &Value, schema: Option<&Schema>) -> Fields {
         let mut fields = Fields::default();
         for (key, value) in object.as_object().into_iter().flatten() {
             let theirs = other.get(key);
@@ -59,12 +59,7 @@ impl Fields {
     }
 
     /// Of an object's fields those that another has not, or has with other values.
-    fn of_others(
-        value: &Value,
-        other: Option<&Value>,
-        schema: Option<&'static Schema>,
-        left_out: &[&str],
-    ) -> Fields {
+    fn of_others(value: &Value, other: Option<&Value>, schema: Option<&Schema>, left_out: &[&str]) -> Fields {
         let Value::Object(map) = value else { return Fields::of(value, schema) };
         if schema.is_some_and(|schema| schema.is_atomic() || schema.is_free()) {
             return Fields::of(value, schema);
@@ -80,7 +75,7 @@ impl Fields {
         fields
     }
 
-    fn of(value: &Value, schema: Option<&'static Schema>) -> Fields {
+    fn of(value: &Value, schema: Option<&Schema>) -> Fields {
         let mut fields = Fields::default();
         match value {
             Value::Object(map) if !schema.is_some_and(|schema| schema.is_atomic() || schema.is_free()) => {
@@ -207,7 +202,7 @@ impl Fields {
 }
 
 /// The path element of an item of a list that is merged by keys.
-pub(super) fn item_key(item: &Value, keys: &[String], schema: Option<&'static Schema>) -> String {
+pub(super) fn item_key(item: &Value, keys: &[String], schema: Option<&Schema>) -> String {
     let mut map = Map::new();
     for key in keys {
         let value = item
@@ -222,7 +217,7 @@ pub(super) fn item_key(item: &Value, keys: &[String], schema: Option<&'static Sc
 }
 
 /// The child of a value that a path element names.
-fn child<'a>(value: &'a Value, element: &str, schema: Option<&'static Schema>) -> Option<&'a Value> {
+fn child<'a>(value: &'a Value, element: &str, schema: Option<&Schema>) -> Option<&'a Value> {
     match element.split_at_checked(2)? {
         ("f:", name) => value.get(name),
         ("k:", _) => {
@@ -238,7 +233,7 @@ fn child<'a>(value: &'a Value, element: &str, schema: Option<&'static Schema>) -
     }
 }
 
-pub(super) fn child_schema(element: &str, schema: Option<&'static Schema>) -> Option<&'static Schema> {
+pub(super) fn child_schema<'a>(element: &str, schema: Option<&'a Schema>) -> Option<&'a Schema> {
     match element.split_at_checked(2)? {
         ("f:", name) => schema?.field(name),
         _ => schema?.items(),
@@ -250,7 +245,7 @@ pub(super) fn differing(
     fields: &Fields,
     left: Option<&Value>,
     right: Option<&Value>,
-    schema: Option<&'static Schema>,
+    schema: Option<&Schema>,
 ) -> Fields {
     let mut found = Fields::default();
     if fields.children.is_empty() {

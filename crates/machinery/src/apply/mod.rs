@@ -2,6 +2,7 @@
 //! (structured-merge-diff, `FieldsV1`).
 
 mod fields;
+mod overlay;
 
 use serde_json::{Map, Value, json};
 
@@ -13,9 +14,10 @@ use crate::{
 
 pub use fields::Fields;
 use fields::{child_schema, differing, item_key};
+pub use overlay::lay_over;
 
 /// Merges what is applied into what is there.
-fn merge(live: &mut Value, applied: &Value, schema: Option<&'static Schema>) {
+fn merge(live: &mut Value, applied: &Value, schema: Option<&Schema>) {
     match applied {
         Value::Object(fields) if !schema.is_some_and(|schema| schema.is_atomic() || schema.is_free()) => {
             if !live.is_object() {
@@ -53,7 +55,7 @@ fn merge(live: &mut Value, applied: &Value, schema: Option<&'static Schema>) {
 }
 
 /// Removes fields from an object.
-fn prune(value: &mut Value, fields: &Fields, schema: Option<&'static Schema>) {
+fn prune(value: &mut Value, fields: &Fields, schema: Option<&Schema>) {
     for (element, inner) in &fields.children {
         let Some((kind, name)) = element.split_at_checked(2) else { continue };
         let below = child_schema(element, schema);
@@ -138,12 +140,7 @@ fn set_entries(object: &mut Value, entries: Vec<Value>) {
 }
 
 /// Remembers a create or an update: what it changed is from now on its manager's, and nobody else's.
-pub fn track_update(
-    old: Option<&Value>,
-    new: &mut Value,
-    schema: Option<&'static Schema>,
-    manager: Manager<'_>,
-) {
+pub fn track_update(old: Option<&Value>, new: &mut Value, schema: Option<&Schema>, manager: Manager<'_>) {
     let given_up = new["metadata"].get("managedFields").is_some_and(|given| {
         given.as_array().is_some_and(|list| list.len() == 1 && list[0] == json!({}))
             || given.as_array().is_some_and(Vec::is_empty)
@@ -203,7 +200,7 @@ pub fn track_update(
 pub fn apply(
     live: Option<&Value>,
     applied: &Value,
-    schema: Option<&'static Schema>,
+    schema: Option<&Schema>,
     manager: Manager<'_>,
     force: bool,
 ) -> Result<Value, Status> {

@@ -105,10 +105,23 @@ pub(super) fn validate_definition(definition: &Value, errors: &mut FieldErrors) 
     }
 }
 
+/// What a version says under a name. Where all versions say the same, the reference keeps it once for all and names it
+/// there: then only the first has it.
+fn part_of_version<'a>(spec: &Field<'a>, index: usize, name: &str) -> Option<Field<'a>> {
+    let parts: Vec<Field<'a>> = spec.get("versions").items().map(|version| version.get(name)).collect();
+    let shared = parts.iter().all(|part| part.value() == parts[0].value());
+    let part = parts.into_iter().nth(index)?;
+    match (shared, index) {
+        (false, _) => Some(part),
+        (true, 0) => Some(Field::new(part.value(), format!("{}.{name}", spec.path()))),
+        (true, _) => None,
+    }
+}
+
 fn validate_versions(spec: &Field<'_>, errors: &mut FieldErrors) {
     let versions = spec.get("versions");
     let (mut seen, mut unique, mut stored) = (BTreeSet::new(), true, 0);
-    for version in versions.items() {
+    for (index, version) in versions.items().enumerate() {
         let name = version.get("name");
         unique &= seen.insert(name.text());
         stored += usize::from(version.get("storage").is_true());
@@ -130,28 +143,11 @@ fn validate_versions(spec: &Field<'_>, errors: &mut FieldErrors) {
                 warning.invalid("must be <= 256 characters long", errors);
             }
         }
-        for column in version.get("additionalPrinterColumns").items() {
-            validate_column(&column, errors);
+        if let Some(columns) = part_of_version(spec, index, "additionalPrinterColumns") {
+            columns.items().for_each(|column| validate_column(&column, errors));
         }
-        let scale = version.at(&["subresources", "scale"]);
-        if scale.is_set() {
-            for (field, root) in [
-                ("specReplicasPath", ".spec."),
-                ("statusReplicasPath", ".status."),
-                ("labelSelectorPath", "."),
-            ] {
-                let path = scale.get(field);
-                if path.is_empty() {
-                    if field != "labelSelectorPath" {
-                        path.required("", errors);
-                    }
-                } else if !path.text().starts_with(root) {
-                    path.invalid(
-                        format!("should be a json path under {}", root.trim_end_matches('.')),
-                        errors,
-                    );
-                }
-            }
+        if let Some(subresources) = part_of_version(spec, index, "subresources") {
+            validate_scale(&subresources.get("scale"), errors);
         }
     }
     if versions.is_empty() {
@@ -162,6 +158,29 @@ fn validate_versions(spec: &Field<'_>, errors: &mut FieldErrors) {
     }
     if stored != 1 {
         versions.invalid("must have exactly one version marked as storage version", errors);
+    }
+}
+
+/// Where a scale reads and writes: simple paths of names.
+fn validate_scale(scale: &Field<'_>, errors: &mut FieldErrors) {
+    if !scale.is_set() {
+        return;
+    }
+    for (field, roots, words) in [
+        ("specReplicasPath", &[".spec."][..], "should be a json path under .spec"),
+        ("statusReplicasPath", &[".status."], "should be a json path under .status"),
+        ("labelSelectorPath", &[".spec.", ".status."], "should be a json path under either .spec or .status"),
+    ] {
+        let path = scale.get(field);
+        if path.is_empty() {
+            if field != "labelSelectorPath" {
+                path.required("", errors);
+            }
+        } else if !path.text().starts_with('.') {
+            path.invalid("must be a simple json path starting with .", errors);
+        } else if !roots.iter().any(|root| path.text().starts_with(root)) {
+            path.invalid(words, errors);
+        }
     }
 }
 
@@ -250,9 +269,25 @@ pub(super) fn validate_definition_update(definition: &Value, old: &Value, errors
         spec.get("scope").unchanged(&was.get("scope"), errors);
         spec.at(&["names", "kind"]).unchanged(&was.at(&["names", "kind"]), errors);
     }
-    let versions = spec.get("versions");
+    validate_stored_versions(definition, errors);
+}
+
+/// The versions in which objects may be stored are there, and the one in which they are stored now is among them.
+fn validate_stored_versions(definition: &Value, errors: &mut FieldErrors) {
+    let root = Field::root(definition);
+    let (stored, versions) = (root.at(&["status", "storedVersions"]), root.at(&["spec", "versions"]));
+    if stored.is_empty() {
+        errors.invalid(stored.path(), json!([]), "must have at least one stored version");
+        return;
+    }
+    for version in versions.items().filter(|version| version.get("storage").is_true()) {
+        let name = version.get("name").text();
+        if !stored.texts().contains(&name) {
+            stored.invalid(format!("must have the storage version {name}"), errors);
+        }
+    }
     let known: Vec<&str> = versions.items().map(|version| version.get("name").text()).collect();
-    for stored in Field::root(definition).at(&["status", "storedVersions"]).items() {
+    for stored in stored.items() {
         let name = stored.text();
         if !known.contains(&name) {
             let detail = format!(
@@ -262,6 +297,18 @@ pub(super) fn validate_definition_update(definition: &Value, old: &Value, errors
             );
             stored.invalid(detail, errors);
         }
+    }
+}
+
+/// What a change of the status may not be.
+pub(super) fn validate_definition_part(
+    part: Subresource,
+    definition: &Value,
+    _old: &Value,
+    errors: &mut FieldErrors,
+) {
+    if part == Subresource::Status {
+        validate_stored_versions(definition, errors);
     }
 }
 

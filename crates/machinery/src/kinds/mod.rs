@@ -11,6 +11,7 @@ mod batch;
 mod certificates;
 mod columns;
 mod core;
+pub mod custom;
 mod devices;
 mod discovery;
 mod events;
@@ -141,6 +142,8 @@ pub struct Kind {
     pub version: &'static str,
     /// The kind's name, in CamelCase.
     pub kind: &'static str,
+    /// The name of its lists; empty for the usual one.
+    pub list: &'static str,
     /// The resource's name, in lower case and plural.
     pub plural: &'static str,
     /// The same in the singular.
@@ -153,6 +156,10 @@ pub struct Kind {
     pub question: bool,
     /// Whether its objects are shown and not changed by clients.
     pub read_only: bool,
+    /// Whether a definition added it, while the server runs.
+    pub defined: bool,
+    /// Whether the kind itself is on its way out: nothing of it is made or changed any more.
+    pub terminating: bool,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// The name of its schema.
@@ -213,12 +220,15 @@ impl Kind {
         group: "",
         version: "v1",
         kind: "",
+        list: "",
         plural: "",
         singular: "",
         short_names: &[],
         categories: &[],
         question: false,
         read_only: false,
+        defined: false,
+        terminating: false,
         namespaced: true,
         schema: "",
         subresources: &[],
@@ -252,7 +262,7 @@ impl Kind {
 
     /// The kind's list, as "PodList".
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        if self.list.is_empty() { format!("{}List", self.kind) } else { self.list.to_owned() }
     }
 
     /// "pods", or "deployments.apps".
@@ -319,6 +329,9 @@ impl Kind {
         }
         if self.read_only {
             return &["get", "list"];
+        }
+        if self.terminating {
+            return &["delete", "deletecollection", "get", "list", "watch"];
         }
         if self.kind == "Namespace" {
             return &["create", "delete", "get", "list", "patch", "update", "watch"];

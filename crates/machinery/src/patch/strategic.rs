@@ -13,7 +13,7 @@ const DELETE: &str = "$deleteFromPrimitiveList/";
 ///
 /// # Errors
 /// 400 for directives that make no sense.
-pub fn strategic(object: &mut Value, patch: &Value, schema: Option<&'static Schema>) -> Result<(), Status> {
+pub fn strategic(object: &mut Value, patch: &Value, schema: Option<&Schema>) -> Result<(), Status> {
     let Some(changes) = patch.as_object() else {
         return Err(Status::bad_request("the patch is no object"));
     };
@@ -102,7 +102,7 @@ fn merge_list(
     list: &mut Vec<Value>,
     changes: &[Value],
     by: &str,
-    schema: Option<&'static Schema>,
+    schema: Option<&Schema>,
 ) -> Result<(), Status> {
     if by.is_empty() {
         for change in changes {

@@ -168,10 +168,37 @@ spec:
         ]),
         ("{metadata: {name: things.a.k8s.io}, spec: {group: a.k8s.io}}", &["metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation…"]),
         (&format!("spec: {{versions: [{{name: v1, served: true, storage: true, {schema}, additionalPrinterColumns: [{{name: a, type: text, jsonPath: x}}]}}]}}"), &[
-            "spec.versions[0].additionalPrinterColumns[0].type: Invalid value: \"text\": must be one of boolean,date,integer,number,string",
-            "spec.versions[0].additionalPrinterColumns[0].jsonPath: Invalid value: \"x\": must be a simple json path starting with .",
+            "spec.additionalPrinterColumns[0].type: Invalid value: \"text\": must be one of boolean,date,integer,number,string",
+            "spec.additionalPrinterColumns[0].jsonPath: Invalid value: \"x\": must be a simple json path starting with .",
         ]),
     ]);
+    definition.refuses(&[
+        (&format!("spec: {{versions: [{{name: v1, served: true, storage: true, {schema}, subresources: {{scale: {{specReplicasPath: .x, labelSelectorPath: a}}}}}}]}}"), &[
+            "spec.subresources.scale.specReplicasPath: Invalid value: \".x\": should be a json path under .spec",
+            "spec.subresources.scale.statusReplicasPath: Required value",
+            "spec.subresources.scale.labelSelectorPath: Invalid value: \"a\": must be a simple json path starting with .",
+        ]),
+        (&format!("spec: {{versions: [{{name: v1, served: true, storage: true, {schema}, subresources: {{scale: {{specReplicasPath: .spec.a, statusReplicasPath: .status.a, labelSelectorPath: .a}}}}}}, {{name: v2, served: true, storage: false, {schema}}}]}}"), &[
+            "spec.versions[0].subresources.scale.labelSelectorPath: Invalid value: \".a\": should be a json path under either .spec or .status",
+        ]),
+    ]);
+    definition.refuses_parts(
+        Status,
+        "{}",
+        &[
+            (
+                "status: {storedVersions: []}",
+                &["status.storedVersions: Invalid value: []: must have at least one stored version"],
+            ),
+            (
+                "status: {storedVersions: [v2]}",
+                &[
+                    "status.storedVersions: Invalid value: [\"v2\"]: must have the storage version v1",
+                    "status.storedVersions[0]: Invalid value: \"v2\": missing from spec.versions…",
+                ],
+            ),
+        ],
+    );
     definition.refuses_updates(&[
         (&format!("spec: {{versions: [{{name: v2, served: true, storage: true, {schema}}}]}}"), &["status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions; v1 was previously a storage version…"]),
         (&format!("spec: {{versions: [{{name: v1, served: true, storage: false, {schema}}}, {{name: v2, served: true, storage: true, {schema}}}]}}"), &[]),

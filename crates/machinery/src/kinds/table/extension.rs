@@ -102,6 +102,7 @@ pub(super) const API_EXTENSIONS: &[Kind] = &[Kind {
     prepare_update: extension::prepare_definition_update,
     validate: extension::validate_definition,
     validate_update: extension::validate_definition_update,
+    validate_part: extension::validate_definition_part,
     ..Kind::BASE
 }];
 
