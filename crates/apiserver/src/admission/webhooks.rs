@@ -282,7 +282,11 @@ pub(super) fn settle(
     if !after.is_object() || !after["metadata"].is_object() {
         return Err(Status::internal("the changed object is no object"));
     }
-    object::prune_nulls(&mut after);
+    let custom = admission.request().custom.as_ref();
+    // A custom kind may have fields that can be null.
+    if custom.is_none() {
+        object::prune_nulls(&mut after);
+    }
     for field in ["kind", "apiVersion"] {
         after[field] = before[field].clone();
     }
@@ -296,16 +300,22 @@ pub(super) fn settle(
     }
     let own = form.part.and_then(dray_machinery::Subresource::kind).is_none();
     if own {
-        if let Some(schema) = schema::find(form.resource.schema) {
-            schema::conform(&mut after, schema).map_err(|wrong| {
-                Status::internal(format_args!(
-                    "{} in version {:?} cannot be handled as a {}: {wrong}",
-                    form.resource.kind, form.resource.version, form.resource.kind
-                ))
-            })?;
-        }
+        let conformed = match (custom, schema::find(form.resource.schema)) {
+            (Some(custom), _) => custom.conform(&mut after).map(drop),
+            (None, Some(schema)) => schema::conform(&mut after, schema).map(drop),
+            (None, None) => Ok(()),
+        };
+        conformed.map_err(|wrong| {
+            Status::internal(format_args!(
+                "{} in version {:?} cannot be handled as a {}: {wrong}",
+                form.resource.kind, form.resource.version, form.resource.kind
+            ))
+        })?;
         if admission.request().subresource.is_none() {
-            (form.resource.defaults)(&mut after);
+            match custom {
+                Some(custom) => custom.default(&mut after),
+                None => (form.resource.defaults)(&mut after),
+            }
         }
     }
     Ok(after)

@@ -225,7 +225,7 @@ mod tests {
     fn check(name: &str, groups: &[&str], verb: &str, path: &str, expected: (&str, &str)) {
         let groups = groups.iter().map(|group| (*group).to_owned());
         let user = User::authenticated(name, groups);
-        let resource = request::resource(path, Query::default()).ok();
+        let resource = request::resource(path, Query::default(), Arc::default).ok();
         let digest = Digest { user: &user, verb, path, resource: resource.as_ref() };
         let place = plan().classify(&digest).unwrap();
         assert_eq!((place.schema.as_str(), place.distinguisher.as_str()), expected, "{name} {path}");

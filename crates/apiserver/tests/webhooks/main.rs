@@ -12,7 +12,10 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tower_service::Service as _;
@@ -144,6 +147,50 @@ async fn objects_are_changed_in_the_order_of_names_and_then_judged() {
     let answer = cluster.server.service(User::component("test")).call(request).await.unwrap();
     assert_eq!(answer.headers()["warning"], "299 - \"judged\"");
     answer.into_body().collect().await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_of_definitions_are_changed_by_their_schema() {
+    let cluster = cluster().await;
+    let definition = json!({
+        "metadata": { "name": "widgets.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": { "plural": "widgets", "kind": "Widget" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
+                "type": "object", "properties": { "spec": { "type": "object", "properties": {
+                    "size": { "type": "integer", "maximum": 9 }, "note": { "type": "string", "nullable": true },
+                    "box": { "type": "object", "properties": { "color": { "type": "string", "default": "red" } } },
+                } } },
+            } } }],
+        },
+    });
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    let definition = serde_json::from_value(definition).unwrap();
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    await_condition(definitions, "widgets.example.com", conditions::is_crd_established()).await.unwrap();
+    let changing = hook(&[], |review| {
+        let size = review["request"]["object"]["spec"]["size"].as_i64().unwrap();
+        patch(&json!([
+            { "op": "add", "path": "/spec/box", "value": { "unknown": 1 } },
+            { "op": "replace", "path": "/spec/size", "value": size + 5 },
+        ]))
+    })
+    .await;
+    let rules = json!({ "rules": [{
+        "apiGroups": ["example.com"], "apiVersions": ["*"], "resources": ["*"], "operations": ["CREATE"],
+    }] });
+    cluster.mutating("a", vec![of_maps("changing", changing.client_config(), rules)]).await;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Widget"));
+    let widgets = Api::<DynamicObject>::default_namespaced_with(cluster.client.clone(), &resource);
+    let widget = |name: &str, size: i32| {
+        let spec = json!({ "size": size, "note": null });
+        DynamicObject::new(name, &resource).data(json!({ "spec": spec }))
+    };
+    let made = widgets.create(&PostParams::default(), &widget("one", 2)).await.unwrap();
+    // What the schema does not name is gone, what it has a default for is there, and what may be null is.
+    assert_eq!(made.data["spec"], json!({ "size": 7, "note": null, "box": { "color": "red" } }));
+    let refused = widgets.create(&PostParams::default(), &widget("two", 8)).await.unwrap_err();
+    assert!(refused.to_string().contains("should be less than or equal to 9"), "{refused}");
 }
 
 #[tokio::test]
