@@ -117,20 +117,6 @@ fn row() -> Result<&'static Kind, Status> {
     kinds::find_kind(GROUP, "CustomResourceDefinition").ok_or_else(Status::no_such_resource)
 }
 
-/// Notes in a definition what its names have come to.
-fn settle(definition: &mut Value, taken: &Taken) {
-    names::accept(definition, taken);
-    if is_true(definition, "NamesAccepted") {
-        if !is_true(definition, "Established") {
-            let words = "the initial names have been accepted";
-            names::set_condition(definition, "Established", "True", "InitialNamesAccepted", words);
-        }
-    } else if !is_true(definition, "Established") {
-        names::set_condition(definition, "Established", "False", "NotAccepted", "not all names are accepted");
-    }
-    names::approve(definition);
-}
-
 impl Inner {
     /// Brings the table and a definition's status to where the definition says they are.
     async fn sync(self: &Arc<Self>, name: &str, busy: &Busy) {
@@ -149,10 +135,9 @@ impl Inner {
         };
         let old = respond::parse(entry.json())?;
         let mut new = old.clone();
-        settle(&mut new, &taken(&snapshot, name, object::text(&old, &["spec", "group"])));
-        if is_true(&new, "Established") {
-            self.serve(name, &new);
-        }
+        names::accept(&mut new, &taken(&snapshot, name, object::text(&old, &["spec", "group"])));
+        self.establish(name, &mut new);
+        names::approve(&mut new);
         if object::is_terminating(&new) && object::has_finalizer(&new, CLEANUP) {
             let uid = object::meta(&new, "uid").to_owned();
             let words = "CustomResource deletion is in progress";
@@ -174,22 +159,42 @@ impl Inner {
         self.write_status(name, &entry, &old, new).await
     }
 
+    /// Serves a definition whose names are accepted, and notes that.
+    fn establish(&self, name: &str, definition: &mut Value) {
+        let established = is_true(definition, "Established");
+        if !established && !is_true(definition, "NamesAccepted") {
+            let words = "not all names are accepted";
+            names::set_condition(definition, "Established", "False", "NotAccepted", words);
+            return;
+        }
+        match self.serve(name, definition) {
+            Ok(()) if established => {}
+            Ok(()) => {
+                let words = "the initial names have been accepted";
+                names::set_condition(definition, "Established", "True", "InitialNamesAccepted", words);
+            }
+            Err(why) => {
+                tracing::warn!(%name, why, "a definition cannot be served");
+                if !established {
+                    names::set_condition(definition, "Established", "False", "NotServed", &why);
+                }
+            }
+        }
+    }
+
     /// Serves a definition as it is now.
-    fn serve(&self, name: &str, definition: &Value) {
+    fn serve(&self, name: &str, definition: &Value) -> Result<(), String> {
         let table = self.custom.table();
         let same = table.definition(name).filter(|known| known.fingerprint == fingerprint(definition));
         if same.is_some_and(|same| same.terminating == object::is_terminating(definition)) {
-            return;
+            return Ok(());
         }
-        match Definition::read(definition, self.store.snapshot().revision()) {
-            Ok(mut definition) => {
-                if let Some(same) = same {
-                    definition.succeed(same);
-                }
-                self.custom.exchange(name, Some(Arc::new(definition)));
-            }
-            Err(error) => tracing::warn!(%name, error, "a definition cannot be served"),
+        let mut read = Definition::read(definition, self.store.snapshot().revision())?;
+        if let Some(same) = same {
+            read.succeed(same);
         }
+        self.custom.exchange(name, Some(Arc::new(read)));
+        Ok(())
     }
 
     /// Writes a status that has changed. Where another change came first, its event brings us back.

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use dray_machinery::{Status, object};
-use dray_store::{Draft, Entry, Event};
+use dray_store::{Draft, Entry, Event, Snapshot};
 use serde_json::Value;
 
 use super::{
@@ -47,6 +47,21 @@ impl Inner {
         }
         let mut entries = VecDeque::from(self.entries(request.custom.as_ref(), vec![entry]).await?);
         entries.pop_front().ok_or_else(|| Status::internal("an object was lost on its way"))
+    }
+
+    /// The entries of a collection as a request's version has them, with their stored names.
+    pub(crate) async fn named_entries(
+        &self,
+        custom: &Custom,
+        snapshot: &Snapshot,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<(Arc<str>, Entry)>, Status> {
+        let found = snapshot.range(&custom.kind.storage(), prefix, after);
+        let found: Vec<(Arc<str>, Entry)> =
+            found.map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        let (names, entries): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        Ok(names.into_iter().zip(self.entries(Some(custom), entries).await?).collect())
     }
 
     /// Events as a request's version has them.
