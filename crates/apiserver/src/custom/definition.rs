@@ -75,7 +75,8 @@ pub(crate) fn is_true(definition: &Value, condition: &str) -> bool {
 /// What tells one definition from another that says something else.
 pub(crate) fn fingerprint(definition: &Value) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for part in [&definition["spec"], &definition["status"]["acceptedNames"]] {
+    let parts = [&definition["metadata"]["uid"], &definition["spec"], &definition["status"]["acceptedNames"]];
+    for part in parts {
         digest.update(part.to_string().as_bytes());
         digest.update([0]);
     }

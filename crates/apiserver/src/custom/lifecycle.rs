@@ -45,12 +45,12 @@ type Busy = Arc<Mutex<BTreeSet<String>>>;
 impl Inner {
     /// Follows the definitions until the server shuts down.
     pub(crate) fn follow_definitions(self: &Arc<Self>) -> Result<(), Error> {
-        let (snapshot, watcher) = self.store.snapshot_and_watch(DEFINITIONS, "")?;
+        let (_, watcher) = self.store.snapshot_and_watch(DEFINITIONS, "")?;
         let mut shutdown = self.shutdown.subscribe();
         let inner = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::select! {
-                () = follow(inner, snapshot, watcher) => {}
+                () = follow(inner, watcher) => {}
                 _ = shutdown.wait_for(|down| *down) => {}
             }
         });
@@ -58,12 +58,13 @@ impl Inner {
     }
 }
 
-async fn follow(inner: Weak<Inner>, mut snapshot: Arc<Snapshot>, mut watcher: Watcher) {
+async fn follow(inner: Weak<Inner>, mut watcher: Watcher) {
     let busy = Busy::default();
     loop {
-        let all: Vec<String> =
-            snapshot.range(DEFINITIONS, "", None).map(|(name, _)| name.to_string()).collect();
         let Some(alive) = inner.upgrade() else { return };
+        // What is served may be there no more.
+        let mut all = alive.custom.table().names();
+        all.extend(alive.store.snapshot().range(DEFINITIONS, "", None).map(|(name, _)| name.to_string()));
         for name in all {
             alive.sync(&name, &busy).await;
         }
@@ -83,7 +84,7 @@ async fn follow(inner: Weak<Inner>, mut snapshot: Arc<Snapshot>, mut watcher: Wa
         // More has happened than is remembered: everything is looked at again.
         let Some(alive) = inner.upgrade() else { return };
         match alive.store.snapshot_and_watch(DEFINITIONS, "") {
-            Ok(again) => (snapshot, watcher) = again,
+            Ok((_, again)) => watcher = again,
             Err(error) => {
                 tracing::error!(%error, "definitions are no longer followed");
                 return;
@@ -128,9 +129,7 @@ impl Inner {
     async fn try_sync(self: &Arc<Self>, name: &str, busy: &Busy) -> Result<(), Status> {
         let snapshot = self.store.snapshot();
         let Some(entry) = snapshot.get(DEFINITIONS, name).cloned() else {
-            if self.custom.table().definition(name).is_some() {
-                self.custom.exchange(name, None);
-            }
+            self.withdraw(name);
             return Ok(());
         };
         let old = respond::parse(entry.json())?;
@@ -165,6 +164,8 @@ impl Inner {
         if !established && !is_true(definition, "NamesAccepted") {
             let words = "not all names are accepted";
             names::set_condition(definition, "Established", "False", "NotAccepted", words);
+            // One of the same name may have been served that is gone.
+            self.withdraw(name);
             return;
         }
         match self.serve(name, definition) {
@@ -179,6 +180,13 @@ impl Inner {
                     names::set_condition(definition, "Established", "False", "NotServed", &why);
                 }
             }
+        }
+    }
+
+    /// Serves a definition no more.
+    fn withdraw(&self, name: &str) {
+        if self.custom.table().definition(name).is_some() {
+            self.custom.exchange(name, None);
         }
     }
 

@@ -97,6 +97,10 @@ impl Inner {
     /// A draft of a request's object, in the version that is stored.
     pub(crate) async fn draft(&self, request: &ResourceRequest, object: &Value) -> Result<Draft, Status> {
         let Some(custom) = &request.custom else { return write::draft(request.kind, object) };
+        // Whoever was on his way when the kind went leaves nothing behind.
+        if self.custom.table().definition(&custom.definition.name).is_none() {
+            return Err(Status::no_such_resource());
+        }
         let stored = custom.definition.stored();
         if stored.kind.version == custom.kind.version {
             return write::draft(request.kind, object);

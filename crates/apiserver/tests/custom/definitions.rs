@@ -101,6 +101,21 @@ async fn a_definition_goes_after_its_objects_and_ends_their_watches() {
 }
 
 #[tokio::test]
+async fn a_definition_that_comes_again_is_another() {
+    let cluster = cluster().await;
+    for turn in 0..5 {
+        cluster.define(&widgets(anything())).await;
+        cluster.post(WIDGETS, &widget("a", json!({ "turn": turn }))).await.ok();
+        let mut events = cluster.watch(&format!("{WIDGETS}?watch=true")).await;
+        assert_eq!(events.next().await.unwrap()["object"]["spec"]["turn"], turn);
+        cluster.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.ok();
+        assert_eq!(events.next().await.unwrap()["type"], "DELETED");
+        assert!(events.next().await.is_none());
+        cluster.until("widgets.example.com", Value::is_null).await;
+    }
+}
+
+#[tokio::test]
 async fn a_definition_that_never_was_served_goes_at_once() {
     let cluster = cluster().await;
     cluster.define(&widgets(anything())).await;
