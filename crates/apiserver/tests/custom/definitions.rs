@@ -332,6 +332,19 @@ async fn schemas_are_structural() {
         causes,
         ["spec.versions[1].schema.openAPIV3Schema.type: Required value: must not be empty at the root"]
     );
+    // With the same schema and other fields to select by, only these are looked at twice.
+    let mut two = widgets(of_spec(json!({ "type": "object", "properties": { "a": strings } })));
+    let mut other = two["spec"]["versions"][0].clone();
+    other["name"] = json!("v2");
+    other["storage"] = json!(false);
+    other["selectableFields"] = json!([{ "jsonPath": ".spec.b" }]);
+    two["spec"]["versions"].as_array_mut().unwrap().push(other);
+    let causes = cluster.post(DEFINITIONS, &two).await.causes();
+    assert_eq!(causes.len(), 1);
+    assert!(
+        causes[0].starts_with("spec.versions[1].selectableFields[0].jsonPath: Invalid value"),
+        "{causes:?}"
+    );
     // The status on its own leaves nothing to be said about the whole.
     let mut whole = widgets(
         json!({ "type": "object", "allOf": [{ "required": ["spec"] }], "properties": { "spec": strings } }),
