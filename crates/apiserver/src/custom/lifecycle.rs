@@ -11,6 +11,7 @@ use bytes::Bytes;
 use dray_access::User;
 use dray_machinery::{Kind, Status, apply, kinds, object, pick, schema};
 use dray_store::{Entry, Error, Event, Key, Snapshot, Watcher};
+use futures_util::TryStreamExt as _;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -32,6 +33,8 @@ use crate::{
 
 /// Who writes the status of definitions, and cleans up behind them.
 const MANAGER: &str = "kube-apiserver";
+/// How many objects of a definition that goes are deleted at once.
+const TOGETHER: usize = 64;
 /// The first and the longest pause after objects could not be deleted.
 const RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -301,32 +304,45 @@ impl Inner {
         let kind = custom.kind;
         let (snapshot, watcher) =
             self.store.snapshot_and_watch(&kind.storage(), "").map_err(Status::internal)?;
+        let going =
+            |json: &[u8]| object::is_terminating(&pick::pick(json, &[&["metadata", "deletionTimestamp"]]));
+        let names: Vec<String> = snapshot
+            .range(&kind.storage(), "", None)
+            .filter(|(_, entry)| !going(entry.json()))
+            .map(|(stored, _)| stored.to_string())
+            .collect();
+        drop(snapshot);
+        let custom = &custom;
+        futures_util::stream::iter(names.into_iter().map(Ok))
+            .try_for_each_concurrent(
+                TOGETHER,
+                |stored| async move { self.delete_instance(custom, &stored).await },
+            )
+            .await?;
+        let left = self.store.snapshot().count(&kind.storage());
+        Ok((left > 0).then_some(watcher))
+    }
+
+    /// Deletes one object of a definition, by its stored name.
+    async fn delete_instance(&self, custom: &Custom, stored: &str) -> Result<(), Status> {
+        let (namespace, name) = stored.split_once('/').unwrap_or(("", stored));
+        let request = ResourceRequest {
+            kind: custom.kind,
+            custom: Some(custom.clone()),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: None,
+            query: Query::default(),
+        };
         let user = User::component("system:apiserver");
         let (headers, body) = (HeaderMap::new(), Bytes::new());
         let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
-        for (stored, entry) in snapshot.range(&kind.storage(), "", None) {
-            let head = pick::pick(entry.json(), &[&["metadata", "deletionTimestamp"]]);
-            if object::is_terminating(&head) {
-                continue;
-            }
-            let (namespace, name) = stored.split_once('/').unwrap_or(("", stored));
-            let request = ResourceRequest {
-                kind,
-                custom: Some(custom.clone()),
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                subresource: None,
-                query: Query::default(),
-            };
-            let change = Change::new(&request, &user, &headers, &body, accept, MANAGER.to_owned());
-            match self.delete_with(&change, &Options::default()).await {
-                Ok(_) => {}
-                Err(status) if status.code == 404 => {}
-                Err(status) => return Err(status),
-            }
+        let change = Change::new(&request, &user, &headers, &body, accept, MANAGER.to_owned());
+        match self.delete_with(&change, &Options::default()).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code == 404 => Ok(()),
+            Err(status) => Err(status),
         }
-        let left = self.store.snapshot().count(&kind.storage());
-        Ok((left > 0).then_some(watcher))
     }
 
     /// Notes how far a definition's end has come.
