@@ -134,29 +134,29 @@ impl Inner {
     fn endpoints(&self, namespace: &str, service: &str, port: &str) -> Vec<(String, u16)> {
         let snapshot = self.store.snapshot();
         let prefix = format!("{namespace}/");
-        let slices = snapshot
-            .range("discovery.k8s.io/endpointslices", &prefix, None)
-            .filter_map(|(_, entry)| respond::parse(entry.json()).ok())
-            .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service);
-        let mut found = Vec::new();
-        for slice in slices {
-            let ports = slice["ports"].as_array().into_iter().flatten();
-            let named = ports.filter(|one| object::text(one, &["name"]) == port);
-            let Some(number) =
-                named.filter_map(|one| one["port"].as_u64()).find_map(|port| u16::try_from(port).ok())
-            else {
-                continue;
-            };
-            let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-            let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
-            found.extend(
-                ready
-                    .filter_map(|endpoint| endpoint["addresses"][0].as_str())
-                    .map(|address| (address.to_owned(), number)),
-            );
-        }
-        found
+        let slices = snapshot.range("discovery.k8s.io/endpointslices", &prefix, None);
+        let slices = slices.filter_map(|(_, entry)| respond::parse(entry.json()).ok());
+        ready(slices, service, port)
     }
+}
+
+/// Where a port of a Service is ready, by the slices of its namespace.
+fn ready(slices: impl Iterator<Item = Value>, service: &str, port: &str) -> Vec<(String, u16)> {
+    let mut found = Vec::new();
+    for slice in slices {
+        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
+            continue;
+        }
+        let ports = slice["ports"].as_array().into_iter().flatten();
+        let mut named = ports.filter(|one| object::text(one, &["name"]) == port);
+        let number = named.find_map(|one| one["port"].as_u64());
+        let Some(number) = number.and_then(|port| u16::try_from(port).ok()) else { continue };
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+        let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str());
+        found.extend(addresses.map(|address| (address.to_owned(), number)));
+    }
+    found
 }
 
 fn place_of_url(url: &str) -> Result<Place, (String, String)> {
@@ -319,6 +319,7 @@ fn unsuccessful(status: StatusCode, text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn urls_are_places() {
@@ -338,6 +339,30 @@ mod tests {
         for url in ["http://example.com", "/path", "https://"] {
             assert!(place_of_url(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn services_are_where_they_are_ready() {
+        let slice = |service: &str, port: &str, endpoints: Value| {
+            json!({
+                "metadata": { "labels": { "kubernetes.io/service-name": service } },
+                "ports": [{ "name": "other", "port": 1 }, { "name": port, "port": 8443 }], "endpoints": endpoints,
+            })
+        };
+        let slices = [
+            slice(
+                "hook",
+                "https",
+                json!([
+                    { "addresses": ["10.0.0.1"], "conditions": { "ready": false } },
+                    { "addresses": ["10.0.0.2"], "conditions": { "ready": true } }, { "addresses": ["10.0.0.3"] },
+                ]),
+            ),
+            slice("hook", "http", json!([{ "addresses": ["10.0.0.4"] }])),
+            slice("another", "https", json!([{ "addresses": ["10.0.0.5"] }])),
+        ];
+        let expected = ["10.0.0.2", "10.0.0.3"].map(|address| (address.to_owned(), 8443));
+        assert_eq!(ready(slices.into_iter(), "hook", "https"), expected);
     }
 
     #[test]
