@@ -231,6 +231,11 @@ impl Custom {
         Custom { definition: definition.clone(), version: definition.stored }
     }
 
+    /// Whether an object is stored in the version in which objects are stored now.
+    pub(crate) fn is_stored_so(&self, json: &[u8]) -> bool {
+        json.starts_with(self.definition.stored().head.as_bytes())
+    }
+
     /// Whether the text of a stored object is what a client of this version gets.
     pub(crate) fn is_current(&self, revision: u64, json: &[u8]) -> bool {
         revision > self.definition.since && json.starts_with(self.head.as_bytes())
