@@ -1,6 +1,6 @@
 //! From a request to its answer: paths, access, verbs.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use dray_access::{Attributes, User};
@@ -233,9 +233,12 @@ impl Inner {
             "# HELP apiserver_resource_objects Number of stored objects at the time of last check split by kind.\n\
              # TYPE apiserver_resource_objects gauge\n",
         );
-        for kind in
-            dray_machinery::kinds::all().iter().filter(|kind| kind.stored_as.is_none() && !kind.question)
-        {
+        let mut counted = BTreeSet::new();
+        for kind in self.custom.table().rows() {
+            // Versions of a kind are stored together.
+            if kind.stored_as.is_some() || kind.question || !counted.insert((kind.group, kind.plural)) {
+                continue;
+            }
             let count = snapshot.count(&kind.storage());
             let _ = writeln!(
                 text,

@@ -59,6 +59,11 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
+    /// Whether it asks about more than names and labels, which all versions of an object have in common.
+    pub(crate) fn asks_values(&self) -> bool {
+        self.fields.fields().any(|field| !field.starts_with("metadata."))
+    }
+
     /// Whether a stored object is meant. `name` is its stored name.
     pub(crate) fn matches(&self, kind: &Kind, name: &str, json: &[u8]) -> bool {
         if self.is_everything() {
@@ -75,8 +80,7 @@ impl Selection {
             return true;
         }
         let (namespace, short) = name.split_once('/').unwrap_or(("", name));
-        let only_names = self.fields.fields().all(|field| field.starts_with("metadata."));
-        let parsed = if only_names {
+        let parsed = if !self.asks_values() {
             Value::Null
         } else if kind.stored_as.is_none() {
             let paths: Vec<&[&str]> = self.fields.fields().map(|field| kind.field_path(field)).collect();
@@ -259,13 +263,22 @@ impl Inner {
             page.push(entry.clone());
             true
         };
-        match exact {
-            Some(exact) => {
+        let shown = match &request.custom {
+            Some(custom) if selection.asks_values() => {
+                Some(self.named_entries(custom, &snapshot, &prefix, after.as_deref()).await?)
+            }
+            _ => None,
+        };
+        match (exact, &shown) {
+            (_, Some(shown)) => {
+                let _ = shown.iter().all(|(name, entry)| keep(name, entry));
+            }
+            (Some(exact), None) => {
                 if let Some(entry) = snapshot.get(&storage, &exact) {
                     keep(&exact.as_str().into(), entry);
                 }
             }
-            None => {
+            (None, None) => {
                 let _ = snapshot
                     .range(&storage, &prefix, after.as_deref())
                     .all(|(name, entry)| keep(name, entry));
@@ -280,7 +293,9 @@ impl Inner {
                 metadata["remainingItemCount"] = json!(left);
             }
         }
-        let page = self.entries(request.custom.as_ref(), page).await?;
+        if shown.is_none() {
+            page = self.entries(request.custom.as_ref(), page).await?;
+        }
         self.show_list(request, accept, page, metadata)
     }
 
@@ -343,9 +358,15 @@ impl Inner {
     }
 
     /// The objects that a request's selection means, for changes of a whole collection.
-    pub(crate) fn select(&self, request: &ResourceRequest) -> Result<Vec<Value>, Status> {
+    pub(crate) async fn select(&self, request: &ResourceRequest) -> Result<Vec<Value>, Status> {
         let selection = Selection::of(request)?;
         let snapshot = self.store.snapshot();
+        if let Some(custom) = request.custom.as_ref().filter(|_| selection.asks_values()) {
+            let shown = self.named_entries(custom, &snapshot, &request.prefix(), None).await?;
+            let meant =
+                shown.iter().filter(|(name, entry)| selection.matches(request.kind, name, entry.json()));
+            return meant.map(|(_, entry)| respond::parse(entry.json())).collect();
+        }
         snapshot
             .range(&request.kind.storage(), &request.prefix(), None)
             .filter(|(name, entry)| selection.matches(request.kind, name, entry.json()))

@@ -167,7 +167,7 @@ impl Inner {
         let options = Options::read(change)?;
         let kind = change.request.kind;
         let mut deleted = Vec::new();
-        for object in self.select(change.request)? {
+        for object in self.select(change.request).await? {
             let mut request = change.request.clone();
             request.name = object::name(&object).to_owned();
             if kind.namespaced {

@@ -3,10 +3,32 @@
 //! It must not know the store: it looks at objects only.
 
 use dray_access::User;
-use dray_machinery::{Kind, Subresource, object, time};
+use dray_machinery::{Kind, Status, Subresource, object, time};
+use http::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::review::user_info;
+use crate::{decode, review::user_info};
+
+/// The media types of patches that a kind takes, for who sends another: kinds that definitions add know no strategies.
+pub(crate) fn patches(kind: &Kind) -> &'static [&'static str] {
+    const ALL: &[&str] = &[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+        "application/apply-patch+cbor",
+    ];
+    const WITHOUT: &[&str] = &[ALL[0], ALL[1], ALL[3], ALL[4]];
+    if kind.defined { WITHOUT } else { ALL }
+}
+
+/// Refuses bodies in which fields are numbers where nobody has numbered the fields: of kinds that definitions add.
+pub(crate) fn check_media(kind: &Kind, headers: &HeaderMap) -> Result<(), Status> {
+    if kind.defined && decode::media(headers).ends_with("protobuf") {
+        return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
+    }
+    Ok(())
+}
 
 /// Writes who made an object where its kind says that, whatever the object says itself.
 pub(crate) fn sign(kind: &Kind, user: &User, object: &mut Value) {

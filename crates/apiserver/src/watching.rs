@@ -235,14 +235,11 @@ impl Watch {
         let storage = self.kind.storage();
         let prefix = self.prefix.clone();
         let revision = snapshot.revision();
-        let found = snapshot.range(&storage, &prefix, None);
         let Some(custom) = self.custom.clone() else {
-            return Ok(self.initial_events(found, revision, marked));
+            return Ok(self.initial_events(snapshot.range(&storage, &prefix, None), revision, marked));
         };
-        let (names, entries): (Vec<_>, Vec<_>) =
-            found.map(|(name, entry)| (name.clone(), entry.clone())).unzip();
-        let entries = self.inner.entries(Some(&custom), entries).await?;
-        Ok(self.initial_events(names.iter().zip(&entries), revision, marked))
+        let shown = self.inner.named_entries(&custom, snapshot, &prefix, None).await?;
+        Ok(self.initial_events(shown.iter().map(|(name, entry)| (name, entry)), revision, marked))
     }
 
     fn initial_events<'a>(

@@ -18,7 +18,7 @@ use crate::{
     request::{self, ResourceRequest},
     respond::{self, Answer},
     server::Inner,
-    strategy::{prepare_status, same, sign},
+    strategy::{check_media, patches, prepare_status, same, sign},
 };
 
 /// What came with a request that changes something.
@@ -63,14 +63,6 @@ impl<'a> Change<'a> {
 }
 
 const APPLY: &str = "application/apply-patch+yaml";
-/// The patches that there are; those of custom kinds know no strategies.
-const PATCHES: [&str; 5] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    APPLY,
-    "application/apply-patch+cbor",
-];
 
 /// What became of an object.
 pub(crate) struct Outcome {
@@ -117,10 +109,7 @@ pub(crate) fn store_failure(kind: &Kind, name: &str, error: Error) -> Status {
 
 /// Reads the object of a body and checks that it is of the kind that is asked for.
 pub(crate) fn read_object(change: &Change<'_>) -> Result<Value, Status> {
-    // Nobody has numbered the fields of custom kinds.
-    if change.request.custom.is_some() && decode::media(change.headers).ends_with("protobuf") {
-        return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
-    }
+    check_media(change.request.kind, change.headers)?;
     let object = decode::object(change.headers, change.body)?;
     check_kind(change, object)
 }
@@ -401,11 +390,7 @@ impl Inner {
                 .await?
             }
             APPLY => self.apply(change).await?,
-            _ => {
-                let accepted = PATCHES.iter().copied();
-                let strategic = |media: &&str| request.custom.is_none() || !media.contains("strategic");
-                return Err(Status::unsupported_media_type(&accepted.filter(strategic).collect::<Vec<_>>()));
-            }
+            _ => return Err(Status::unsupported_media_type(patches(kind))),
         };
         respond::stored(outcome.code, request, change.accept, &outcome.json)
     }
@@ -424,6 +409,8 @@ impl Inner {
         let key = self.key(request, &request.name);
         for _ in 0..ATTEMPTS {
             let current = self.store.get(&key).ok_or_else(|| request.not_found())?;
+            // Whoever changes nothing of an object that is stored in another version has it stored in this.
+            let moves = request.custom.as_ref().is_some_and(|custom| !custom.is_stored_so(current.json()));
             let current = self.entry(request, current).await?;
             let old = respond::parse_as(kind, current.json())?;
             let mut new = mutate(&old)?;
@@ -447,7 +434,7 @@ impl Inner {
             }
             let claims = self.prepare(change, &old, &mut new).await?;
             self.track(change, Some(&old), &mut new);
-            if same(&old, &new) {
+            if same(&old, &new) && !moves {
                 return Ok(created(StatusCode::OK, &current));
             }
             if dry {

@@ -75,7 +75,8 @@ pub(crate) fn is_true(definition: &Value, condition: &str) -> bool {
 /// What tells one definition from another that says something else.
 pub(crate) fn fingerprint(definition: &Value) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for part in [&definition["spec"], &definition["status"]["acceptedNames"]] {
+    let parts = [&definition["metadata"]["uid"], &definition["spec"], &definition["status"]["acceptedNames"]];
+    for part in parts {
         digest.update(part.to_string().as_bytes());
         digest.update([0]);
     }
@@ -228,6 +229,11 @@ impl Custom {
     /// The version that objects are stored in, served or not.
     pub(crate) fn stored(definition: &Arc<Definition>) -> Custom {
         Custom { definition: definition.clone(), version: definition.stored }
+    }
+
+    /// Whether an object is stored in the version in which objects are stored now.
+    pub(crate) fn is_stored_so(&self, json: &[u8]) -> bool {
+        json.starts_with(self.definition.stored().head.as_bytes())
     }
 
     /// Whether the text of a stored object is what a client of this version gets.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use dray_access::User;
 use dray_machinery::{Kind, Status, apply, kinds, object, pick, schema};
 use dray_store::{Entry, Error, Event, Key, Snapshot, Watcher};
+use futures_util::TryStreamExt as _;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -32,6 +33,8 @@ use crate::{
 
 /// Who writes the status of definitions, and cleans up behind them.
 const MANAGER: &str = "kube-apiserver";
+/// How many objects of a definition that goes are deleted at once.
+const TOGETHER: usize = 64;
 /// The first and the longest pause after objects could not be deleted.
 const RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -45,12 +48,12 @@ type Busy = Arc<Mutex<BTreeSet<String>>>;
 impl Inner {
     /// Follows the definitions until the server shuts down.
     pub(crate) fn follow_definitions(self: &Arc<Self>) -> Result<(), Error> {
-        let (snapshot, watcher) = self.store.snapshot_and_watch(DEFINITIONS, "")?;
+        let (_, watcher) = self.store.snapshot_and_watch(DEFINITIONS, "")?;
         let mut shutdown = self.shutdown.subscribe();
         let inner = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::select! {
-                () = follow(inner, snapshot, watcher) => {}
+                () = follow(inner, watcher) => {}
                 _ = shutdown.wait_for(|down| *down) => {}
             }
         });
@@ -58,12 +61,13 @@ impl Inner {
     }
 }
 
-async fn follow(inner: Weak<Inner>, mut snapshot: Arc<Snapshot>, mut watcher: Watcher) {
+async fn follow(inner: Weak<Inner>, mut watcher: Watcher) {
     let busy = Busy::default();
     loop {
-        let all: Vec<String> =
-            snapshot.range(DEFINITIONS, "", None).map(|(name, _)| name.to_string()).collect();
         let Some(alive) = inner.upgrade() else { return };
+        // What is served may be there no more.
+        let mut all = alive.custom.table().names();
+        all.extend(alive.store.snapshot().range(DEFINITIONS, "", None).map(|(name, _)| name.to_string()));
         for name in all {
             alive.sync(&name, &busy).await;
         }
@@ -83,7 +87,7 @@ async fn follow(inner: Weak<Inner>, mut snapshot: Arc<Snapshot>, mut watcher: Wa
         // More has happened than is remembered: everything is looked at again.
         let Some(alive) = inner.upgrade() else { return };
         match alive.store.snapshot_and_watch(DEFINITIONS, "") {
-            Ok(again) => (snapshot, watcher) = again,
+            Ok((_, again)) => watcher = again,
             Err(error) => {
                 tracing::error!(%error, "definitions are no longer followed");
                 return;
@@ -117,20 +121,6 @@ fn row() -> Result<&'static Kind, Status> {
     kinds::find_kind(GROUP, "CustomResourceDefinition").ok_or_else(Status::no_such_resource)
 }
 
-/// Notes in a definition what its names have come to.
-fn settle(definition: &mut Value, taken: &Taken) {
-    names::accept(definition, taken);
-    if is_true(definition, "NamesAccepted") {
-        if !is_true(definition, "Established") {
-            let words = "the initial names have been accepted";
-            names::set_condition(definition, "Established", "True", "InitialNamesAccepted", words);
-        }
-    } else if !is_true(definition, "Established") {
-        names::set_condition(definition, "Established", "False", "NotAccepted", "not all names are accepted");
-    }
-    names::approve(definition);
-}
-
 impl Inner {
     /// Brings the table and a definition's status to where the definition says they are.
     async fn sync(self: &Arc<Self>, name: &str, busy: &Busy) {
@@ -142,17 +132,14 @@ impl Inner {
     async fn try_sync(self: &Arc<Self>, name: &str, busy: &Busy) -> Result<(), Status> {
         let snapshot = self.store.snapshot();
         let Some(entry) = snapshot.get(DEFINITIONS, name).cloned() else {
-            if self.custom.table().definition(name).is_some() {
-                self.custom.exchange(name, None);
-            }
+            self.withdraw(name);
             return Ok(());
         };
         let old = respond::parse(entry.json())?;
         let mut new = old.clone();
-        settle(&mut new, &taken(&snapshot, name, object::text(&old, &["spec", "group"])));
-        if is_true(&new, "Established") {
-            self.serve(name, &new);
-        }
+        names::accept(&mut new, &taken(&snapshot, name, object::text(&old, &["spec", "group"])));
+        self.establish(name, &mut new);
+        names::approve(&mut new);
         if object::is_terminating(&new) && object::has_finalizer(&new, CLEANUP) {
             let uid = object::meta(&new, "uid").to_owned();
             let words = "CustomResource deletion is in progress";
@@ -174,22 +161,51 @@ impl Inner {
         self.write_status(name, &entry, &old, new).await
     }
 
+    /// Serves a definition whose names are accepted, and notes that.
+    fn establish(&self, name: &str, definition: &mut Value) {
+        let established = is_true(definition, "Established");
+        if !established && !is_true(definition, "NamesAccepted") {
+            let words = "not all names are accepted";
+            names::set_condition(definition, "Established", "False", "NotAccepted", words);
+            // One of the same name may have been served that is gone.
+            self.withdraw(name);
+            return;
+        }
+        match self.serve(name, definition) {
+            Ok(()) if established => {}
+            Ok(()) => {
+                let words = "the initial names have been accepted";
+                names::set_condition(definition, "Established", "True", "InitialNamesAccepted", words);
+            }
+            Err(why) => {
+                tracing::warn!(%name, why, "a definition cannot be served");
+                if !established {
+                    names::set_condition(definition, "Established", "False", "NotServed", &why);
+                }
+            }
+        }
+    }
+
+    /// Serves a definition no more.
+    fn withdraw(&self, name: &str) {
+        if self.custom.table().definition(name).is_some() {
+            self.custom.exchange(name, None);
+        }
+    }
+
     /// Serves a definition as it is now.
-    fn serve(&self, name: &str, definition: &Value) {
+    fn serve(&self, name: &str, definition: &Value) -> Result<(), String> {
         let table = self.custom.table();
         let same = table.definition(name).filter(|known| known.fingerprint == fingerprint(definition));
         if same.is_some_and(|same| same.terminating == object::is_terminating(definition)) {
-            return;
+            return Ok(());
         }
-        match Definition::read(definition, self.store.snapshot().revision()) {
-            Ok(mut definition) => {
-                if let Some(same) = same {
-                    definition.succeed(same);
-                }
-                self.custom.exchange(name, Some(Arc::new(definition)));
-            }
-            Err(error) => tracing::warn!(%name, error, "a definition cannot be served"),
+        let mut read = Definition::read(definition, self.store.snapshot().revision())?;
+        if let Some(same) = same {
+            read.succeed(same);
         }
+        self.custom.exchange(name, Some(Arc::new(read)));
+        Ok(())
     }
 
     /// Writes a status that has changed. Where another change came first, its event brings us back.
@@ -288,32 +304,45 @@ impl Inner {
         let kind = custom.kind;
         let (snapshot, watcher) =
             self.store.snapshot_and_watch(&kind.storage(), "").map_err(Status::internal)?;
+        let going =
+            |json: &[u8]| object::is_terminating(&pick::pick(json, &[&["metadata", "deletionTimestamp"]]));
+        let names: Vec<String> = snapshot
+            .range(&kind.storage(), "", None)
+            .filter(|(_, entry)| !going(entry.json()))
+            .map(|(stored, _)| stored.to_string())
+            .collect();
+        drop(snapshot);
+        let custom = &custom;
+        futures_util::stream::iter(names.into_iter().map(Ok))
+            .try_for_each_concurrent(
+                TOGETHER,
+                |stored| async move { self.delete_instance(custom, &stored).await },
+            )
+            .await?;
+        let left = self.store.snapshot().count(&kind.storage());
+        Ok((left > 0).then_some(watcher))
+    }
+
+    /// Deletes one object of a definition, by its stored name.
+    async fn delete_instance(&self, custom: &Custom, stored: &str) -> Result<(), Status> {
+        let (namespace, name) = stored.split_once('/').unwrap_or(("", stored));
+        let request = ResourceRequest {
+            kind: custom.kind,
+            custom: Some(custom.clone()),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: None,
+            query: Query::default(),
+        };
         let user = User::component("system:apiserver");
         let (headers, body) = (HeaderMap::new(), Bytes::new());
         let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
-        for (stored, entry) in snapshot.range(&kind.storage(), "", None) {
-            let head = pick::pick(entry.json(), &[&["metadata", "deletionTimestamp"]]);
-            if object::is_terminating(&head) {
-                continue;
-            }
-            let (namespace, name) = stored.split_once('/').unwrap_or(("", stored));
-            let request = ResourceRequest {
-                kind,
-                custom: Some(custom.clone()),
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-                subresource: None,
-                query: Query::default(),
-            };
-            let change = Change::new(&request, &user, &headers, &body, accept, MANAGER.to_owned());
-            match self.delete_with(&change, &Options::default()).await {
-                Ok(_) => {}
-                Err(status) if status.code == 404 => {}
-                Err(status) => return Err(status),
-            }
+        let change = Change::new(&request, &user, &headers, &body, accept, MANAGER.to_owned());
+        match self.delete_with(&change, &Options::default()).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code == 404 => Ok(()),
+            Err(status) => Err(status),
         }
-        let left = self.store.snapshot().count(&kind.storage());
-        Ok((left > 0).then_some(watcher))
     }
 
     /// Notes how far a definition's end has come.

@@ -1,7 +1,11 @@
 //! The definitions that are served now. Whoever looks takes the whole table and keeps it while he looks; a change makes
 //! another table.
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dray_machinery::{Kind, kinds};
 use dray_store::Store;
@@ -86,6 +90,11 @@ impl Registry {
 }
 
 impl Table {
+    /// The names of the definitions.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.definitions.keys().cloned().collect()
+    }
+
     /// A definition, by its name.
     pub(crate) fn definition(&self, name: &str) -> Option<&Arc<Definition>> {
         self.definitions.get(name)

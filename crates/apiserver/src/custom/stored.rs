@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use dray_machinery::{Status, object};
-use dray_store::{Draft, Entry, Event};
+use dray_store::{Draft, Entry, Event, Snapshot};
 use serde_json::Value;
 
 use super::{
@@ -49,6 +49,21 @@ impl Inner {
         entries.pop_front().ok_or_else(|| Status::internal("an object was lost on its way"))
     }
 
+    /// The entries of a collection as a request's version has them, with their stored names.
+    pub(crate) async fn named_entries(
+        &self,
+        custom: &Custom,
+        snapshot: &Snapshot,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<(Arc<str>, Entry)>, Status> {
+        let found = snapshot.range(&custom.kind.storage(), prefix, after);
+        let found: Vec<(Arc<str>, Entry)> =
+            found.map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        let (names, entries): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        Ok(names.into_iter().zip(self.entries(Some(custom), entries).await?).collect())
+    }
+
     /// Events as a request's version has them.
     pub(crate) async fn events(
         &self,
@@ -82,6 +97,10 @@ impl Inner {
     /// A draft of a request's object, in the version that is stored.
     pub(crate) async fn draft(&self, request: &ResourceRequest, object: &Value) -> Result<Draft, Status> {
         let Some(custom) = &request.custom else { return write::draft(request.kind, object) };
+        // Whoever was on his way when the kind went leaves nothing behind.
+        if self.custom.table().definition(&custom.definition.name).is_none() {
+            return Err(Status::no_such_resource());
+        }
         let stored = custom.definition.stored();
         if stored.kind.version == custom.kind.version {
             return write::draft(request.kind, object);

@@ -70,6 +70,13 @@ async fn versions_differ_by_their_name_and_by_what_they_keep() {
     while events.next().await.is_some() {}
     cluster.get(WIDGETS).await.refused(404);
     assert_eq!(cluster.get(&format!("{OTHERS}/a")).await.ok()["spec"]["both"], "3");
+    // Whoever changes nothing has it stored in the new version, once: so do those who migrate.
+    let path = format!("{OTHERS}/a");
+    let version = |object: Value| object["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let before = version(cluster.get(&path).await.ok());
+    let after = version(cluster.patch(&path, MERGE, &json!({})).await.ok());
+    assert_ne!(before, after);
+    assert_eq!(version(cluster.patch(&path, MERGE, &json!({})).await.ok()), after);
     let cluster = cluster.restart().await;
     assert_eq!(cluster.get(&format!("{OTHERS}/a")).await.ok()["spec"]["both"], "3");
 }
@@ -162,6 +169,7 @@ async fn a_webhook_converts() {
     let mut definition = versions(fields(json!({ "a": text })), fields(json!({ "b": text })));
     definition["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
         "conversionReviewVersions": ["v1"], "clientConfig": { "url": url, "caBundle": bundle } } });
+    definition["spec"]["versions"][1]["selectableFields"] = json!([{ "jsonPath": ".spec.b" }]);
     cluster.define(&definition).await;
     let mut object = widget("one", json!({ "b": "hello" }));
     object["apiVersion"] = json!("example.com/v2");
@@ -175,7 +183,11 @@ async fn a_webhook_converts() {
     let list = cluster.get(OTHERS).await.ok();
     assert_eq!(list["items"][1]["spec"], json!({ "b": "you" }));
     assert_eq!(asked.load(Ordering::Relaxed), before + 1);
-    let mut events = cluster.watch(&format!("{OTHERS}?watch=true")).await;
+    // Selectors ask about what the version shows.
+    let some = cluster.get(&format!("{OTHERS}?fieldSelector=spec.b%3Dyou")).await.ok();
+    assert_eq!(some["items"].as_array().unwrap().len(), 1);
+    assert_eq!(some["items"][0]["metadata"]["name"], "two");
+    let mut events = cluster.watch(&format!("{OTHERS}?watch=true&fieldSelector=spec.b%3Dhello")).await;
     assert_eq!(events.next().await.unwrap()["object"]["spec"], json!({ "b": "hello" }));
     let changed =
         cluster.patch(&format!("{OTHERS}/one"), MERGE, &json!({ "spec": { "b": "bye" } })).await.ok();

@@ -101,6 +101,21 @@ async fn a_definition_goes_after_its_objects_and_ends_their_watches() {
 }
 
 #[tokio::test]
+async fn a_definition_that_comes_again_is_another() {
+    let cluster = cluster().await;
+    for turn in 0..5 {
+        cluster.define(&widgets(anything())).await;
+        cluster.post(WIDGETS, &widget("a", json!({ "turn": turn }))).await.ok();
+        let mut events = cluster.watch(&format!("{WIDGETS}?watch=true")).await;
+        assert_eq!(events.next().await.unwrap()["object"]["spec"]["turn"], turn);
+        cluster.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.ok();
+        assert_eq!(events.next().await.unwrap()["type"], "DELETED");
+        assert!(events.next().await.is_none());
+        cluster.until("widgets.example.com", Value::is_null).await;
+    }
+}
+
+#[tokio::test]
 async fn a_definition_that_never_was_served_goes_at_once() {
     let cluster = cluster().await;
     cluster.define(&widgets(anything())).await;
@@ -316,6 +331,19 @@ async fn schemas_are_structural() {
     assert_eq!(
         causes,
         ["spec.versions[1].schema.openAPIV3Schema.type: Required value: must not be empty at the root"]
+    );
+    // With the same schema and other fields to select by, only these are looked at twice.
+    let mut two = widgets(of_spec(json!({ "type": "object", "properties": { "a": strings } })));
+    let mut other = two["spec"]["versions"][0].clone();
+    other["name"] = json!("v2");
+    other["storage"] = json!(false);
+    other["selectableFields"] = json!([{ "jsonPath": ".spec.b" }]);
+    two["spec"]["versions"].as_array_mut().unwrap().push(other);
+    let causes = cluster.post(DEFINITIONS, &two).await.causes();
+    assert_eq!(causes.len(), 1);
+    assert!(
+        causes[0].starts_with("spec.versions[1].selectableFields[0].jsonPath: Invalid value"),
+        "{causes:?}"
     );
     // The status on its own leaves nothing to be said about the whole.
     let mut whole = widgets(

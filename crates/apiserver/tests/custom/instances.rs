@@ -474,6 +474,22 @@ async fn embedded_objects_are_whole_objects() {
 }
 
 #[tokio::test]
+async fn names_are_limited_by_the_schema_too() {
+    let cluster = cluster().await;
+    let metadata =
+        json!({ "type": "object", "properties": { "name": { "type": "string", "pattern": "^w-" } } });
+    cluster.define(&widgets(json!({ "type": "object", "properties": { "metadata": metadata } }))).await;
+    cluster.post(WIDGETS, &widget("w-a", json!({}))).await.ok();
+    let causes = cluster.post(WIDGETS, &widget("a", json!({}))).await.causes();
+    assert_eq!(causes, ["metadata.name: Invalid value: \"a\": metadata.name in body should match '^w-'"]);
+    let causes = cluster.post(WIDGETS, &widget("w-A", json!({}))).await.causes();
+    assert!(causes.len() == 1 && causes[0].contains("RFC 1123 subdomain"), "{causes:?}");
+    let metrics = cluster.get("/metrics").await.ok();
+    let line = "apiserver_resource_objects{group=\"example.com\",resource=\"widgets\"} 1\n";
+    assert!(metrics.as_str().unwrap().contains(line));
+}
+
+#[tokio::test]
 async fn discovery_and_documents_tell_of_custom_kinds() {
     let cluster = cluster().await;
     let before = cluster.get("/openapi/v3").await.ok();

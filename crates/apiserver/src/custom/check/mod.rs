@@ -36,16 +36,16 @@ pub(crate) fn validate(kind: &Kind, definition: &Value, old: Option<&Value>, err
         };
         let known = before.iter().find(|known| known["name"] == version["name"]);
         let unchanged = |field: &str| known.is_some_and(|known| known[field] == version[field]);
+        let first = |field: &str| index == 0 || !shared(field);
         let schema = &version["schema"]["openAPIV3Schema"];
-        if index > 0 && shared("schema") {
-            continue;
-        }
-        if schema.is_object() && !unchanged("schema") {
+        let says_more = !unchanged("schema") || !unchanged("subresources");
+        if schema.is_object() && says_more && (first("schema") || first("subresources")) {
             let path = child(&at("schema", "validation"), "openAPIV3Schema");
             let status = object::at(version, &["subresources", "status"]).is_object();
             self::schema(schema, &path, status, errors);
         }
-        if !unchanged("selectableFields") {
+        let asks_more = !unchanged("selectableFields") || !unchanged("schema");
+        if asks_more && (first("selectableFields") || first("schema")) {
             selectable(version, &at("selectableFields", "selectableFields"), errors);
         }
     }
