@@ -5,15 +5,16 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use dray_access::{Attributes, User};
 use dray_machinery::{Status, Subresource};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
 use crate::{
+    admission::Operation,
     audit::Trail,
     discovery,
     flow::Marks,
     negotiate::{self, Accept, Encoding, Shape},
-    openapi,
+    node, openapi,
     query::Query,
     request::{self, ResourceRequest},
     respond::{self, Answer},
@@ -155,6 +156,15 @@ impl Inner {
                 Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward
             )
         {
+            if subresource != Subresource::Log {
+                let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
+                let change = Change::new(request, user, &parts.headers, &body, accept, String::new());
+                let admitted = self
+                    .admit_request(&change, Operation::Connect, node::options(subresource, request))
+                    .await;
+                trail.annotate(std::mem::take(&mut change.annotations.lock()));
+                admitted?;
+            }
             return self.node_request(subresource, request, parts).await;
         }
         let headers: &HeaderMap = &parts.headers;
@@ -177,13 +187,17 @@ impl Inner {
         }
         let answer = self.verb(&parts.method, &change, accept).await;
         trail.annotate(std::mem::take(&mut change.annotations.lock()));
-        let mut answer = answer?;
-        for warning in change.warnings.lock().iter() {
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
-                answer.headers_mut().append(header::WARNING, value);
+        let warnings = std::mem::take(&mut *change.warnings.lock());
+        match answer {
+            Ok(mut answer) => {
+                respond::warn(&mut answer, &warnings);
+                Ok(answer)
+            }
+            Err(mut status) => {
+                status.warnings = warnings;
+                Err(status)
             }
         }
-        Ok(answer)
     }
 
     async fn verb(

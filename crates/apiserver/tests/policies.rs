@@ -145,6 +145,35 @@ fn policies_ask_who_may_do_what() {
 }
 
 #[test]
+fn connections_and_evictions_are_judged_too() {
+    let cluster = cluster();
+    let text = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: p}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [''], apiVersions: [v1], resources: [pods/exec, pods/eviction], operations: ['*']}]}
+  validations: [{expression: \"request.operation == 'CREATE' ? object.metadata.name != 'p' : object.command[0] != 'sh'\",
+    messageExpression: \"request.kind.kind + ' is not for you'\"}]
+---
+{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {name: b}, spec:
+  {policyName: p, validationActions: [Deny]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: c}]}}
+";
+    cluster.ok(CREATE, text);
+    let refused = cluster.refused(&["exec", "p", "--", "sh"], "");
+    assert!(refused.contains("PodExecOptions is not for you"), "{refused}");
+    let refused = cluster.refused(&["exec", "p", "--", "ls"], "");
+    assert!(refused.contains("does not have a host assigned"), "{refused}");
+    let eviction = r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"p"}}"#;
+    let path = "/api/v1/namespaces/default/pods/p/eviction";
+    let refused = cluster.refused(&["create", "--raw", path, "-f", "-"], eviction);
+    assert!(refused.contains("Eviction is not for you"), "{refused}");
+    cluster.ok(&["get", "pod", "p"], "");
+}
+
+#[test]
 fn expressions_that_mean_nothing_are_refused() {
     let cluster = cluster();
     for (spec, words) in [
