@@ -174,6 +174,39 @@ spec:
 }
 
 #[test]
+fn nobody_gives_policies_parameters_that_he_cannot_read() {
+    let cluster = cluster();
+    let role = [
+        "create",
+        "clusterrole",
+        "policies",
+        "--verb=*",
+        "--resource=validatingadmissionpolicies,validatingadmissionpolicybindings",
+    ];
+    cluster.ok(&role, "");
+    cluster.ok(&["create", "clusterrolebinding", "policies", "--clusterrole=policies", "--user=eve"], "");
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: p}}, spec: {{{RULES}, \
+         paramKind: {{apiVersion: v1, kind: Secret}}, validations: [{{expression: 'params == null'}}]}}}}"
+    );
+    let binding = "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {name: b}, \
+                   spec: {policyName: p, validationActions: [Deny], paramRef: {name: s, namespace: kube-system, parameterNotFoundAction: Allow}}}";
+    let as_eve = &["create", "--as=eve", "-f", "-"];
+    let refused = cluster.refused(as_eve, &policy);
+    assert!(
+        refused.contains("spec.paramKind: Forbidden: user eve must have \"get\" permission on all objects"),
+        "{refused}"
+    );
+    cluster.ok(CREATE, &policy);
+    let refused = cluster.refused(as_eve, binding);
+    assert!(
+        refused.contains("spec.paramRef: Forbidden: user eve does not have \"get\" permission"),
+        "{refused}"
+    );
+    cluster.ok(CREATE, binding);
+}
+
+#[test]
 fn expressions_that_mean_nothing_are_refused() {
     let cluster = cluster();
     for (spec, words) in [
