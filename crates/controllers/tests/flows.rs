@@ -24,7 +24,8 @@ async fn a_schema_dangles_without_its_level() {
     schemas.create(&PostParams::default(), &serde_json::from_value(schema).unwrap()).await.unwrap();
     when(&schemas, "s", "no level", |schema| dangling(schema) == Some("True")).await;
     let levels = Api::<PriorityLevelConfiguration>::all(cluster.client.clone());
-    let level = json!({ "metadata": { "name": "l" }, "spec": { "type": "Exempt" } });
+    let limited = json!({ "limitResponse": { "type": "Reject" } });
+    let level = json!({ "metadata": { "name": "l" }, "spec": { "type": "Limited", "limited": limited } });
     levels.create(&PostParams::default(), &serde_json::from_value(level).unwrap()).await.unwrap();
     when(&schemas, "s", "its level", |schema| dangling(schema) == Some("False")).await;
     levels.delete("l", &DeleteParams::default()).await.unwrap();
