@@ -61,14 +61,18 @@ impl Inner {
         marks: &mut Marks,
     ) -> Result<Answer, Status> {
         let path = parts.uri.path().to_owned();
-        let sender = self.authenticate(certified, &parts.headers)?;
+        let sender = self.authenticate(certified, &parts.headers);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let request = request::resource(&path, query);
         let verb = match &request {
             Ok(request) => request::verb(&parts.method, request).to_owned(),
             Err(_) => parts.method.as_str().to_lowercase(),
         };
-        trail.received(&sender, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        // Whoever cannot say who he is is written down as nobody.
+        let nobody = User::default();
+        let known = sender.as_ref().unwrap_or(&nobody);
+        trail.received(known, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        let sender = sender?;
         let user = self.impersonate(sender.clone(), &parts.headers)?;
         trail.acts_as(&sender, &user);
         let resource = request.as_ref().ok();
