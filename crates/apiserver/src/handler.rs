@@ -5,15 +5,16 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use dray_access::{Attributes, User};
 use dray_machinery::{Reason, Status, Subresource};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, StatusCode, request::Parts};
 use serde_json::{Value, json};
 
 use crate::{
+    admission::Operation,
     audit::Trail,
     discovery,
     flow::Marks,
     negotiate::{self, Accept, Encoding, Shape},
-    openapi,
+    node, openapi,
     query::Query,
     request::{self, ResourceRequest},
     respond::{self, Answer},
@@ -60,14 +61,18 @@ impl Inner {
         marks: &mut Marks,
     ) -> Result<Answer, Status> {
         let path = parts.uri.path().to_owned();
-        let sender = self.authenticate(certified, &parts.headers)?;
+        let sender = self.authenticate(certified, &parts.headers);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let request = request::resource(&path, query, || self.custom.table());
         let verb = match &request {
             Ok(request) => request::verb(&parts.method, request).to_owned(),
             Err(_) => parts.method.as_str().to_lowercase(),
         };
-        trail.received(&sender, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        // Whoever cannot say who he is is written down as nobody.
+        let nobody = User::default();
+        let known = sender.as_ref().unwrap_or(&nobody);
+        trail.received(known, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        let sender = sender?;
         let user = self.impersonate(sender.clone(), &parts.headers)?;
         trail.acts_as(&sender, &user);
         let resource = request.as_ref().ok();
@@ -156,6 +161,15 @@ impl Inner {
                 Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward
             )
         {
+            if subresource != Subresource::Log {
+                let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
+                let change = Change::new(request, user, &parts.headers, &body, accept, String::new());
+                let admitted = self
+                    .admit_request(&change, Operation::Connect, node::options(subresource, request))
+                    .await;
+                trail.annotate(std::mem::take(&mut change.annotations.lock()));
+                admitted?;
+            }
             return self.node_request(subresource, request, parts).await;
         }
         let headers: &HeaderMap = &parts.headers;
@@ -181,13 +195,17 @@ impl Inner {
         }
         let answer = self.verb(&parts.method, &change, accept).await;
         trail.annotate(std::mem::take(&mut change.annotations.lock()));
-        let mut answer = answer?;
-        for warning in change.warnings.lock().iter() {
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
-                answer.headers_mut().append(header::WARNING, value);
+        let warnings = std::mem::take(&mut *change.warnings.lock());
+        match answer {
+            Ok(mut answer) => {
+                respond::warn(&mut answer, &warnings);
+                Ok(answer)
+            }
+            Err(mut status) => {
+                status.warnings = warnings;
+                Err(status)
             }
         }
-        Ok(answer)
     }
 
     async fn verb(

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
 use http_body_util::{BodyExt as _, Empty};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     query,
@@ -70,6 +70,37 @@ fn container<'a>(pod: &'a Value, name: &'a str, wanted: &'a str) -> Result<&'a s
             Err(Status::bad_request(message))
         }
     }
+}
+
+/// What a connection to a pod asks for, as admission shows it.
+pub(crate) fn options(subresource: Subresource, request: &ResourceRequest) -> Value {
+    let kind = subresource.kind().map_or("", |(_, _, kind)| kind);
+    let mut options = json!({ "kind": kind, "apiVersion": "v1" });
+    let query = &request.query;
+    if subresource == Subresource::PortForward {
+        let ports: Vec<u16> = query
+            .all("ports")
+            .flat_map(|list| list.split(','))
+            .filter_map(|port| port.parse().ok())
+            .collect();
+        if !ports.is_empty() {
+            options["ports"] = json!(ports);
+        }
+        return options;
+    }
+    for stream in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(stream) {
+            options[stream] = json!(true);
+        }
+    }
+    if !query.get("container").is_empty() {
+        options["container"] = json!(query.get("container"));
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    options
 }
 
 impl Inner {
@@ -252,7 +283,6 @@ fn copy_upgrade(from: &HeaderMap, to: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn the_container_is_chosen_as_the_reference_does() {

@@ -52,7 +52,17 @@ pub(crate) fn failure(status: &Status) -> Answer {
     if let Some(seconds) = status.retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    warn(&mut answer, &status.warnings);
     answer
+}
+
+/// Tells the client something beside an answer.
+pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
+    for warning in warnings {
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+            answer.headers_mut().append(header::WARNING, value);
+        }
+    }
 }
 
 /// Reads a stored text.

@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    admission::Operation,
     decode,
     negotiate::Accept,
     remove::Options,
@@ -180,6 +181,7 @@ impl Inner {
                 change.request.name
             )));
         }
+        let eviction = self.admit_request(change, Operation::Create, eviction).await?;
         let options = Options::from_value(&eviction["deleteOptions"])?;
         let request = ResourceRequest { subresource: None, ..change.request.clone() };
         let nothing = Bytes::new();

@@ -145,6 +145,68 @@ fn policies_ask_who_may_do_what() {
 }
 
 #[test]
+fn connections_and_evictions_are_judged_too() {
+    let cluster = cluster();
+    let text = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: p}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [''], apiVersions: [v1], resources: [pods/exec, pods/eviction], operations: ['*']}]}
+  validations: [{expression: \"request.operation == 'CREATE' ? object.metadata.name != 'p' : object.command[0] != 'sh'\",
+    messageExpression: \"request.kind.kind + ' is not for you'\"}]
+---
+{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {name: b}, spec:
+  {policyName: p, validationActions: [Deny]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: c}]}}
+";
+    cluster.ok(CREATE, text);
+    let refused = cluster.refused(&["exec", "p", "--", "sh"], "");
+    assert!(refused.contains("PodExecOptions is not for you"), "{refused}");
+    let refused = cluster.refused(&["exec", "p", "--", "ls"], "");
+    assert!(refused.contains("does not have a host assigned"), "{refused}");
+    let eviction = r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"p"}}"#;
+    let path = "/api/v1/namespaces/default/pods/p/eviction";
+    let refused = cluster.refused(&["create", "--raw", path, "-f", "-"], eviction);
+    assert!(refused.contains("Eviction is not for you"), "{refused}");
+    cluster.ok(&["get", "pod", "p"], "");
+}
+
+#[test]
+fn nobody_gives_policies_parameters_that_he_cannot_read() {
+    let cluster = cluster();
+    let role = [
+        "create",
+        "clusterrole",
+        "policies",
+        "--verb=*",
+        "--resource=validatingadmissionpolicies,validatingadmissionpolicybindings",
+    ];
+    cluster.ok(&role, "");
+    cluster.ok(&["create", "clusterrolebinding", "policies", "--clusterrole=policies", "--user=eve"], "");
+    let policy = format!(
+        "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: p}}, spec: {{{RULES}, \
+         paramKind: {{apiVersion: v1, kind: Secret}}, validations: [{{expression: 'params == null'}}]}}}}"
+    );
+    let binding = "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {name: b}, \
+                   spec: {policyName: p, validationActions: [Deny], paramRef: {name: s, namespace: kube-system, parameterNotFoundAction: Allow}}}";
+    let as_eve = &["create", "--as=eve", "-f", "-"];
+    let refused = cluster.refused(as_eve, &policy);
+    assert!(
+        refused.contains("spec.paramKind: Forbidden: user eve must have \"get\" permission on all objects"),
+        "{refused}"
+    );
+    cluster.ok(CREATE, &policy);
+    let refused = cluster.refused(as_eve, binding);
+    assert!(
+        refused.contains("spec.paramRef: Forbidden: user eve does not have \"get\" permission"),
+        "{refused}"
+    );
+    cluster.ok(CREATE, binding);
+}
+
+#[test]
 fn expressions_that_mean_nothing_are_refused() {
     let cluster = cluster();
     for (spec, words) in [

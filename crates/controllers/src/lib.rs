@@ -10,6 +10,7 @@ mod endpoints;
 mod error;
 mod events;
 mod expectations;
+mod flow;
 mod garbage;
 mod informer;
 mod key;
@@ -143,6 +144,8 @@ fn start(
         claims: claims.clone(),
     };
     let quota_controller = quota::Quotas::new(one(), kinds.clone(), quotas.clone(), &counted);
+    let (schemas, levels) = (Informer::new(), Informer::new());
+    let flow_controller = flow::Flows::new(one(), schemas.clone(), levels.clone());
     let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
     let lifecycle = node::lifecycle::Lifecycle::new(
         one(),
@@ -161,6 +164,7 @@ fn start(
     tasks.spawn(aggregation.run());
     tasks.spawn(protection.run());
     tasks.spawn(quota_controller.run());
+    tasks.spawn(flow_controller.run());
     tasks.spawn(namespace_controller.run());
     tasks.spawn(lifecycle.run());
     tasks.spawn(eviction.run());
@@ -182,6 +186,8 @@ fn start(
     tasks.spawn(claims.run(Api::all(one()), None));
     tasks.spawn(volumes.run(Api::all(one()), None));
     tasks.spawn(quotas.run(Api::all(one()), None));
+    tasks.spawn(schemas.run(Api::all(one()), None));
+    tasks.spawn(levels.run(Api::all(one()), None));
     tasks.spawn(sources.services.run(Api::all(one()), None));
     tasks.spawn(sources.slices.run(Api::all(one()), None));
     tasks.spawn(sources.endpoints.run(Api::all(one()), None));

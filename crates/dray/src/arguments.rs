@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon in the foreground.
-    Up(UpOptions),
+    Up(Box<UpOptions>),
     /// Stop the daemon; containers go on, unless --all is given.
     Down(DownOptions),
     /// Run a registry (OCI distribution) over an image store of its own, in the foreground.

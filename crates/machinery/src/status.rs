@@ -110,6 +110,8 @@ pub struct Failure {
     pub retry_after: Option<u32>,
     /// A token with which a broken list can be continued; empty otherwise.
     pub list_continue: String,
+    /// What the client is told beside it.
+    pub warnings: Vec<String>,
     /// What somebody else told, which clients get but for message and code; null otherwise.
     pub told: Value,
 }
@@ -141,6 +143,7 @@ impl Status {
             causes: Vec::new(),
             retry_after: None,
             list_continue: String::new(),
+            warnings: Vec::new(),
             told: Value::Null,
         }))
     }

@@ -112,12 +112,15 @@ pub(super) struct Facts {
 /// The options of a request, as admission shows them.
 fn options(admission: &Admission<'_>) -> Value {
     let change = admission.change;
+    if admission.operation == Operation::Connect {
+        return Value::Null;
+    }
     let query = &change.request.query;
     let kind = match admission.operation {
         Operation::Create => "CreateOptions",
         Operation::Update if decode::media(change.headers).contains("patch") => "PatchOptions",
         Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
+        Operation::Delete | Operation::Connect => "DeleteOptions",
     };
     let mut options = json!({});
     if admission.operation == Operation::Delete {

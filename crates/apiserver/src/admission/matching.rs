@@ -115,11 +115,11 @@ pub(super) fn subject(admission: &Admission<'_>, object: &Value) -> Option<Subje
         Operation::Create => ("CREATE", object.clone(), Value::Null),
         Operation::Update => ("UPDATE", object.clone(), admission.old.clone()),
         Operation::Delete => ("DELETE", Value::Null, object.clone()),
+        Operation::Connect => ("CONNECT", object.clone(), Value::Null),
     };
     match request.subresource {
         Some(Subresource::Scale) => (object, old) = (scale(&object), scale(&old)),
         Some(Subresource::Binding) => (operation, object, old) = ("CREATE", binding(&object), Value::Null),
-        Some(part) if part.kind().is_some() => return None,
         _ => {}
     }
     let is_namespace = kind.group.is_empty() && kind.plural == "namespaces";

@@ -46,6 +46,8 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    /// Nothing is made: somebody talks to it.
+    Connect,
 }
 
 /// What is to be admitted.
@@ -180,6 +182,15 @@ impl Inner {
         rounds: &mut Rounds,
     ) -> Result<(), Status> {
         MUTATING.iter().try_for_each(|(name, plugin)| traced(name, plugin(admission, object)))?;
+        self.others_change(admission, object, rounds).await
+    }
+
+    async fn others_change(
+        &self,
+        admission: &Admission<'_>,
+        object: &mut Value,
+        rounds: &mut Rounds,
+    ) -> Result<(), Status> {
         traced("MutatingAdmissionPolicy", policies::mutate(admission, object, rounds))?;
         traced("MutatingAdmissionWebhook", webhooks::mutate(admission, object, rounds).await)
     }
@@ -191,9 +202,31 @@ impl Inner {
             let old = Some(admission.old).filter(|old| !old.is_null());
             self.check_grant(admission.user(), admission.request(), old, object)?;
         }
-        traced("ValidatingAdmissionPolicy", policies::validate(admission, object))?;
-        traced("ValidatingAdmissionWebhook", webhooks::validate(admission, object).await)?;
+        self.others_judge(admission, object).await?;
         traced("ResourceQuota", quota::charge(admission, object).await)
+    }
+
+    async fn others_judge(&self, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
+        traced("ValidatingAdmissionPolicy", policies::validate(admission, object))?;
+        traced("ValidatingAdmissionWebhook", webhooks::validate(admission, object).await)
+    }
+
+    /// Asks policies and webhooks about a request that makes no object of its own; `object` is what was sent.
+    pub(crate) async fn admit_request(
+        &self,
+        change: &Change<'_>,
+        operation: Operation,
+        mut object: Value,
+    ) -> Result<Value, Status> {
+        let admission = Admission::new(self, change, operation, &change.request.name, &Value::Null);
+        let mut rounds = Rounds::default();
+        self.others_change(&admission, &mut object, &mut rounds).await?;
+        if rounds.needs_second {
+            rounds.is_second = true;
+            self.others_change(&admission, &mut object, &mut rounds).await?;
+        }
+        self.others_judge(&admission, &object).await?;
+        Ok(object)
     }
 }
 

@@ -72,7 +72,7 @@ fn pod(admission: &Admission<'_>, node: &str, pod: &Value) -> Result<(), Status>
         }
         Operation::Delete if node_name(pod) != node => Err(admission
             .forbidden(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))),
-        Operation::Delete => Ok(()),
+        Operation::Delete | Operation::Connect => Ok(()),
         Operation::Update => {
             Err(admission.forbidden(format!("unexpected operation of node {node:?}: UPDATE")))
         }

@@ -24,6 +24,10 @@ const VERSIONS: &[&str] = &["v1", "v1beta1"];
 const WARNINGS: usize = 32;
 const WARNING_LENGTH: usize = 1024;
 
+/// What of an object's metadata only the server says.
+const KEPT: &[&str] =
+    &["name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"];
+
 /// Why a webhook does not let a request pass.
 enum Refusal {
     /// It gave no answer that means anything. Its failure policy says what follows.
@@ -279,7 +283,9 @@ pub(super) fn settle(
     mut after: Value,
     form: Form,
 ) -> Result<Value, Status> {
-    if !after.is_object() || !after["metadata"].is_object() {
+    // What is sent to talk to a container has no metadata.
+    let is_known = before["metadata"].is_object();
+    if !after.is_object() || (is_known && !after["metadata"].is_object()) {
         return Err(Status::internal("the changed object is no object"));
     }
     let custom = admission.request().custom.as_ref();
@@ -290,11 +296,10 @@ pub(super) fn settle(
     for field in ["kind", "apiVersion"] {
         after[field] = before[field].clone();
     }
-    for field in
-        ["name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"]
-    {
+    let kept: &[&str] = if is_known { KEPT } else { &[] };
+    for field in kept {
         match before["metadata"].get(field) {
-            Some(value) => after["metadata"][field] = value.clone(),
+            Some(value) => after["metadata"][*field] = value.clone(),
             None => object::remove(&mut after["metadata"], field),
         }
     }

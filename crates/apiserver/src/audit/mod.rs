@@ -226,13 +226,6 @@ impl Trail {
         if self.auditor.is_none() {
             return answer;
         }
-        if self.verdict.is_none() {
-            // Whoever could not say who he is has not been noted.
-            self.event["verb"] = json!("");
-            self.event["level"] = json!(Level::Metadata.as_str());
-            let omitted = std::collections::BTreeSet::new();
-            self.verdict = Some(Verdict { level: Level::Metadata, omitted, omit_managed_fields: false });
-        }
         if self.level() == Level::None {
             return answer;
         }

@@ -215,18 +215,22 @@ async fn a_webhook_that_wants_to_is_asked_again_after_changes() {
 async fn refusals_are_told_as_the_webhook_tells_them() {
     let cluster = cluster().await;
     let refusing = hook(&[], |_| {
-        Answer::Response(
-            json!({ "allowed": false, "status": { "code": 418, "message": "too early", "reason": "Tea" } }),
-        )
+        let status = json!({ "code": 418, "message": "too early", "reason": "Tea" });
+        Answer::Response(json!({ "allowed": false, "warnings": ["mind"], "status": status }))
     })
     .await;
     cluster.validating("a", vec![of_maps("w", refusing.client_config(), json!({}))]).await;
     let (code, message) = cluster.refusal("m").await;
-    assert_eq!(
-        (code, message.as_str()),
-        (418, "admission webhook \"w.example.com\" denied the request: too early")
-    );
+    let words = "admission webhook \"w.example.com\" denied the request: too early";
+    assert_eq!((code, message.as_str()), (418, words));
     assert!(cluster.maps().get_opt("m").await.unwrap().is_none());
+    let body = json!({ "metadata": { "name": "m" } }).to_string();
+    let request = Request::post("/api/v1/namespaces/default/configmaps").body(Full::from(body)).unwrap();
+    let answer = cluster.server.service(User::component("test")).call(request).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["warning"].to_str().unwrap()),
+        (418, "299 - \"mind\"")
+    );
 }
 
 async fn check_bad(answer: fn(&Value) -> Answer, mutating: bool, expected: &str) {

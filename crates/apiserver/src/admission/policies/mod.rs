@@ -8,7 +8,8 @@ mod validating;
 
 use std::{collections::HashMap, sync::Arc};
 
-use dray_machinery::{FieldErrors, Status, object};
+use dray_access::Attributes;
+use dray_machinery::{FieldErrors, Status, kinds, object};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -21,6 +22,7 @@ use compiled::Compiled;
 pub(super) use mutating::mutate;
 pub(super) use validating::validate;
 
+const GROUP: &str = "admissionregistration.k8s.io";
 /// The most policies that are kept compiled.
 const KEPT: usize = 1024;
 
@@ -130,10 +132,68 @@ fn invocations(
     Ok((found, wrong))
 }
 
-/// Refuses webhooks and policies whose expressions mean nothing.
+fn or_all(text: &str) -> &str {
+    if text.is_empty() { "*" } else { text }
+}
+
+/// Refuses policies and bindings that would show parameters to who may not read them.
+fn check_reader(admission: &Admission<'_>, new: &Value, errors: &mut FieldErrors) -> Result<(), Status> {
+    let kind = admission.request().kind.kind;
+    let (policies, binding) = match kind {
+        "ValidatingAdmissionPolicyBinding" => ("validatingadmissionpolicies", true),
+        "MutatingAdmissionPolicyBinding" => ("mutatingadmissionpolicies", true),
+        _ => ("", false),
+    };
+    let spec = &new["spec"];
+    let reference = &spec["paramRef"];
+    let policy = if binding {
+        let name = object::text(spec, &["policyName"]);
+        admission.stored(&format!("{GROUP}/{policies}"), name)?.unwrap_or_default()
+    } else {
+        new.clone()
+    };
+    let wanted = &policy["spec"]["paramKind"];
+    if (binding && !reference.is_object()) || (!binding && !wanted.is_object()) {
+        return Ok(());
+    }
+    let (version, name) = (object::text(wanted, &["apiVersion"]), object::text(wanted, &["kind"]));
+    let (group, number) = version.split_once('/').unwrap_or(("", version));
+    // Of a policy or a kind that is not there yet nothing is known: it takes the right to read everything.
+    let group = if version.is_empty() { "*" } else { group };
+    let resource = kinds::find_version(group, number, name).map_or("*", |kind| kind.plural);
+    let named = object::text(reference, &["name"]);
+    let asked = Attributes {
+        verb: if binding && named.is_empty() { "list" } else { "get" },
+        group,
+        resource,
+        namespace: or_all(object::text(reference, &["namespace"])),
+        name: or_all(named),
+        ..Attributes::default()
+    };
+    if admission.may(&asked)? {
+        return Ok(());
+    }
+    let (user, verb) = (&admission.user().name, asked.verb);
+    if binding {
+        let why =
+            format!("user {user} does not have {verb:?} permission on the object referenced by paramRef");
+        errors.forbidden("spec.paramRef", why);
+    } else {
+        errors.forbidden(
+            "spec.paramKind",
+            format!(
+                "user {user} must have {verb:?} permission on all objects of the referenced paramKind (kind={name}, \
+                 apiVersion={version})"
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Refuses webhooks and policies whose expressions mean nothing, or tell what is not theirs to tell.
 pub(super) fn check_expressions(admission: &Admission<'_>, new: &Value) -> Result<(), Status> {
     let kind = admission.request().kind;
-    if kind.group != "admissionregistration.k8s.io"
+    if kind.group != GROUP
         || admission.operation == Operation::Delete
         || admission.request().subresource.is_some()
     {
@@ -154,7 +214,11 @@ pub(super) fn check_expressions(admission: &Admission<'_>, new: &Value) -> Resul
                 }
             }
         }
+        "MutatingAdmissionPolicyBinding" | "ValidatingAdmissionPolicyBinding" if !same("spec") => {
+            check_reader(admission, new, &mut errors)?;
+        }
         "MutatingAdmissionPolicy" | "ValidatingAdmissionPolicy" if !same("spec") => {
+            check_reader(admission, new, &mut errors)?;
             for wrong in Compiled::new(new).wrong() {
                 errors.invalid(wrong.path, wrong.expression, wrong.why);
             }
