@@ -146,7 +146,7 @@ fn start(
     let quota_controller = quota::Quotas::new(one(), kinds.clone(), quotas.clone(), &counted);
     let (schemas, levels) = (Informer::new(), Informer::new());
     let flow_controller = flow::Flows::new(one(), schemas.clone(), levels.clone());
-    let namespace_controller = namespace::Namespaces::new(one(), kinds, namespaces.clone(), objects.clone());
+    let namespace_controller = namespace::Namespaces::new(one(), namespaces.clone(), objects.clone());
     let lifecycle = node::lifecycle::Lifecycle::new(
         one(),
         nodes.clone(),

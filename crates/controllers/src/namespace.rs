@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::garbage::Objects;
 use crate::informer::Informer;
 use crate::key::ObjectKey;
-use crate::kinds::Kind;
+use crate::kinds::{self, Kind};
 use crate::owner;
 use crate::queue::{Again, Queue};
 
@@ -28,7 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The controller of namespaces that are to end.
 pub(crate) struct Namespaces {
     client: Client,
-    kinds: Arc<Vec<Kind>>,
     namespaces: Arc<Informer<Namespace>>,
     objects: Arc<Objects>,
     queue: Arc<Queue<ObjectKey>>,
@@ -46,7 +45,6 @@ impl Namespaces {
     /// Subscribes to the informer, which must not run yet.
     pub(crate) fn new(
         client: Client,
-        kinds: Arc<Vec<Kind>>,
         namespaces: Arc<Informer<Namespace>>,
         objects: Arc<Objects>,
     ) -> Namespaces {
@@ -68,7 +66,7 @@ impl Namespaces {
                 }
             }
         });
-        Namespaces { client, kinds, namespaces, objects, queue }
+        Namespaces { client, namespaces, objects, queue }
     }
 
     pub(crate) async fn run(self) -> Result<()> {
@@ -84,7 +82,9 @@ impl Namespaces {
             return Ok(None);
         }
         // The watches may be behind in both directions: what counts is what the API lists.
-        let kinds = self.kinds.iter().filter(|kind| kind.namespaced && kind.deletes_collections);
+        // Definitions may have added kinds since the start.
+        let kinds = kinds::discover(&self.client).await?;
+        let kinds = kinds.iter().filter(|kind| kind.namespaced && kind.deletes_collections);
         let rests = join_all(kinds.map(|kind| self.empty(kind, &key.name))).await;
         let mut rest = Rest::default();
         for one in rests {

@@ -7,7 +7,9 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use support::{gone, when, when_all};
@@ -132,6 +134,36 @@ async fn namespaces_begin_with_an_account_and_end_empty() {
     let release = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
     maps.patch("held", &PatchParams::default(), &release).await.unwrap();
     gone(&namespaces, "shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_definitions_have_added_goes_with_its_namespace() {
+    let cluster = support::cluster().await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let definition = serde_json::from_value(json!({
+        "metadata": { "name": "widgets.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": { "plural": "widgets", "kind": "Widget" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object" } } }],
+        },
+    }));
+    definitions.create(&PostParams::default(), &definition.unwrap()).await.unwrap();
+    when(&definitions, "widgets.example.com", "it is served", |definition| {
+        let conditions = definition.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Established" && one.status == "True"))
+    })
+    .await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let shop: Namespace = serde_json::from_value(json!({ "metadata": { "name": "shop" } })).unwrap();
+    namespaces.create(&PostParams::default(), &shop).await.unwrap();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Widget"));
+    let widgets = Api::<DynamicObject>::namespaced_with(cluster.client.clone(), "shop", &resource);
+    let widget = DynamicObject::new("one", &resource).data(json!({}));
+    widgets.create(&PostParams::default(), &widget).await.unwrap();
+    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
+    gone(&namespaces, "shop").await;
+    assert_eq!(widgets.get_opt("one").await.unwrap(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dray_build::pressure;
 use dray_engine::{Engine, EngineConfig};
 use dray_image::Digest;
 use dray_registry::server::Registry;
 use dray_registry::{Client, Hosts};
-use dray_runtime::Process;
+use dray_runtime::{Process, heap};
 use rustix::fs::FlockOperation;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,7 +30,11 @@ const DEFAULT_DATA_DIR: &str = "/var/lib/dray";
 /// The longest name of a node: it is a label of a pod's node and the name of a host.
 const LONGEST_NODE_NAME: usize = 63;
 
+/// How often freed memory goes back to the kernel.
+const TIDYING: Duration = Duration::from_secs(10);
+
 pub(crate) fn run(options: &UpOptions) -> Result<(), Error> {
+    heap::share_arenas();
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
@@ -232,6 +237,12 @@ async fn live(
         })
     });
     let pressure = tokio::spawn(pressure::watch(docker_api.builder(), options.pressure()));
+    let tidying = tokio::spawn(async {
+        loop {
+            tokio::time::sleep(TIDYING).await;
+            let _ = tokio::task::spawn_blocking(heap::give_back).await;
+        }
+    });
     let docker = tokio::spawn(dray_docker_api::serve(docker_api, docker, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
@@ -241,6 +252,7 @@ async fn live(
     notify::stopping();
     tracing::info!(containers = if all { "end too" } else { "go on" }, "stopping");
     pressure.abort();
+    tidying.abort();
     stop.send_replace(true);
     let _ = docker.await;
     if let Some(registry) = registry {

@@ -14,6 +14,7 @@ pub mod direct;
 
 mod error;
 mod executable;
+pub mod heap;
 pub mod hooks;
 mod identities;
 mod init;

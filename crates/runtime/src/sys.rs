@@ -296,6 +296,15 @@ pub(crate) fn trim_heap() {
     }
 }
 
+/// Has the threads that come share so many of the allocator's arenas.
+pub(crate) fn share_arenas(arenas: libc::c_int) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only changes the allocator's tunables.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
+    }
+}
+
 /// One allocator arena and no thresholds that grow: a shim's heap stays as small as what lives in it.
 pub(crate) fn keep_heap_small() {
     #[cfg(target_env = "gnu")]

@@ -19,7 +19,12 @@ pub(super) fn of(
     }
     let (version, name) = (object::text(wanted, &["apiVersion"]), object::text(wanted, &["kind"]));
     let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let custom = || {
+        let row = admission.inner.custom.table().find_kind(group, name);
+        row.filter(|row| row.version == version)
+    };
     let kind = kinds::find_version(group, version, name)
+        .or_else(custom)
         .ok_or_else(|| format!("paramKind kind `{group}/{version}, Kind={name}` not known"))?;
     let given = object::text(reference, &["namespace"]);
     let namespace = match (kind.namespaced, given, namespace) {
