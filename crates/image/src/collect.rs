@@ -83,6 +83,7 @@ impl ImageStore {
         for platform in platforms {
             ids.insert(self.resolve_for(name, Some(platform))?.id);
         }
+        let given = Reference::parse(name).ok();
         let index = self.index_named(name);
         if ids.is_empty() || index.is_none_or(|index| index.images().all(|image| ids.contains(image))) {
             return self.remove(name, force, users);
@@ -93,8 +94,12 @@ impl ImageStore {
                 return Err(in_use(id.short(), user));
             }
             let state = self.state.read();
-            let mut own = state.references.iter().filter(|(name, _)| !state.index_names.contains_key(name));
-            if !force && own.any(|(_, image)| image == id) {
+            // What it was pushed or pulled as by its digest is no name that anyone gave.
+            let is_own = |name: &Reference| {
+                let same = given.as_ref().is_some_and(|given| name.same_repository(given));
+                !state.index_names.contains_key(name) && !(same && name.digest().is_some())
+            };
+            if !force && state.references.iter().any(|(name, image)| image == id && is_own(name)) {
                 return Err(has_more_names(id.short()));
             }
         }
