@@ -97,7 +97,7 @@ impl ImageStore {
             // What it was pushed or pulled as by its digest is no name that anyone gave.
             let is_own = |name: &Reference| {
                 let same = given.as_ref().is_some_and(|given| name.same_repository(given));
-                !state.index_names.contains_key(name) && !(same && name.digest().is_some())
+                !(state.index_names.contains_key(name) || (same && name.digest().is_some()))
             };
             if !force && state.references.iter().any(|(name, image)| image == id && is_own(name)) {
                 return Err(has_more_names(id.short()));
