@@ -49,7 +49,7 @@ impl Reference {
             );
         }
         let (registry, path) = match name.split_once('/') {
-            Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path),
+            Some((first, path)) if names_registry(first) => (first, path),
             _ => (DEFAULT_REGISTRY, name),
         };
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
@@ -129,7 +129,11 @@ impl Reference {
             return format!("{}/{}", self.registry, self.repository);
         }
         let short = self.repository.strip_prefix(OFFICIAL_PREFIX).filter(|rest| !rest.contains('/'));
-        short.unwrap_or(&self.repository).to_owned()
+        match self.repository.split_once('/') {
+            // Without its registry it would be another's.
+            Some((first, _)) if names_registry(first) => format!("{}/{}", self.registry, self.repository),
+            _ => short.unwrap_or(&self.repository).to_owned(),
+        }
     }
 
     /// The whole reference as users write it, for example `nginx:latest`.
@@ -149,6 +153,11 @@ impl Reference {
         }
         text
     }
+}
+
+/// Whether the first part of a name is that of a registry, by what only those have.
+fn names_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 pub(crate) fn valid_tag(tag: &str) -> bool {
@@ -241,6 +250,8 @@ mod tests {
             ("localhost:5000/a/b:v1", "localhost:5000/a/b:v1", "localhost:5000/a/b:v1"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
             ("a__b--c.d", "docker.io/library/a__b--c.d:latest", "a__b--c.d:latest"),
+            ("docker.io/a.b/c:1", "docker.io/a.b/c:1", "docker.io/a.b/c:1"),
+            ("docker.io/localhost/c", "docker.io/localhost/c:latest", "docker.io/localhost/c:latest"),
             (&by_digest, &by_digest, &by_digest),
         ] {
             let reference = Reference::parse(text).unwrap();
