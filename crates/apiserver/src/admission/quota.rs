@@ -14,7 +14,7 @@ use dray_machinery::{
 use dray_store::{Error, Key, Snapshot, Store};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 use super::{Admission, Operation};
 use crate::{
@@ -36,6 +36,7 @@ struct Waiter {
 }
 
 /// What is asked of the quotas of a namespace.
+#[derive(Clone)]
 struct Asked {
     group: &'static str,
     plural: &'static str,
@@ -172,16 +173,34 @@ pub(super) async fn charge(admission: &Admission<'_>, new: &Value) -> Result<(),
 struct Leader<'a> {
     waiting: &'a Waiting,
     namespace: &'a str,
+    /// Nobody waited any more: whoever came since leads himself.
+    has_ended: bool,
 }
 
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.waiting.0.lock().remove(self.namespace);
+        if !self.has_ended {
+            self.waiting.0.lock().remove(self.namespace);
+        }
     }
 }
 
 impl Waiting {
     async fn charge(&self, store: &Store, namespace: &str, asked: Asked) -> Result<(), Status> {
+        loop {
+            // Nobody answers when whoever worked for the namespace was cut off, as when its client went away.
+            if let Ok(result) = self.try_charge(store, namespace, asked.clone()).await {
+                return result;
+            }
+        }
+    }
+
+    async fn try_charge(
+        &self,
+        store: &Store,
+        namespace: &str,
+        asked: Asked,
+    ) -> Result<Result<(), Status>, RecvError> {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter { asked, answer };
         let leads = {
@@ -198,23 +217,23 @@ impl Waiting {
             }
         };
         if leads {
-            let leader = Leader { waiting: self, namespace };
+            let mut leader = Leader { waiting: self, namespace, has_ended: false };
             while let Some(waiters) = leader.take() {
                 serve(store, namespace, waiters).await;
             }
         }
-        // Nobody answers only when whoever worked for the namespace was cut off.
-        answered.await.unwrap_or_else(|_| Err(Status::internal("the quotas could not be asked")))
+        answered.await
     }
 }
 
 impl Leader<'_> {
     /// Those who have come meanwhile; none when nobody has, and then the next who comes leads.
-    fn take(&self) -> Option<Vec<Waiter>> {
+    fn take(&mut self) -> Option<Vec<Waiter>> {
         let mut waiting = self.waiting.0.lock();
         let waiters = std::mem::take(waiting.get_mut(self.namespace)?);
         if waiters.is_empty() {
             waiting.remove(self.namespace);
+            self.has_ended = true;
             return None;
         }
         Some(waiters)
@@ -300,6 +319,7 @@ async fn write(store: &Store, namespace: &str, quota: &Quota) -> Result<(), Erro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dray_store::Limits;
     use serde_json::json;
 
     fn quota(name: &str, spec: Value, hard: Value, used: Value) -> Quota {
@@ -373,5 +393,32 @@ mod tests {
         check(pod(""), &mut quotas, Err("status unknown for quota: a, resources: pods"));
         // One whose bounds nobody has taken in yet bounds nothing.
         check(pod(""), &mut [quota("a", json!({}), json!({}), json!({}))], Ok(""));
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_when_the_one_at_work_is_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), Limits::default()).unwrap();
+        let waiting = Waiting::default();
+        waiting.0.lock().insert("a".to_owned(), Vec::new());
+        let leader = Leader { waiting: &waiting, namespace: "a", has_ended: false };
+        let cut = async {
+            assert_eq!(waiting.0.lock()["a"].len(), 1, "it waits");
+            drop(leader);
+        };
+        let (result, ()) = tokio::join!(biased; waiting.charge(&store, "a", pod("1")), cut);
+        result.unwrap();
+        assert!(waiting.0.lock().is_empty());
+    }
+
+    #[test]
+    fn who_has_ended_takes_nothing_from_the_next() {
+        let waiting = Waiting::default();
+        waiting.0.lock().insert("a".to_owned(), Vec::new());
+        let mut leader = Leader { waiting: &waiting, namespace: "a", has_ended: false };
+        assert!(leader.take().is_none());
+        waiting.0.lock().insert("a".to_owned(), Vec::new());
+        drop(leader);
+        assert!(waiting.0.lock().contains_key("a"), "another leads");
     }
 }
