@@ -1,10 +1,13 @@
 //! The audit log: what is written of which request.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "support/server.rs"]
+mod server;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dray_apiserver::{ApiServer, Audit, Config, Rotation, User};
+use dray_apiserver::{ApiServer, Audit, Rotation, User};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -18,15 +21,7 @@ struct Cluster {
 
 async fn cluster(policy: &str) -> Cluster {
     let directory = tempfile::tempdir().unwrap();
-    let server = ApiServer::open(Config {
-        data_dir: directory.path().join("data"),
-        service_cidr: "10.43.0.0/16".into(),
-        advertise_address: "192.0.2.1:6443".parse().unwrap(),
-        names: Vec::new(),
-        node_connector: None,
-    })
-    .await
-    .unwrap();
+    let server = server::open(&directory.path().join("data")).await;
     let (file, log) = (directory.path().join("policy.yaml"), directory.path().join("audit.log"));
     std::fs::write(&file, format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{policy}")).unwrap();
     server.audit(&Audit { policy: file, log: log.clone(), rotation: Rotation::default() }).unwrap();
@@ -152,15 +147,7 @@ async fn policies_tell_the_log() {
 #[tokio::test]
 async fn a_bad_policy_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    let server = ApiServer::open(Config {
-        data_dir: directory.path().join("data"),
-        service_cidr: "10.43.0.0/16".into(),
-        advertise_address: "192.0.2.1:6443".parse().unwrap(),
-        names: Vec::new(),
-        node_connector: None,
-    })
-    .await
-    .unwrap();
+    let server = server::open(&directory.path().join("data")).await;
     let policy = directory.path().join("policy.yaml");
     std::fs::write(&policy, "kind: Policy\napiVersion: audit.k8s.io/v1\nrules: []\n").unwrap();
     let audit =

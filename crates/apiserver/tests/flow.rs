@@ -1,7 +1,10 @@
 //! Priority and fairness over HTTP: what clients are told of it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use dray_apiserver::{ApiServer, Config, User};
+#[path = "support/server.rs"]
+mod server;
+
+use dray_apiserver::{ApiServer, User};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -14,15 +17,7 @@ struct Cluster {
 
 async fn cluster() -> Cluster {
     let directory = tempfile::tempdir().unwrap();
-    let server = ApiServer::open(Config {
-        data_dir: directory.path().to_owned(),
-        service_cidr: "10.43.0.0/16".into(),
-        advertise_address: "192.0.2.1:6443".parse().unwrap(),
-        names: Vec::new(),
-        node_connector: None,
-    })
-    .await
-    .unwrap();
+    let server = server::open(directory.path()).await;
     Cluster { server, _directory: directory }
 }
 

@@ -188,7 +188,7 @@ impl Drop for Leader<'_> {
 impl Waiting {
     async fn charge(&self, store: &Store, namespace: &str, asked: Asked) -> Result<(), Status> {
         loop {
-            // Nobody answers when whoever worked for the namespace was cut off, as when its client went away.
+            // Nobody answers when whoever worked for the namespace was cut off.
             if let Ok(result) = self.try_charge(store, namespace, asked.clone()).await {
                 return result;
             }

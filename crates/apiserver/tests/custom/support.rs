@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dray_apiserver::{ApiServer, ApiService, Config, ResponseBody, User};
+use dray_apiserver::{ApiServer, ApiService, ResponseBody, User};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tower_service::Service as _;
+
+use crate::server;
 
 /// How long something may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,15 +60,7 @@ impl Answer {
 }
 
 async fn open(directory: &tempfile::TempDir) -> (ApiServer, ApiService) {
-    let server = ApiServer::open(Config {
-        data_dir: directory.path().to_owned(),
-        service_cidr: "10.43.0.0/16".into(),
-        advertise_address: "192.0.2.1:6443".parse().unwrap(),
-        names: Vec::new(),
-        node_connector: None,
-    })
-    .await
-    .unwrap();
+    let server = server::open(directory.path()).await;
     let service = server.service(User::component("test"));
     (server, service)
 }

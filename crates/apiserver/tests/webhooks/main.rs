@@ -2,8 +2,10 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod hook;
+#[path = "../support/server.rs"]
+mod server;
 
-use dray_apiserver::{ApiServer, Config, User};
+use dray_apiserver::{ApiServer, User};
 use hook::{Answer, Hook, allow, hook, patch};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -28,15 +30,7 @@ struct Cluster {
 
 async fn cluster() -> Cluster {
     let directory = tempfile::tempdir().unwrap();
-    let server = ApiServer::open(Config {
-        data_dir: directory.path().to_owned(),
-        service_cidr: "10.43.0.0/16".into(),
-        advertise_address: "192.0.2.1:6443".parse().unwrap(),
-        names: Vec::new(),
-        node_connector: None,
-    })
-    .await
-    .unwrap();
+    let server = server::open(directory.path()).await;
     let client = Client::new(server.service(User::component("test")), "default");
     Cluster { client, server, _directory: directory }
 }
