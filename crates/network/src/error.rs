@@ -36,6 +36,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel took no programs that translate at connect, or what they look into.
+    #[error("cannot {action} by a program in the kernel")]
+    Programs {
+        /// What was to be done.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No thread could be started.
     #[error("cannot start a thread")]
     Thread {

@@ -4,6 +4,7 @@
 //! It must not know what a container, a pod or a Service is: callers speak of bridges, namespaces, addresses
 //! and ports. Everything but [`names`] blocks for microseconds and needs no async runtime.
 
+pub mod connect;
 pub mod conntrack;
 mod error;
 pub mod firewall;

@@ -10,12 +10,14 @@
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::connect::Connects;
 use crate::nftables::{Family, Nftables, Transaction, Watch};
 use crate::ports::Protocol;
 use crate::{Result, conntrack, sysctl};
@@ -77,6 +79,8 @@ pub struct Firewall {
     table: String,
     nftables: Nftables,
     held: Mutex<Held>,
+    /// What leads connections at once. It does what the rules do, only sooner: where it fails it goes.
+    connects: Mutex<Option<Connects>>,
 }
 
 /// What the table is known to hold.
@@ -96,11 +100,59 @@ impl Firewall {
     /// until [`Firewall::sync`] or the first change, so that traffic goes on while a daemon restarts.
     pub fn open(table: &str) -> Result<Self> {
         let nftables = Nftables::open()?;
-        let firewall = Self { table: table.to_owned(), nftables, held: Mutex::default() };
+        let firewall =
+            Self { table: table.to_owned(), nftables, held: Mutex::default(), connects: Mutex::default() };
         if !firewall.is_present()? {
             firewall.sync(&FirewallState::default())?;
         }
         Ok(firewall)
+    }
+
+    /// Leads who connects to a port that is published at 127.0.0.1 to the container at once, from now on, where the kernel
+    /// can; what the rules do for it stays. Whether it can.
+    ///
+    /// # Errors
+    /// When the kernel takes no such programs.
+    pub fn lead_connects(&self) -> Result<bool> {
+        let connects = Connects::attach()?;
+        let can = connects.is_some();
+        self.lead_by(connects);
+        Ok(can)
+    }
+
+    /// As [`Firewall::lead_connects`], for the processes of one control group.
+    ///
+    /// # Errors
+    /// When the kernel takes no such programs.
+    pub fn lead_connects_of(&self, group: &Path) -> Result<()> {
+        self.lead_by(Some(Connects::attach_to(group)?));
+        Ok(())
+    }
+
+    fn lead_by(&self, connects: Option<Connects>) {
+        let held = self.held.lock();
+        *self.connects.lock() = connects;
+        self.lead(&held);
+    }
+
+    /// Tells the programs where ports lead.
+    fn lead(&self, held: &Held) {
+        let mut connects = self.connects.lock();
+        let lead = |port: &PublishedPort| {
+            let local =
+                port.host_address == Ipv4Addr::UNSPECIFIED || port.host_address == Ipv4Addr::LOCALHOST;
+            match port.container_address {
+                IpAddr::V4(address) if local && port.protocol == Protocol::Tcp => {
+                    Some((port.host_port, SocketAddrV4::new(address, port.container_port)))
+                }
+                _ => None,
+            }
+        };
+        if let Some(programs) = &mut *connects
+            && programs.set(&held.published.iter().filter_map(lead).collect()).is_err()
+        {
+            *connects = None;
+        }
     }
 
     /// Makes the table hold exactly `state`, whatever it held. The bridges must exist as interfaces.
@@ -118,6 +170,7 @@ impl Firewall {
         }
         self.nftables.commit(rules::whole_table(&self.table, &wanted))?;
         *held = wanted;
+        self.lead(&held);
         Ok(())
     }
 
@@ -276,12 +329,17 @@ impl Firewall {
         if transaction.is_empty() {
             return Ok(());
         }
-        let written = self.nftables.commit(transaction);
-        match written {
-            Ok(()) => held.written = true,
-            Err(_) => undo(&mut held, old),
+        match self.nftables.commit(transaction) {
+            Ok(()) => {
+                held.written = true;
+                self.lead(&held);
+                Ok(())
+            }
+            Err(error) => {
+                undo(&mut held, old);
+                Err(error)
+            }
         }
-        written
     }
 }
 
