@@ -135,6 +135,8 @@ impl Daemon {
         let file = file.map_err(|source| Error::File { path: log.clone(), source })?;
         let mut command = Command::new(dray);
         command.arg("up").arg("--data-dir").arg(path("data")).arg("--run-dir").arg(path("run"));
+        // Nothing of the host's is attached to, unless the options say so.
+        command.env("DRAY_CONNECT_GROUP", "none");
         command.args(["--node-name", "node"]).args(options).stdout(Stdio::piped()).stderr(file);
         let mut child =
             command.spawn().map_err(|source| Error::Start { program: program(&command), source })?;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use dray_build::pressure::Pressure;
 use dray_cli::docker::DockerCommand;
 use dray_cli::kubectl::{GlobalOptions, KubectlCommand};
-use dray_engine::DefaultPool;
+use dray_engine::{DefaultPool, Led};
 
 /// A container engine and a Kubernetes cluster in one daemon.
 #[derive(Debug, Parser)]
@@ -82,6 +82,10 @@ pub(crate) struct UpOptions {
     /// Cut the subnets of new networks from these addresses, base=SUBNET,size=BITS; can be given more than once.
     #[arg(long = "default-address-pool", value_name = "POOL")]
     pub(crate) default_address_pools: Vec<DefaultPool>,
+    /// Lead connections to published ports of 127.0.0.1 straight to the container: those of the processes of this control
+    /// group of the unified hierarchy, a directory, or of all or none; DRAY_CONNECT_GROUP or all by default
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) connect_group: Option<String>,
     /// Pull images of docker.io from this URL first; can be given more than once.
     #[arg(long = "registry-mirror", value_name = "URL")]
     pub(crate) registry_mirrors: Vec<String>,
@@ -197,6 +201,16 @@ pub(crate) struct RegistryOptions {
 }
 
 impl UpOptions {
+    /// Whose connections are led.
+    pub(crate) fn led(&self) -> Led {
+        let variable = || std::env::var("DRAY_CONNECT_GROUP").ok().filter(|group| !group.is_empty());
+        match self.connect_group.clone().or_else(variable).as_deref() {
+            None | Some("all") => Led::Everybody,
+            Some("none") => Led::Nobody,
+            Some(group) => Led::Group(group.into()),
+        }
+    }
+
     /// When to give up what can be had again.
     pub(crate) fn pressure(&self) -> Pressure {
         Pressure {

@@ -160,6 +160,7 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
         instance: instance.clone(),
         remap: options.userns_remap.as_deref().map(remap::parse).transpose()?,
         default_pools: options.default_address_pools.clone(),
+        led: options.led(),
     };
     let hosts = Hosts::new(&options.registry_mirrors, &options.insecure_registries)
         .map_err(|source| Error::Registry { source })?;

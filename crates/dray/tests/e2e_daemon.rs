@@ -15,7 +15,7 @@ use dray_testkit::{eventually, isolate};
 
 fn dray(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env("DRAY_CONNECT_GROUP", "none");
     command
 }
 

@@ -111,6 +111,32 @@ fn answer_datagrams(pid: &str, answer: &'static str) {
 }
 
 #[test]
+fn connections_of_this_host_are_led_where_that_is_asked_for() {
+    let group = dray_testkit::ControlGroup::enter();
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    serve(&daemon, "web", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
+    let bridge = inspect(&daemon, "bridge", "{{(index .IPAM.Config 0).Gateway}}");
+    let source = |port: u16| {
+        let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(stream.peer_addr().unwrap().to_string(), format!("127.0.0.1:{port}"));
+        stream.local_addr().unwrap().ip().to_string()
+    };
+    assert_eq!(source(8080), "127.0.0.1", "translated packet by packet");
+    daemon.down(&[]);
+    daemon.up_with(&[], &["--connect-group", group.path().to_str().unwrap()]);
+    for port in [8080, 8081] {
+        assert_eq!(source(port), bridge, "straight to the container");
+        assert_eq!(ask(&format!("127.0.0.1:{port}")).as_deref(), Some("served"));
+    }
+    daemon.ok(&["rm", "-f", "web"]);
+    assert_eq!(ask("127.0.0.1:8080"), None);
+    daemon.assert_nothing_left();
+    drop(daemon);
+    drop(group);
+}
+
+#[test]
 fn cve_2025_54388_isolation_survives_a_firewall_reload() {
     let daemon = Daemon::start();
     daemon.load_busybox();

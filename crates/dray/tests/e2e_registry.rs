@@ -101,6 +101,7 @@ fn two_daemons_share_what_one_has() {
     let directory = tempfile::tempdir().unwrap();
     let other = |name: &str| directory.path().join(name);
     let mut second = Command::new(env!("CARGO_BIN_EXE_dray"))
+        .env("DRAY_CONNECT_GROUP", "none")
         .args(["up", "--api-listen", "127.0.0.1:6444", "--node-name", "second", "--data-dir"])
         .arg(other("d"))
         .arg("--run-dir")

@@ -38,6 +38,20 @@ pub struct EngineConfig {
     pub remap: Option<Remap>,
     /// What the subnets of networks are cut from that ask for none; Docker's own when there is none of their version.
     pub default_pools: Vec<DefaultPool>,
+    /// Whose connections to published ports of 127.0.0.1 go straight to the container.
+    pub led: Led,
+}
+
+/// Which processes' connections are led by programs in the kernel; those of others the packet rules translate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Led {
+    /// Those of none.
+    #[default]
+    Nobody,
+    /// Those of all of the host's network, where the kernel can.
+    Everybody,
+    /// Those of a control group of the unified hierarchy, a directory.
+    Group(PathBuf),
 }
 
 /// Users and groups of a container, from 0 on, as the host sees them.

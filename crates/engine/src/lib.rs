@@ -58,7 +58,7 @@ pub use dray_network::pool::DefaultPool;
 pub use dray_runtime::ProcessEntry;
 pub use dray_runtime::cgroup::Statistics;
 pub use dray_runtime::rootfs::{OverlayMount, Root, lookup_group, lookup_user};
-pub use engine::{Engine, EngineConfig, Remap};
+pub use engine::{Engine, EngineConfig, Led, Remap};
 pub use error::{Error, Result};
 pub use events::{Event, EventFilter, EventKind};
 pub use exec::{ExecSnapshot, ExecSpec};

@@ -18,7 +18,7 @@ use dray_network::ports::PortReservation;
 use dray_network::{IpNet, Ipv6Net, sysctl};
 use parking_lot::Mutex;
 
-use crate::engine::{EngineConfig, private_directory};
+use crate::engine::{EngineConfig, Led, private_directory};
 use crate::error::{IoContext, Trying};
 use crate::events::EventKind;
 use crate::failpoint::failpoint;
@@ -65,6 +65,18 @@ impl Networks {
         let closed = was_no_router(config)?;
         let firewall = Firewall::open(&table).trying("open the packet filter")?;
         firewall.set_closed(closed);
+        match &config.led {
+            Led::Nobody => {}
+            Led::Everybody => match firewall.lead_connects() {
+                Ok(true) => {}
+                Ok(false) => tracing::debug!("there is no unified hierarchy: connections are translated"),
+                Err(error) => tracing::info!(%error, "connections are translated packet by packet"),
+            },
+            Led::Group(group) => {
+                let action = || format!("lead the connections of {}", group.display());
+                firewall.lead_connects_of(group).trying(action())?;
+            }
+        }
         let networks = Self {
             directory,
             instance: config.instance.clone(),

@@ -4,41 +4,12 @@
 #[allow(unreachable_pub, reason = "helpers are shared by tests")]
 mod support;
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::path::PathBuf;
 
 use dray_network::firewall::{Firewall, PublishedPort};
 use dray_network::ports::Protocol;
+use dray_testkit::ControlGroup;
 use support::{Host, ask, bridge, serve, v4};
-
-/// A control group that this process is in; afterwards it is where it was.
-struct Group {
-    path: PathBuf,
-    before: PathBuf,
-}
-
-impl Group {
-    fn enter() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let unified = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("cgroup2 is mounted");
-        let root = PathBuf::from(unified.split(' ').nth(4).unwrap());
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
-        let group =
-            Self { path: root.join(format!("dray-connect-{}", std::process::id())), before: root.join(own) };
-        fs::create_dir(&group.path).unwrap();
-        fs::write(group.path.join("cgroup.procs"), "0").unwrap();
-        group
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::write(self.before.join("cgroup.procs"), "0");
-        let _ = fs::remove_dir(&self.path);
-    }
-}
 
 fn local(port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
@@ -63,8 +34,8 @@ fn connections_are_led_and_look_as_if_they_were_not() {
     };
     let early = published(Ipv4Addr::LOCALHOST, 8080, "10.88.0.2", 80);
     firewall.publish(&[early]).unwrap();
-    let group = Group::enter();
-    firewall.lead_connects_of(&group.path).unwrap();
+    let group = ControlGroup::enter();
+    firewall.lead_connects_of(group.path()).unwrap();
     let late = published(Ipv4Addr::UNSPECIFIED, 8081, "10.88.0.3", 81);
     firewall.publish(&[late]).unwrap();
     for port in [8080, 8081] {

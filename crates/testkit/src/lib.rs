@@ -2,11 +2,13 @@
 //! crate of ours.
 #![forbid(unsafe_code)]
 
+mod group;
 mod image;
 mod isolate;
 mod layout;
 mod wait;
 
+pub use group::ControlGroup;
 pub use image::busybox_archive;
 pub use isolate::isolate;
 pub use layout::LayoutArchive;

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dray_testkit::ControlGroup;
 use serde_json::{Value, json};
 
 use super::{Dockerd, IMAGE, Line, RUNS, Samples, WARM_UP, build, file, memory, processes, report};
@@ -192,7 +193,10 @@ pub(super) fn run(root: &Path) -> Result<(), Error> {
     let directory = Directory::new("bench")?;
     let state = directory.path().join("state");
     fs::create_dir_all(&state).map_err(file(&state))?;
-    let daemon = Daemon::start(&dray, &state)?;
+    // Who asks is in a group of its own, of which connections are led as on a host those of all are.
+    let group = ControlGroup::enter();
+    let led = group.path().to_string_lossy();
+    let daemon = Daemon::start_with(&dray, &state, &["--connect-group", &led])?;
     build(&daemon, directory.path())?;
     let archive = directory.path().join("image.tar");
     let archive = archive.to_string_lossy();

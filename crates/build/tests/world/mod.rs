@@ -43,6 +43,7 @@ impl World {
             instance: format!("bt{}", std::process::id()),
             remap: None,
             default_pools: Vec::new(),
+            led: dray_engine::Led::Nobody,
         };
         let engine = Engine::open(config).await.unwrap();
         let builder = Builder::new(engine.clone());

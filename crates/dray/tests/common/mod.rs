@@ -43,6 +43,7 @@ impl Daemon {
         let listen = ["--api-listen", "127.0.0.1:6443"];
         let listen = if options.contains(&listen[0]) { &[][..] } else { &listen };
         let process = Command::new(env!("CARGO_BIN_EXE_dray"))
+            .env("DRAY_CONNECT_GROUP", "none")
             .envs(environment.iter().copied())
             .arg("up")
             .arg("--data-dir")

@@ -122,6 +122,7 @@ async fn open_engine(path: &Path) -> Engine {
         instance: instance(),
         remap: None,
         default_pools: Vec::new(),
+        led: dray_engine::Led::Nobody,
     };
     let engine = Engine::open(config).await.unwrap();
     engine.ensure_hidden_network("pods").await.unwrap();
