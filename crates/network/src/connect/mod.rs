@@ -2,8 +2,9 @@
 //! no packet of the connection has to be translated or routed twice.
 //!
 //! Two programs at the root of the kernel's control groups see every connect(2) and getpeername(2) of the host, and leave
-//! alone what is not TCP, not of this network namespace, not for 127.0.0.1 or from a socket that has an address already. For those, and where the kernel has no such programs, the packet rules of [`crate::firewall`] translate as
-//! before; what the container sees is the same. The programs end with this process: with them goes only speed.
+//! alone what is not TCP, not of this network namespace, not for 127.0.0.1 or from a socket that has an address already. For
+//! those, and where the kernel has no such programs, the packet rules of [`crate::firewall`] translate as before; what the
+//! container sees is the same. The programs end with this process: with them goes only speed.
 
 mod program;
 
