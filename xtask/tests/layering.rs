@@ -10,7 +10,7 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 22] = [
+const LAYERS: [(&str, May); 23] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
     ("dray-oci", May::Know(&["dray-runtime"])),
@@ -21,7 +21,8 @@ const LAYERS: [(&str, May); 22] = [
     ("dray-cel", May::Know(&["dray-machinery"])),
     ("dray-store", May::Know(&["dray-machinery"])),
     ("dray-engine", May::Know(&["dray-runtime", "dray-image", "dray-network"])),
-    ("dray-build", May::Know(&["dray-engine", "dray-image"])),
+    ("dray-dockerfile", May::Know(&["dray-image"])),
+    ("dray-build", May::Know(&["dray-dockerfile", "dray-engine", "dray-image"])),
     ("dray-buildkit", May::Know(&["dray-engine", "dray-image", "dray-build"])),
     ("dray-swarm", May::Know(&["dray-engine"])),
     (

@@ -17,14 +17,14 @@ use crate::describe::{self, CheckReport, Outline, TargetDescription};
 use crate::error::Place;
 use crate::graph::{Finished, Graph};
 use crate::images::ImageSource;
-use crate::instruction::{Instruction, Kind};
 use crate::plan::{self, Plan};
 use crate::platform::Platform;
 use crate::progress::{Event, Output, Running, SourceRange};
 use crate::request::BuildRequest;
 use crate::result::{Built, BuiltImage};
 use crate::session::{Session, Start};
-use crate::{Error, Result, mount_place, parser};
+use crate::{Error, Result, mount_place};
+use dray_dockerfile::{Instruction, Kind};
 
 /// Builds images from Dockerfiles. Clones share one cache.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ impl Builder {
         let loaded = loader.load(context, &request.dockerfile, &|done| meter.tell(done)).await;
         meter.end().await?;
         let definition = vertex.end(loaded.map(|loaded| (loaded, false))).await?;
-        let mut file = parser::parse(&definition.dockerfile).map_err(|error| {
+        let mut file = dray_dockerfile::parse(&definition.dockerfile).map_err(|error| {
             let range = SourceRange { start_column: error.column, ..SourceRange::line(error.line) };
             let end_column = error.column + error.length.saturating_sub(1);
             let range = SourceRange { end_column, ..range };

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use crate::check_rules;
 use crate::checks::Findings;
-use crate::expand::Expander;
-use crate::instruction::{Command, Dockerfile, Instruction, Kind, Stage};
 use crate::plan::stage_named;
 use crate::platform::Platform;
 use crate::state::{Arguments, PROXIES};
-use crate::suggest::closest;
+use dray_dockerfile::closest;
+use dray_dockerfile::expand::Expander;
+use dray_dockerfile::{Command, Dockerfile, Instruction, Kind, Stage};
 
 /// What a stage knows at its end, for those that stand on it.
 type Known = BTreeSet<String>;

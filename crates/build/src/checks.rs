@@ -8,10 +8,10 @@ use std::sync::Arc;
 use crate::Error;
 use crate::check_rules::{self, Rule};
 use crate::check_variables;
-use crate::instruction::{Command, Dockerfile, Instruction, Kind, Stage};
-use crate::lines::Line;
 use crate::progress::{SourceRange, Warning};
 use crate::session::Session;
+use dray_dockerfile::lines::Line;
+use dray_dockerfile::{Command, Dockerfile, Instruction, Kind, Stage};
 
 /// Words that are no names of stages.
 const RESERVED: &[&str] = &["context", "scratch"];
@@ -68,8 +68,9 @@ pub(crate) fn check(session: &Session) -> Vec<Warning> {
     let source = Arc::clone(&session.definition.dockerfile);
     let mut findings = Findings { session, source, skipped, found: Vec::new() };
     // The words as they were written, which the instructions no longer have.
-    let lines =
-        crate::lines::read(&session.definition.dockerfile).map(|lines| lines.lines).unwrap_or_default();
+    let lines = dray_dockerfile::lines::read(&session.definition.dockerfile)
+        .map(|lines| lines.lines)
+        .unwrap_or_default();
     of_lines(&mut findings, &lines);
     of_stages(&mut findings, &session.file);
     check_variables::check(&mut findings, &session.file);

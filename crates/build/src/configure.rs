@@ -3,11 +3,10 @@
 use dray_image::ImageConfig;
 use serde_json::{Map, Value, json};
 
-use crate::expand::Expander;
-use crate::instruction::{Command, Healthcheck, Kind};
-use crate::parser;
 use crate::state::{Arguments, State};
 use crate::{Error, Result};
+use dray_dockerfile::expand::Expander;
+use dray_dockerfile::{Command, Healthcheck, Kind};
 
 /// What words of instructions mean at one place of a Dockerfile.
 #[derive(Clone)]
@@ -30,7 +29,7 @@ pub fn amend(config: ImageConfig, changes: &[&str]) -> Result<ImageConfig> {
     if changes.is_empty() {
         return Ok(state.config);
     }
-    let file = parser::parse(format!("FROM scratch\n{}\n", changes.join("\n")).as_bytes())?;
+    let file = dray_dockerfile::parse(format!("FROM scratch\n{}\n", changes.join("\n")).as_bytes())?;
     let mut scope = Scope {
         escape: file.escape,
         arguments: Arguments::new(Default::default(), &crate::Platform::host(), ""),

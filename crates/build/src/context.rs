@@ -11,10 +11,10 @@ use rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use crate::builder::blocking;
 use crate::client::{Client, LocalFilter, ProgressFn};
 use crate::error::IoContext;
-use crate::ignore::Ignore;
 use crate::request::{ContextSource, DockerfileSource};
 use crate::sources::Tree;
-use crate::{Error, Result, lines, remote, tree};
+use crate::{Error, Result, remote, tree};
+use dray_dockerfile::ignore::Ignore;
 
 /// Largest `.dockerignore`, in bytes.
 const LONGEST_IGNORE: u64 = 1 << 20;
@@ -196,7 +196,7 @@ fn read_dockerfile(root: &Root, path: &str) -> Result<Vec<u8>> {
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return Err(missing());
     }
-    let bytes = root.read(path, lines::LONGEST as u64);
+    let bytes = root.read(path, dray_dockerfile::lines::LONGEST as u64);
     let bytes = bytes.map_err(|error| Error::invalid(format!("cannot read the Dockerfile: {error}")))?;
     if bytes.is_empty() {
         return Err(Error::EmptyDockerfile { path: path.to_owned() });

@@ -1,11 +1,11 @@
 //! What a Dockerfile says without building it: `--call=check`, `outline` and `targets`.
 
-use crate::expand::Expander;
-use crate::instruction::{Dockerfile, Instruction, Kind};
-use crate::mounts::parse_switch;
 use crate::plan::{self, From};
 use crate::progress::Warning;
 use crate::session::Session;
+use dray_dockerfile::expand::Expander;
+use dray_dockerfile::mounts::parse_switch;
+use dray_dockerfile::{Dockerfile, Instruction, Kind, Stage};
 
 /// What the checks of a Dockerfile found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,7 +62,7 @@ fn description(comment: &[String], name: &str) -> String {
 
 pub(crate) fn targets(file: &Dockerfile) -> Vec<TargetDescription> {
     let last = file.stages.len() - 1;
-    let describe = |(index, stage): (usize, &crate::Stage)| {
+    let describe = |(index, stage): (usize, &Stage)| {
         let name = stage.name.clone().unwrap_or_default();
         TargetDescription {
             description: description(&stage.comment, &name),

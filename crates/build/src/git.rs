@@ -173,7 +173,7 @@ impl Module {
         let mut inner = GitAddress::parse(&url).or_else(|| {
             // Within a repository an address needs no ending to be one of git's.
             let remote = format!("{url}.git");
-            crate::parser::is_url(&url).then(|| GitAddress::parse(&remote)).flatten()
+            dray_dockerfile::is_url(&url).then(|| GitAddress::parse(&remote)).flatten()
         })?;
         if !inner.remote.starts_with("git://") && !url.ends_with(".git") {
             inner.remote = url;

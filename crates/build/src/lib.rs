@@ -1,4 +1,4 @@
-//! Dockerfile to image: a parser, a plan and a cache, run on the engine and the image store.
+//! Dockerfile to image: a plan and a cache, run on the engine and the image store.
 //!
 //! It knows no HTTP: the context comes as a reader, and what happens goes to a channel. RUN's processes are
 //! containers of the engine like any other.
@@ -19,24 +19,17 @@ mod configure;
 mod context;
 mod describe;
 mod error;
-mod expand;
 mod export;
 mod git;
 mod git_address;
 mod git_pack;
 mod git_ssh;
 mod git_wire;
-mod glob;
 mod graph;
 mod http_client;
-mod ignore;
 mod images;
-mod instruction;
 mod layout;
-mod lines;
 mod mount_place;
-mod mounts;
-mod parser;
 mod plan;
 mod platform;
 pub mod pressure;
@@ -52,11 +45,9 @@ mod sources;
 mod stage;
 mod state;
 mod steps;
-mod suggest;
 mod transcript;
 mod transfer;
 mod tree;
-mod words;
 
 pub use builder::{Builder, Pruned};
 pub use cache::CachedStep;
@@ -65,15 +56,10 @@ pub use client::{
 };
 pub use configure::amend;
 pub use describe::{CheckReport, Outline, TargetDescription};
-pub use error::{Error, ParseError, Place, Result};
+pub use dray_dockerfile::{ParseError, Pattern, parse_duration};
+pub use error::{Error, Place, Result};
 pub use export::{ArchiveOptions, Compression, Exported, StoredCache};
-pub use glob::Pattern;
 pub use images::{CacheBlobs, ImageSource, Pull, PullError};
-pub use instruction::{
-    Command, Dockerfile, Healthcheck, Instruction, Kind, MountOptions, Run, Stage, Transfer,
-};
-pub use lines::{Directives, Heredoc};
-pub use parser::{parse, parse_duration};
 pub use platform::Platform;
 pub use progress::{Event, SourceRange, Vertex, VertexLog, VertexStatus, Warning};
 pub use request::{

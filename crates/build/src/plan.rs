@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::error::Place;
-use crate::expand::Expander;
-use crate::instruction::{Dockerfile, Kind, Stage};
 use crate::platform::Platform;
 use crate::progress::SourceRange;
 use crate::request::NamedContext;
 use crate::state::Arguments;
-use crate::suggest::closest;
 use crate::{Error, Result};
+use dray_dockerfile::closest;
+use dray_dockerfile::expand::Expander;
+use dray_dockerfile::{Dockerfile, Kind, Stage};
 
 /// What a stage stands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,10 +225,9 @@ fn plan_stage(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parser;
 
     fn plan(source: &str, target_name: &str) -> Plan {
-        let file = parser::parse(source.as_bytes()).unwrap();
+        let file = dray_dockerfile::parse(source.as_bytes()).unwrap();
         let index = target(&file, target_name).unwrap();
         Plan::new(&file, index, &Platform::host(), &BTreeMap::new(), &BTreeMap::new(), target_name).unwrap()
     }
@@ -249,7 +248,7 @@ mod tests {
 
     #[test]
     fn mistaken_targets_are_helped() {
-        let file = parser::parse(b"FROM x AS build\n").unwrap();
+        let file = dray_dockerfile::parse(b"FROM x AS build\n").unwrap();
         let error = target(&file, "biuld").unwrap_err().to_string();
         assert_eq!(error, "failed to reach build target biuld in Dockerfile (did you mean build?)");
     }

@@ -14,7 +14,7 @@ use crate::error::IoContext;
 use crate::git::{self, GitAddress};
 use crate::http_client::{self, Ask};
 use crate::sources::Tree;
-use crate::{Error, Result, context, lines};
+use crate::{Error, Result, context};
 
 /// Largest file that is fetched, in bytes.
 pub(crate) const LARGEST: u64 = 16 << 30;
@@ -90,7 +90,7 @@ impl Fetcher<'_> {
             let checkout = git::fetch(self.engine, self.client, &git, None, self.keep_git).await?;
             return Ok(Fetched::Tree(checkout.tree));
         }
-        if !crate::parser::is_url(address) {
+        if !dray_dockerfile::is_url(address) {
             return Err(Error::invalid(format!(
                 "cannot build from {}: give a directory, a git repository or an http address",
                 http_client::shown(address)
@@ -106,7 +106,7 @@ impl Fetcher<'_> {
                 return context::unpack(&engine, file).map(Fetched::Tree);
             }
             let size = file.metadata().io("look at", &download.path)?.len();
-            if size > lines::LONGEST as u64 {
+            if size > dray_dockerfile::lines::LONGEST as u64 {
                 return Err(Error::invalid("the address gives neither an archive nor a Dockerfile"));
             }
             std::fs::read(&download.path).io("read", &download.path).map(Fetched::Dockerfile)

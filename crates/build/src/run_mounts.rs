@@ -13,13 +13,13 @@ use crate::builder::blocking;
 use crate::cache_mounts::{CacheMount, Sharing};
 use crate::client::{Client, ClientError};
 use crate::error::IoContext;
-use crate::instruction::MountOptions;
 use crate::mount_place::MountPlace;
-use crate::mounts::{parse_size, parse_switch};
 use crate::session::Session;
 use crate::sources::Tree;
 use crate::tree::{Copier, Hasher, Ownership};
 use crate::{Builder, Error, Result, transfer};
+use dray_dockerfile::MountOptions;
+use dray_dockerfile::mounts::{parse_size, parse_switch};
 
 /// One mount, with its variables replaced.
 #[derive(Clone)]

@@ -12,14 +12,14 @@ use crate::cache::Pins;
 use crate::cache_transfer::Elsewhere;
 use crate::client::{Client, LocalFilter};
 use crate::context::{Definition, Main};
-use crate::ignore::Ignore;
 use crate::images::Pull;
-use crate::instruction::{Dockerfile, Kind};
 use crate::platform::Platform;
 use crate::progress::{Event, Output, Running, VertexStatus};
 use crate::request::{BuildRequest, NamedContext};
 use crate::sources::Tree;
 use crate::{Error, Result, context, remote};
+use dray_dockerfile::ignore::Ignore;
+use dray_dockerfile::{Dockerfile, Kind};
 
 /// One build under way.
 pub(crate) struct Session {
@@ -170,7 +170,7 @@ impl Session {
                 {
                     return Vec::new();
                 }
-                if !crate::parser::is_url(source) && !remote::is_git(source) {
+                if !dray_dockerfile::is_url(source) && !remote::is_git(source) {
                     wanted.push(path.to_owned());
                 }
             }

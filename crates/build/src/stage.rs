@@ -10,13 +10,13 @@ use crate::client::BoxFuture;
 use crate::configure::Scope;
 use crate::error::Place;
 use crate::graph::{Finished, Graph};
-use crate::instruction::{Instruction, Kind, Stage};
 use crate::plan::Base;
 use crate::platform::Platform;
 use crate::progress::{Event, Running, SourceRange};
 use crate::request::NoCache;
 use crate::state::{State, Told};
-use crate::{Error, Result, cache_transfer, parser, tree};
+use crate::{Error, Result, cache_transfer, tree};
+use dray_dockerfile::{Instruction, Kind, Stage};
 
 /// The prefix by which the classic builder's history tells what made no process.
 const NOP: &str = "/bin/sh -c #(nop) ";
@@ -122,7 +122,7 @@ impl<'g> StageRun<'g> {
             self.text(format!("# Executing {} build trigger{plural}\n", triggers.len())).await?;
         }
         for trigger in &triggers {
-            let instruction = parser::parse_trigger(trigger)?;
+            let instruction = dray_dockerfile::parse_trigger(trigger)?;
             self.total += usize::from(instruction.kind.writes());
             let done = self.instruction(&instruction).await;
             self.located(done, stage.line, stage.line)?;

@@ -10,15 +10,15 @@ use crate::builder::blocking;
 use crate::cache::Key;
 use crate::chmod::Chmod;
 use crate::configure::{script_path, words};
-use crate::expand::Expander;
-use crate::ignore::Ignore;
-use crate::instruction::{Command, Run, Transfer};
 use crate::run::RunJob;
 use crate::run_mounts::RunMount;
 use crate::sources::Tree;
 use crate::stage::{StageRun, Step};
 use crate::transfer::{self, Found, Job};
-use crate::{Error, Result, parser, remote};
+use crate::{Error, Result, remote};
+use dray_dockerfile::expand::Expander;
+use dray_dockerfile::ignore::Ignore;
+use dray_dockerfile::{Command, Run, Transfer};
 
 /// The prefix by which the classic builder's history tells what made no process.
 const NOP: &str = "/bin/sh -c #(nop) ";
@@ -285,7 +285,7 @@ impl StageRun<'_> {
     async fn fetch(&self, job: &mut Job, transfer: &Transfer) -> Result<()> {
         let (far, near): (Vec<String>, Vec<String>) = std::mem::take(&mut job.sources)
             .into_iter()
-            .partition(|source| parser::is_url(source) || remote::is_git(source));
+            .partition(|source| dray_dockerfile::is_url(source) || remote::is_git(source));
         job.sources = near;
         if far.is_empty() {
             return Ok(());

@@ -12,11 +12,11 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat
 
 use crate::chmod::Chmod;
 use crate::error::IoContext;
-use crate::glob::{self, Pattern};
-use crate::ignore::Ignore;
 use crate::remote::{Content, FetchedSource as Fetched};
 use crate::tree::{self, Copier, Hasher, Ownership};
 use crate::{Error, Result};
+use dray_dockerfile::glob::{self, Pattern};
+use dray_dockerfile::ignore::Ignore;
 
 /// Most sources that patterns of one instruction may name.
 const MOST_SOURCES: usize = 100_000;

@@ -15,9 +15,9 @@ static DECLARED: LazyLock<Declared> = LazyLock::new(|| {
     }});
     Declared::from_schema(&schema, true, "self").expect("the schema has a declaration")
 });
-static OBJECT: LazyLock<Json> = LazyLock::new(|| {
-    json!({"a": "x", "n": 1, "l": ["a", "b"], "m": {"k": 1, "l": "5%"}, "t": "2000-01-01T00:00:00Z", "b": "YQ=="})
-});
+static OBJECT: LazyLock<Json> = LazyLock::new(
+    || json!({"a": "x", "n": 1, "l": ["a", "b"], "m": {"k": 1, "l": "5%"}, "t": "2000-01-01T00:00:00Z", "b": "YQ=="}),
+);
 /// What an evaluation may cost.
 const LIMIT: u64 = 10_000;
 

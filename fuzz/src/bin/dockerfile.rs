@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let _ = dray_build::parse(text.as_bytes());
+    let _ = dray_dockerfile::parse(text.as_bytes());
 });

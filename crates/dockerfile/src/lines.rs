@@ -2,10 +2,10 @@
 //!
 //! It knows the line structure only, not what an instruction means.
 
-use crate::error::ParseError;
+use crate::ParseError;
 
 /// Longest Dockerfile that is read, in bytes.
-pub(crate) const LONGEST: usize = 2 << 20;
+pub const LONGEST: usize = 2 << 20;
 
 /// A text that stands below the instruction that uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,23 +20,23 @@ pub struct Heredoc {
 
 /// One instruction as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
+pub struct Line {
     /// The instruction and its arguments, continuations joined.
-    pub(crate) text: String,
+    pub text: String,
     /// The number of its first line, from 1.
-    pub(crate) number: usize,
+    pub number: usize,
     /// The number of its last line, texts below it included.
-    pub(crate) end: usize,
+    pub end: usize,
     /// The column it begins at, from 1.
-    pub(crate) column: usize,
+    pub column: usize,
     /// Its lines as they were written, with their numbers.
-    pub(crate) sources: Vec<(usize, String)>,
+    pub sources: Vec<(usize, String)>,
     /// The texts below it.
-    pub(crate) heredocs: Vec<Heredoc>,
+    pub heredocs: Vec<Heredoc>,
     /// The comment directly above it, without the number signs.
-    pub(crate) comment: Vec<String>,
+    pub comment: Vec<String>,
     /// The number of an empty line within it, which a continuation passes over.
-    pub(crate) empty_continuation: Option<usize>,
+    pub empty_continuation: Option<usize>,
 }
 
 impl Line {
@@ -76,14 +76,20 @@ pub struct Directives {
 
 /// Lines of a Dockerfile, and what stands above them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lines {
-    pub(crate) lines: Vec<Line>,
-    pub(crate) escape: char,
-    pub(crate) directives: Directives,
+pub struct Lines {
+    /// The lines that say something, in order.
+    pub lines: Vec<Line>,
+    /// What quotes the next character.
+    pub escape: char,
+    /// What stands at the top.
+    pub directives: Directives,
 }
 
 /// Reads a Dockerfile.
-pub(crate) fn read(bytes: &[u8]) -> Result<Lines, ParseError> {
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn read(bytes: &[u8]) -> Result<Lines, ParseError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes);
     let physical: Vec<&str> = text.lines().collect();
@@ -217,7 +223,10 @@ fn read_directives(lines: &[&str]) -> Result<(char, Directives, usize), ParseErr
 
 impl Directives {
     /// `skip=A,B;error=true;experimental=C`, as the directive and the build argument have it.
-    pub(crate) fn read_check(&mut self, value: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// A message that names the option that is none.
+    pub fn read_check(&mut self, value: &str) -> Result<(), String> {
         let names = |text: &str| text.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
         for option in value.split(';').map(str::trim).filter(|option| !option.is_empty()) {
             match option.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::error::ParseError;
+use dray_image::Digest;
+
+use crate::ParseError;
 use crate::instruction::{Command, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer};
 use crate::lines::{self, Line};
 use crate::mounts;
@@ -17,6 +19,7 @@ const MOST: usize = 10_000;
 const SWITCHES: &[&str] = &["link", "parents", "keep-git-dir", "unpack"];
 /// Flags that may be given more than once.
 const LISTS: &[&str] = &["mount", "exclude"];
+/// The words that instructions begin with.
 pub(crate) const KEYWORDS: &[&str] = &[
     "ADD",
     "ARG",
@@ -85,7 +88,7 @@ pub fn parse(bytes: &[u8]) -> Result<Dockerfile> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn parse_trigger(text: &str) -> Result<Instruction> {
+pub fn parse_trigger(text: &str) -> Result<Instruction> {
     let lines = lines::read(text.as_bytes())?.lines;
     match lines.as_slice() {
         [line] => Statement::split(line, '\\')?.instruction(),
@@ -387,7 +390,7 @@ impl<'a> Statement<'a> {
             return Err(self.line.error(url, format!("source can't be a URL for COPY: {url}")));
         }
         let checksum = self.flag("checksum")?;
-        let is_digest = |text: &str| text.parse::<dray_image::Digest>().is_ok() || text.contains('$');
+        let is_digest = |text: &str| text.parse::<Digest>().is_ok() || text.contains('$');
         // What git calls its objects by is checked by git's own rules.
         let is_commit = |text: &str| text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if let Some(text) = checksum.as_deref().filter(|text| !is_digest(text) && !is_commit(text)) {
@@ -516,7 +519,7 @@ impl<'a> Statement<'a> {
 }
 
 /// Whether a source is to be fetched from somewhere else.
-pub(crate) fn is_url(source: &str) -> bool {
+pub fn is_url(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 

@@ -13,22 +13,28 @@ const DEEPEST: usize = 32;
 const LONGEST_FOR_PATTERNS: usize = 4096;
 
 /// Replaces variables in words.
-pub(crate) struct Expander<'a> {
+pub struct Expander<'a> {
     /// What quotes the next character.
-    pub(crate) escape: char,
+    pub escape: char,
     /// The value of a variable.
-    pub(crate) lookup: &'a dyn Fn(&str) -> Option<String>,
+    pub lookup: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl Expander<'_> {
     /// The word with variables replaced and quotes taken off.
-    pub(crate) fn word(&self, word: &str) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// What is wrong with a variable, or that the result is too long.
+    pub fn word(&self, word: &str) -> Result<String, String> {
         let mut reader = Reader { expander: self, rest: word.chars().peekable(), depth: 0 };
         reader.until(None).map_err(|why| format!("failed to process \"{word}\": {why}"))
     }
 
     /// Text with variables replaced in which quotes are like other characters.
-    pub(crate) fn text(&self, text: &str) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// As [`Expander::word`].
+    pub fn text(&self, text: &str) -> Result<String, String> {
         let mut reader = Reader { expander: self, rest: text.chars().peekable(), depth: 0 };
         let mut out = String::new();
         while let Some(c) = reader.rest.next() {

@@ -8,7 +8,7 @@ const MOST: usize = 10_000;
 
 /// The patterns of a `.dockerignore`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ignore {
+pub struct Ignore {
     rules: Vec<Rule>,
     /// As they were written, for who applies them elsewhere.
     patterns: Vec<String>,
@@ -29,8 +29,11 @@ enum Component {
 }
 
 impl Ignore {
-    /// Parses the file; the message names the pattern that is none.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Parses the file.
+    ///
+    /// # Errors
+    /// A message that names the pattern that is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let (mut rules, mut patterns) = (Vec::new(), Vec::new());
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for line in text.lines() {
@@ -74,20 +77,28 @@ impl Ignore {
     }
 
     /// Those of a list, as `--exclude` has them.
-    pub(crate) fn of_list(patterns: &[String]) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// As [`Ignore::parse`].
+    pub fn of_list(patterns: &[String]) -> Result<Self, String> {
         Self::parse(&patterns.join("\n"))
     }
 
-    pub(crate) fn patterns(&self) -> &[String] {
+    /// The patterns, as they were written.
+    #[must_use]
+    pub fn patterns(&self) -> &[String] {
         &self.patterns
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is left out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
     /// Whether a path, relative to the context, is left out.
-    pub(crate) fn excludes(&self, path: &str) -> bool {
+    #[must_use]
+    pub fn excludes(&self, path: &str) -> bool {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         let mut excluded = false;
         for rule in &self.rules {
@@ -164,7 +175,7 @@ mod tests {
         #[test]
         fn never_panics(text in "[\\PC\n]*", path in "\\PC*") {
             if let Ok(ignore) = Ignore::parse(&text) {
-                ignore.excludes(&path);
+                let _ = ignore.excludes(&path);
             }
         }
     }

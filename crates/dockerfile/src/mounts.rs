@@ -86,7 +86,9 @@ fn help(word: &str, known: &[&str]) -> String {
     closest(word, known).map_or(String::new(), |near| format!(" (did you mean {near}?)"))
 }
 
-pub(crate) fn parse_switch(text: &str) -> Option<bool> {
+/// `true`, `1`, `t` and their opposites, in any case.
+#[must_use]
+pub fn parse_switch(text: &str) -> Option<bool> {
     match text.to_lowercase().as_str() {
         "true" | "1" | "t" => Some(true),
         "false" | "0" | "f" => Some(false),
@@ -95,7 +97,8 @@ pub(crate) fn parse_switch(text: &str) -> Option<bool> {
 }
 
 /// `64m` and the like, in bytes.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_lowercase();
     let lower = lower.strip_suffix('b').unwrap_or(&lower);
     let lower = lower.strip_suffix('i').unwrap_or(lower);

@@ -111,12 +111,14 @@ impl Part {
 }
 
 /// Whether a text fits a pattern of the shell, in which `*` takes everything.
-pub(crate) fn fits_text(pattern: &str, text: &str) -> bool {
+#[must_use]
+pub fn fits_text(pattern: &str, text: &str) -> bool {
     Pattern::parse(pattern).is_some_and(|pattern| pattern.matches(text, true))
 }
 
 /// Whether a text has one of the characters that make a pattern.
-pub(crate) fn is_pattern(text: &str) -> bool {
+#[must_use]
+pub fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 

@@ -1,7 +1,8 @@
 //! "did you mean": the known word that is nearest to an unknown one.
 
 /// The word of `known` that is at most two changes away.
-pub(crate) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+#[must_use]
+pub fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     if word.chars().count() > 32 {
         return None;
     }
