@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::document::{
-    DOCUMENT_LIMIT, Descriptor, INDEX_DEPTH, IndexDocument, ManifestDocument, OCI_INDEX, OCI_MANIFEST,
-};
+use crate::media::{self, Descriptor, Document, INDEX_DEPTH, OCI_INDEX, OCI_MANIFEST};
 use crate::pack::read_bounded;
 use crate::store::{ImageStore, State};
 use crate::{Digest, Error, Image, Platform, Reference, Result};
@@ -295,23 +293,24 @@ impl ImageStore {
     /// [`Error::InvalidArchive`] when it is none; [`Error::Io`] when it is not here.
     pub fn read_index(&self, digest: &Digest) -> Result<Index> {
         let mut members = Members::default();
-        let document = self.index_document(digest)?;
-        let media_type = document.media_type.clone().unwrap_or_else(|| OCI_INDEX.to_owned());
-        self.read_members(&document, &mut members, 1)?;
+        let bytes = self.read_document(digest, digest.as_str())?;
+        let media_type = media::own_type(&bytes).unwrap_or_else(|| OCI_INDEX.to_owned());
+        self.read_members(&self.index_document(digest)?, &mut members, 1)?;
         Ok(Index { digest: digest.clone(), size: self.content.size(digest)?, media_type, members: members.0 })
     }
 
-    fn index_document(&self, digest: &Digest) -> Result<IndexDocument> {
-        let document: IndexDocument = self.document(digest, digest.as_str())?;
-        document.check(digest.as_str())?;
-        Ok(document)
+    fn index_document(&self, digest: &Digest) -> Result<Vec<Descriptor>> {
+        match self.document(digest, Some(OCI_INDEX))? {
+            Document::Index(descriptors) => Ok(descriptors),
+            Document::Manifest(_) => Err(Error::InvalidArchive { why: format!("{digest} is no index") }),
+        }
     }
 
-    fn read_members(&self, index: &IndexDocument, members: &mut Members, depth: usize) -> Result<()> {
+    fn read_members(&self, index: &[Descriptor], members: &mut Members, depth: usize) -> Result<()> {
         if depth > INDEX_DEPTH {
             return Err(Error::InvalidArchive { why: "its indexes are nested too deeply".to_owned() });
         }
-        for descriptor in &index.manifests {
+        for descriptor in index {
             if members.0.iter().any(|member| member.digest == descriptor.digest) {
                 continue;
             }
@@ -330,8 +329,11 @@ impl ImageStore {
             if !self.content.contains(&descriptor.digest) {
                 continue;
             }
-            let manifest: ManifestDocument = self.document(&descriptor.digest, descriptor.digest.as_str())?;
-            manifest.check(descriptor.digest.as_str())?;
+            let document = self.document(&descriptor.digest, Some(&descriptor.media_type))?;
+            let Document::Manifest(manifest) = document else {
+                member.kind = MemberKind::Unknown;
+                continue;
+            };
             let parts = manifest.layers.iter().chain([&manifest.config]);
             member.parts = parts.map(|part| (part.digest.clone(), part.size)).collect();
             if kind == MemberKind::Image && !manifest.is_image() {
@@ -347,13 +349,23 @@ impl ImageStore {
         Ok(())
     }
 
-    pub(crate) fn document<T: for<'de> serde::Deserialize<'de>>(
+    fn read_document(&self, digest: &Digest, what: &str) -> Result<Vec<u8>> {
+        read_bounded(&mut self.content.open_blob(digest)?, media::MANIFEST_LIMIT as u64, what)
+    }
+
+    /// A document of another kind, which an error calls `what`.
+    pub(crate) fn read_json<T: for<'de> serde::Deserialize<'de>>(
         &self,
         digest: &Digest,
         what: &str,
     ) -> Result<T> {
-        let bytes = read_bounded(&mut self.content.open_blob(digest)?, DOCUMENT_LIMIT, what)?;
-        serde_json::from_slice(&bytes)
+        serde_json::from_slice(&self.read_document(digest, what)?)
             .map_err(|error| Error::InvalidArchive { why: format!("{what}: {error}") })
+    }
+
+    /// The manifest or index of a digest, which whoever named it says is of the type `said`.
+    pub(crate) fn document(&self, digest: &Digest, said: Option<&str>) -> Result<Document> {
+        Document::parse(&self.read_document(digest, digest.as_str())?, &[said])
+            .map_err(|why| Error::InvalidArchive { why: format!("{digest}: {why}") })
     }
 }

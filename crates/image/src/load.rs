@@ -9,10 +9,10 @@ use tar::{Archive, EntryType};
 
 use crate::compression::{self, Compression};
 use crate::config::ImageConfig;
-use crate::document::{DOCUMENT_LIMIT, Descriptor, INDEX_DEPTH, IndexDocument, ManifestDocument};
 use crate::error::IoContext;
 use crate::hold::Hold;
 use crate::ingest::{NewLayer, Unpacked, Unpacking};
+use crate::media::{CONFIG_LIMIT, Descriptor, Document, INDEX_DEPTH, OCI_INDEX};
 use crate::pack::read_bounded;
 use crate::pipe::read_chunk;
 use crate::store::{ImageStore, Layer};
@@ -211,9 +211,11 @@ impl ImageStore {
             ["manifest.json", "index.json"].map(|name| files.contains_key(Path::new(name)));
         let mut entries = Vec::new();
         if layout {
-            let index: IndexDocument = self.document(file(files, "index.json")?, "index.json")?;
-            index.check("index.json")?;
-            for descriptor in &index.manifests {
+            let index = self.document(file(files, "index.json")?, Some(OCI_INDEX))?;
+            let Document::Index(descriptors) = index else {
+                return Err(Error::InvalidArchive { why: "its index.json is none".to_owned() });
+            };
+            for descriptor in &descriptors {
                 entries.extend(self.layout_entry(descriptor, platforms)?);
             }
         }
@@ -278,7 +280,8 @@ impl ImageStore {
         platforms: &[Platform],
         entries: &mut Vec<Entry>,
     ) -> Result<()> {
-        let manifests: Vec<DockerManifest> = self.document(file(files, "manifest.json")?, "manifest.json")?;
+        let manifests: Vec<DockerManifest> =
+            self.read_json(file(files, "manifest.json")?, "manifest.json")?;
         let of_layout = entries.len();
         for manifest in manifests {
             let config = file(files, &manifest.config)?.clone();
@@ -297,7 +300,7 @@ impl ImageStore {
                 continue;
             }
             if !platforms.is_empty() {
-                let parsed: ImageConfig = self.document(&config, &manifest.config)?;
+                let parsed: ImageConfig = self.read_json(&config, &manifest.config)?;
                 let own = Platform::of(&parsed);
                 if !platforms.iter().any(|platform| platform.suits(&own)) {
                     continue;
@@ -333,17 +336,14 @@ impl ImageStore {
         if !self.content.contains(&descriptor.digest) || !walk.seen.insert(descriptor.digest.clone()) {
             return Ok(());
         }
-        let what = descriptor.digest.as_str();
-        if descriptor.is_index() {
-            let nested: IndexDocument = self.document(&descriptor.digest, what)?;
-            nested.check(what)?;
-            return nested
-                .manifests
-                .iter()
-                .try_for_each(|descriptor| self.layout_images(descriptor, walk, depth + 1));
-        }
-        let manifest: ManifestDocument = self.document(&descriptor.digest, what)?;
-        manifest.check(what)?;
+        let manifest = match self.document(&descriptor.digest, Some(&descriptor.media_type))? {
+            Document::Manifest(manifest) => manifest,
+            Document::Index(nested) => {
+                return nested
+                    .iter()
+                    .try_for_each(|descriptor| self.layout_images(descriptor, walk, depth + 1));
+            }
+        };
         if descriptor.subject().is_some() || !manifest.is_image() {
             return Ok(());
         }
@@ -353,7 +353,7 @@ impl ImageStore {
         if !walk.platforms.is_empty() {
             let own = match &descriptor.platform {
                 Some(own) => own.clone(),
-                None => Platform::of(&self.document(&manifest.config.digest, "the image configuration")?),
+                None => Platform::of(&self.read_json(&manifest.config.digest, "the image configuration")?),
             };
             if !walk.platforms.iter().any(|platform| platform.suits(&own)) {
                 return Ok(());
@@ -375,7 +375,7 @@ impl ImageStore {
             return Err(Error::InvalidArchive { why: format!("configuration {} is missing", image.config) });
         }
         let mut reader = self.content.open_blob(&image.config)?;
-        let bytes = read_bounded(&mut reader, DOCUMENT_LIMIT, "the image configuration")?;
+        let bytes = read_bounded(&mut reader, CONFIG_LIMIT, "the image configuration")?;
         let config: ImageConfig = serde_json::from_slice(&bytes)
             .map_err(|error| Error::InvalidArchive { why: format!("image configuration: {error}") })?;
         let diff_ids = &config.rootfs.diff_ids;

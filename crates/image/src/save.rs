@@ -10,9 +10,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tar::{Builder, Header};
 
-use crate::document::{ManifestDocument, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use crate::error::IoContext;
 use crate::index::{Index, Member, MemberKind};
+use crate::media::{Document, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use crate::store::ImageStore;
 use crate::{Digest, Image, Platform, Reference, Result};
 
@@ -203,9 +203,10 @@ impl<W: Write> Archive<'_, W> {
                 self.blob(part)?;
             }
             self.blob(&member.digest)?;
-            if layers.is_empty() && member.image.as_ref() == Some(&wanted.image.id) {
-                let manifest: ManifestDocument =
-                    self.store.document(&member.digest, member.digest.as_str())?;
+            if layers.is_empty()
+                && member.image.as_ref() == Some(&wanted.image.id)
+                && let Document::Manifest(manifest) = self.store.document(&member.digest, None)?
+            {
                 layers = manifest.layers.into_iter().map(|layer| layer.digest).collect();
             }
         }

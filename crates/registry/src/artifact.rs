@@ -7,11 +7,11 @@ use dray_image::{Digest, Layer, NewLayer, Reference};
 
 use crate::client::Client;
 use crate::events::Events;
-use crate::media::{Descriptor, Document, MANIFEST_LIMIT, OCI_MANIFEST, own_type};
 use crate::pull::blocking;
 use crate::push::{Part, push_manifest};
 use crate::session::Session;
 use crate::{Credentials, Error, Pushed, Result};
+use dray_image::media::{Descriptor, Document, MANIFEST_LIMIT, OCI_MANIFEST, own_type};
 
 /// A manifest of a registry, and the way to what it names.
 pub struct Artifact {
@@ -85,7 +85,9 @@ impl Client {
     ) -> Result<Pushed> {
         let (store, digest) = (Arc::clone(self.store()), manifest.clone());
         let bytes = blocking(move || store.document_blob(&digest, MANIFEST_LIMIT as u64)).await?;
-        let Document::Manifest(document) = Document::parse(&bytes, &[])? else {
+        let Document::Manifest(document) =
+            Document::parse(&bytes, &[]).map_err(|why| Error::Manifest { why })?
+        else {
             return Err(Error::Manifest { why: "it is an index".to_owned() });
         };
         let session = self.session(reference, "pull,push", credentials).await?;

@@ -13,9 +13,9 @@ use rustls::RootCertStore;
 use crate::connect::{HttpClient, client, host_roots};
 use crate::exchange::{Payload, read_all};
 use crate::hosts::{Endpoint, Hosts};
-use crate::media::{ACCEPTED, Descriptor, Document, MANIFEST_LIMIT, essence};
 use crate::session::{ATTEMPTS, Session};
 use crate::{Credentials, Error, Result};
+use dray_image::media::{ACCEPTED, Descriptor, Document, MANIFEST_LIMIT, essence};
 
 /// How long a registry may be silent.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -340,17 +340,17 @@ impl Session {
         }
         let mut types = vec![Some(content_type.as_str())];
         types.extend(said);
-        let document = Document::parse(&bytes, &types)?;
+        let document = Document::parse(&bytes, &types).map_err(|why| Error::Manifest { why })?;
         // Some servers give everything as plain JSON.
-        let known = crate::media::is_index(&content_type).is_some();
+        let known = dray_image::media::is_index(&content_type).is_some();
         let media_type =
-            if known { content_type } else { crate::media::own_type(&bytes).unwrap_or(content_type) };
+            if known { content_type } else { dray_image::media::own_type(&bytes).unwrap_or(content_type) };
         Ok(Fetched { bytes, digest, media_type, document })
     }
 
     /// A blob that is a document.
     pub(crate) async fn small_blob(&self, descriptor: &Descriptor) -> Result<bytes::Bytes> {
-        let limit = crate::media::CONFIG_LIMIT;
+        let limit = dray_image::media::CONFIG_LIMIT;
         if descriptor.size > limit {
             let why = format!("a document of {} bytes is larger than {limit}", descriptor.size);
             return Err(Error::Manifest { why });

@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use crate::client::Client;
 use crate::events::{Events, Step};
 use crate::exchange::{Payload, next_piece};
-use crate::media::Descriptor;
 use crate::pull::blocking;
 use crate::session::{ATTEMPTS, Header, Session, pause};
 use crate::{Error, Result};
+use dray_image::media::Descriptor;
 
 /// Pieces that the network may be ahead of the store.
 const AHEAD: usize = 32;

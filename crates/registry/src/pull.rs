@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 
 use crate::client::{Client, Fetched};
 use crate::events::{Event, Events, Step};
-use crate::media::{Descriptor, Document, Manifest};
 use crate::session::Session;
 use crate::{Credentials, Error, Result};
+use dray_image::media::{Descriptor, Document, Manifest};
 
 /// Layers that are fetched at once.
 const LAYERS_AT_ONCE: usize = 4;
@@ -262,13 +262,13 @@ async fn choose(session: &Session, top: &Fetched, platform: &Platform) -> Result
             Document::Index(descriptors) => descriptors,
         };
         let chosen = descriptors.iter().find(|descriptor| {
-            crate::media::is_index(&descriptor.media_type).is_some()
+            dray_image::media::is_index(&descriptor.media_type).is_some()
                 && descriptor.platform.as_ref().is_some_and(|own| platform.suits(own))
         });
         // An index within an index names no platform.
         let nested = || {
             let is_open = |descriptor: &&Descriptor| {
-                descriptor.platform.is_none() && crate::media::is_index(&descriptor.media_type).is_some()
+                descriptor.platform.is_none() && dray_image::media::is_index(&descriptor.media_type).is_some()
             };
             descriptors.iter().find(is_open)
         };

@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 use crate::client::Client;
 use crate::events::{Events, Step};
 use crate::exchange::Payload;
-use crate::media::{
-    CONFIG_LIMIT, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Document, MANIFEST_LIMIT, OCI_CONFIG,
-    OCI_LAYER, OCI_LAYER_ZSTD, OCI_MANIFEST, own_type,
-};
 use crate::pull::blocking;
 use crate::session::Session;
 use crate::{Credentials, Error, Result};
+use dray_image::media::{
+    CONFIG_LIMIT, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Document, MANIFEST_LIMIT, OCI_CONFIG,
+    OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, own_type,
+};
 
 /// Layers that are sent at once.
 const LAYERS_AT_ONCE: usize = 5;
@@ -332,7 +332,7 @@ fn new_manifest(config: &Digest, config_size: usize, layers: &[dray_image::Packe
     let layer_type = |packing| match packing {
         Packing::Gzip | Packing::Plain if docker => DOCKER_LAYER,
         Packing::Zstandard => OCI_LAYER_ZSTD,
-        _ => OCI_LAYER,
+        _ => OCI_LAYER_GZIP,
     };
     let manifest = json!({
         "schemaVersion": 2,

@@ -1,8 +1,8 @@
 //! Manifests, indexes and configurations: one document is one thing, whoever says what it is.
 #![no_main]
 
-use dray_image::ImageConfig;
-use dray_registry::{Document, Platform};
+use dray_image::media::Document;
+use dray_image::{ImageConfig, Platform};
 use libfuzzer_sys::fuzz_target;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

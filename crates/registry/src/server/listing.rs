@@ -11,8 +11,8 @@ use super::State;
 use super::answer::{Answer, Refusal, blocking, json};
 use super::blobs::parse_digest;
 use super::router::{parameter, query};
-use crate::media::OCI_INDEX;
 use crate::token::encode;
+use dray_image::media::OCI_INDEX;
 
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// Names in one answer, whatever is asked for.

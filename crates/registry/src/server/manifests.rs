@@ -16,7 +16,7 @@ use super::answer::{Answer, Refusal, blocking, bytes, empty};
 use super::blobs::{CONTENT_DIGEST, parse_digest};
 use super::router::query;
 use super::{BODY_PATIENCE, State};
-use crate::media::{DOCKER_LIST, DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST, essence};
+use dray_image::media::{DOCKER_LIST, DOCKER_MANIFEST, MANIFEST_LIMIT, OCI_INDEX, OCI_MANIFEST, essence};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -213,7 +213,7 @@ pub(crate) async fn write(
             let message = format!("provided digest did not match uploaded content: {expected}");
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", message));
         }
-        let media_type = media_type.or_else(|| crate::media::own_type(&body)).unwrap_or_default();
+        let media_type = media_type.or_else(|| dray_image::media::own_type(&body)).unwrap_or_default();
         let parsed = Pushed::parse(&body, &media_type)?;
         let repository = store.repository(&named)?;
         parsed.check_parts(&repository)?;

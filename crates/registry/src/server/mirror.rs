@@ -13,9 +13,9 @@ use super::answer::{Refusal, blocking};
 use super::manifests::link_of;
 use crate::exchange::{Payload, next_piece, read_all};
 use crate::hosts::Endpoint;
-use crate::media::{ACCEPTED, MANIFEST_LIMIT};
 use crate::session::Session;
 use crate::{Client, Error, Result};
+use dray_image::media::{ACCEPTED, MANIFEST_LIMIT};
 
 /// Blobs that are fetched at once.
 const AT_ONCE: usize = 16;
@@ -119,7 +119,7 @@ impl Mirror {
             return Err(session.failure(response).await);
         }
         let header = response.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media_type = crate::media::essence(header.unwrap_or_default()).to_owned();
+        let media_type = dray_image::media::essence(header.unwrap_or_default()).to_owned();
         let body = read_all(response.into_body(), &url, MANIFEST_LIMIT, self.client.patience()).await?;
         if let Some(expected) = expected.filter(|expected| !expected.fits(&body)) {
             return Err(Error::DigestMismatch {

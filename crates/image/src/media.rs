@@ -5,30 +5,46 @@
 
 use std::collections::BTreeMap;
 
-use dray_image::{Digest, Platform};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Digest, Platform};
 
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-pub(crate) const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// An index, by OCI.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// A manifest, by OCI.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An index, by Docker.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// A manifest, by Docker.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// An image's configuration, by Docker.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// A layer packed with gzip, by Docker.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// An image's configuration, by OCI.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// A layer, by OCI.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// A layer packed with gzip, by OCI.
+pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A layer packed with zstd, by OCI.
+pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
 /// What is asked for where a manifest is wanted.
-pub(crate) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+pub const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
 /// Bytes of the largest manifest that is taken.
-pub(crate) const MANIFEST_LIMIT: usize = 8 << 20;
+pub const MANIFEST_LIMIT: usize = 8 << 20;
 /// Bytes of the largest image configuration that is taken.
-pub(crate) const CONFIG_LIMIT: u64 = 8 << 20;
+pub const CONFIG_LIMIT: u64 = 8 << 20;
+/// Indexes within indexes.
+pub const INDEX_DEPTH: usize = 4;
+/// Under which a descriptor's annotations say that it is about another manifest.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+const STATEMENTS: &str = "attestation-manifest";
 /// Layers of one image; overlayfs takes 500.
 const LAYER_LIMIT: usize = 500;
 
@@ -54,6 +70,21 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// Whether it is said to be an index.
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        is_index(&self.media_type) == Some(true)
+    }
+
+    /// The manifest that this one holds statements about.
+    #[must_use]
+    pub fn subject(&self) -> Option<Digest> {
+        let is_statement = self.annotations.get(REFERENCE_TYPE).is_some_and(|kind| kind == STATEMENTS);
+        self.annotations.get(REFERENCE_DIGEST).filter(|_| is_statement)?.parse().ok()
+    }
+}
+
 /// An image's manifest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -61,6 +92,23 @@ pub struct Manifest {
     pub config: Descriptor,
     /// Its layers, lowest first.
     pub layers: Vec<Descriptor>,
+}
+
+impl Manifest {
+    /// Whether its configuration is said to be that of an image.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        matches!(self.config.media_type.as_str(), "" | OCI_CONFIG | DOCKER_CONFIG)
+    }
+
+    /// Whether every layer is compressed, as a registry is to have them.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        let is_packed = |layer: &Descriptor| {
+            [".gzip", "+gzip", "+zstd"].iter().any(|ending| layer.media_type.ends_with(ending))
+        };
+        self.layers.iter().all(is_packed)
+    }
 }
 
 /// A document that a reference leads to.
@@ -84,12 +132,14 @@ struct Raw {
 }
 
 /// The type without its parameters.
-pub(crate) fn essence(media_type: &str) -> &str {
+#[must_use]
+pub fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// Whether the type is that of an index; none for a type of neither.
-pub(crate) fn is_index(media_type: &str) -> Option<bool> {
+#[must_use]
+pub fn is_index(media_type: &str) -> Option<bool> {
     match essence(media_type) {
         OCI_INDEX | DOCKER_LIST => Some(true),
         OCI_MANIFEST | DOCKER_MANIFEST => Some(false),
@@ -97,55 +147,51 @@ pub(crate) fn is_index(media_type: &str) -> Option<bool> {
     }
 }
 
-fn invalid(why: impl Into<String>) -> Error {
-    Error::Manifest { why: why.into() }
-}
-
 impl Document {
     /// Reads a document that is said to be of the types `said`, as far as anybody said anything.
     ///
     /// # Errors
-    /// [`Error::Manifest`] when it is not of one kind, and of the kind that it is said to be (CVE-2021-41190).
-    pub fn parse(bytes: &[u8], said: &[Option<&str>]) -> Result<Self> {
-        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+    /// A message when it is not of one kind, and of the kind that it is said to be (CVE-2021-41190).
+    pub fn parse(bytes: &[u8], said: &[Option<&str>]) -> Result<Self, String> {
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let of_schema_1 = |media_type: &str| media_type.starts_with(DOCKER_SCHEMA_1);
         if raw.schema_version == Some(1)
             || raw.fs_layers.is_some()
             || said.iter().flatten().any(|said| of_schema_1(said))
         {
-            return Err(invalid(
-                "it is of Docker's schema 1, which is not supported: push the image again with a newer client",
-            ));
+            let why = "it is of Docker's schema 1, which is not supported: push the image again with a newer client";
+            return Err(why.to_owned());
         }
         if raw.schema_version != Some(2) {
-            return Err(invalid("its schemaVersion is not 2"));
+            return Err("its schemaVersion is not 2".to_owned());
         }
         let index = match (&raw.manifests, &raw.config, &raw.layers) {
             (Some(_), None, None) => true,
             (None, Some(_), Some(_)) => false,
-            (None, ..) => return Err(invalid("it has neither config and layers nor manifests")),
-            (Some(_), ..) => return Err(invalid("it cannot be an index and a manifest at once")),
+            (None, ..) => return Err("it has neither config and layers nor manifests".to_owned()),
+            (Some(_), ..) => return Err("it cannot be an index and a manifest at once".to_owned()),
         };
         let said = said.iter().copied().chain([raw.media_type.as_deref()]).flatten();
         for media_type in said.filter(|media_type| !media_type.is_empty()) {
             if is_index(media_type).is_some_and(|said| said != index) {
                 let (is, other) = if index { ("an index", "a manifest") } else { ("a manifest", "an index") };
-                return Err(invalid(format!("it is {is} and is said to be {other} ({media_type})")));
+                return Err(format!("it is {is} and is said to be {other} ({media_type})"));
             }
         }
         match (raw.manifests, raw.config, raw.layers) {
             (Some(manifests), ..) => Ok(Self::Index(manifests)),
             (None, Some(_), Some(layers)) if layers.len() > LAYER_LIMIT => {
-                Err(invalid(format!("an image has at most {LAYER_LIMIT} layers")))
+                Err(format!("an image has at most {LAYER_LIMIT} layers"))
             }
             (None, Some(config), Some(layers)) => Ok(Self::Manifest(Manifest { config, layers })),
-            _ => Err(invalid("it has neither config and layers nor manifests")),
+            _ => Err("it has neither config and layers nor manifests".to_owned()),
         }
     }
 }
 
 /// The type that a document says it is of.
-pub(crate) fn own_type(bytes: &[u8]) -> Option<String> {
+#[must_use]
+pub fn own_type(bytes: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
     value.get("mediaType").and_then(Value::as_str).map(str::to_owned)
 }
@@ -154,7 +200,7 @@ pub(crate) fn own_type(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, said: Option<&str>) -> Result<Document> {
+    fn parse(text: &str, said: Option<&str>) -> Result<Document, String> {
         Document::parse(text.as_bytes(), &[said])
     }
 
