@@ -1,6 +1,6 @@
 //! The tasks of this repository: `cargo xtask test` installs what the tests need and runs every check.
 //!
-//! It knows cargo, the package managers and the tools, and no crate of ours.
+//! It knows cargo, the package managers and the tools, and no crate of ours but what tests stand on.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks to its terminal")]
 
@@ -47,6 +47,8 @@ Tasks:
         DRAY_XTASK_DEBUG is set:
         clients    skopeo, podman and docker against the registry, and the daemon against Debian's docker-registry
         compose    Compose's first version, as Debian has it, on a project of five services
+        conformance  Kubernetes' conformance tests; CONFORMANCE=DIR has them built from Debian's source of Kubernetes,
+                   FOCUS=REGEX runs some of them, DRAY=PATH names a binary that is built already
         distribution  the OCI distribution specification's conformance tests; DISTRIBUTION_SPEC=DIR and IMAGE_SPEC=DIR
                    use those checkouts, DRAY=PATH a binary that is built already
         docker-py  the integration tests of Docker's library for Python; DOCKER_PY=DIR uses that checkout,

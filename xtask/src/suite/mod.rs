@@ -6,6 +6,8 @@
 mod cel;
 mod clients;
 mod compose;
+mod conformance;
+mod debian;
 mod distribution;
 mod docker_py;
 mod dockerode;
@@ -34,6 +36,7 @@ const SUITES: &[Suite] = &[
     ("cel", cel::run),
     ("clients", clients::run_suite),
     ("compose", compose::run),
+    ("conformance", conformance::run_suite),
     ("distribution", distribution::run_suite),
     ("docker-py", docker_py::run_suite),
     ("dockerode", dockerode::run_suite),

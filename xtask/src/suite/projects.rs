@@ -14,12 +14,13 @@ use std::{
 use crate::{
     Error,
     daemon::{Daemon, Directory, fetch_when_served, output},
-    run, tools,
+    tools,
 };
 
+use super::debian;
+
 const PROJECTS: &str = "xtask/suites/projects";
-/// The Debian that the projects stand on, and what it has beyond the least.
-const SUITE: &str = "bookworm";
+/// What the Debian that the projects stand on has beyond the least.
 const PACKAGES: &str = "python3-minimal,nginx-light,gcc,libc6-dev,make,passwd";
 /// Where the site and the gateway are published.
 const SITE: &str = "127.0.0.1:18080";
@@ -88,36 +89,10 @@ fn unexpected(what: String) -> Error {
     Error::Unexpected { what }
 }
 
-/// The base as an archive, made once and kept below the target directory.
-fn base(root: &Path) -> Result<PathBuf, Error> {
-    let kept = tools::directory(root).join("projects");
-    let archive = kept.join(format!("{SUITE}.tar"));
-    if archive.exists() {
-        return Ok(archive);
-    }
-    tools::install_debootstrap()?;
-    fs::create_dir_all(&kept).map_err(|source| Error::File { path: kept.clone(), source })?;
-    let mirror = tools::mirror()?;
-    let directory = Directory::new("debootstrap")?;
-    let tree = directory.path().join("tree");
-    let include = format!("--include={PACKAGES}");
-    run(Command::new("debootstrap").args(["--variant=minbase", &include, SUITE]).arg(&tree).arg(mirror))?;
-    let unfinished = archive.with_extension("new");
-    run(Command::new("tar")
-        .arg("-C")
-        .arg(&tree)
-        .args(["--exclude=./var/cache/apt", "--exclude=./dev/*"])
-        .arg("-cf")
-        .arg(&unfinished)
-        .arg("."))?;
-    fs::rename(&unfinished, &archive).map_err(|source| Error::File { path: unfinished, source })?;
-    Ok(archive)
-}
-
 pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     tools::install_docker()?;
     let (buildx, compose) = (tools::buildx(root)?, tools::second_compose(root)?);
-    let base = base(root)?;
+    let base = debian::base(root, "projects", PACKAGES)?;
     let dray = super::binary(root)?;
     let directory = Directory::new("projects")?;
     let world = World {
