@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use crate::{Error, run};
+use crate::{Error, run, tools};
 
 /// How long a target is searched when nobody says.
 pub(crate) const SECONDS: u32 = 60;
@@ -45,6 +45,7 @@ pub(crate) fn everything(root: &Path, seconds: u32, only: Option<&str>) -> Resul
             what: format!("there is no target {only:?}: try one of {}", known.join(", ")),
         });
     }
+    tools::install_fuzzer()?;
     let manifest = root.join("fuzz/Cargo.toml");
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("fuzz");

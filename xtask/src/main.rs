@@ -41,7 +41,7 @@ Tasks:
         KUBECTL=PATH uses that kubectl (1.33 or later) instead of a downloaded one.
   fuzz [SECONDS [NAME]]
         Search for inputs that break the parsers of outside bytes: each target of fuzz/, or one, for so long
-        (a minute). Needs root and a C++ compiler.
+        (a minute). Needs root on Debian or Ubuntu.
   suite NAME
         Run a test suite that is too long or too large for every change, on a release build unless
         DRAY_XTASK_DEBUG is set:

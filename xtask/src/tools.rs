@@ -164,6 +164,11 @@ pub(crate) fn install_docker() -> Result<(), Error> {
     install_program("docker", "docker.io")
 }
 
+/// Installs a compiler for libFuzzer, unless there is one already.
+pub(crate) fn install_fuzzer() -> Result<(), Error> {
+    install_program("c++", "g++")
+}
+
 /// Installs Node and its package manager, unless there are some already, which need not be Debian's.
 pub(crate) fn install_node() -> Result<(), Error> {
     install_program("node", "nodejs")?;
