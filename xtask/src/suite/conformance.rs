@@ -7,9 +7,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
+
+use serde_json::json;
 
 use crate::{
     Error,
@@ -62,8 +65,10 @@ fn make_images(
     }
     let ours = root.join(OURS);
     let (dockerfile, list) = (ours.join("Dockerfile"), ours.join("images.txt"));
+    fs::copy(&dockerfile, context.join("Dockerfile")).map_err(file(&dockerfile))?;
     let list = fs::read_to_string(&list).map_err(file(&list))?;
-    daemon.ask(&["import", &base.to_string_lossy(), "debian:suite"])?;
+    let host = format!("unix://{}", daemon.socket().display());
+    output(Command::new("docker").env("DOCKER_HOST", host).arg("import").arg(base).arg("debian:suite"))?;
     for line in list.lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_whitespace();
         let Some(target) = words.next() else { continue };
@@ -71,8 +76,49 @@ fn make_images(
         words.for_each(|name| {
             build.args(["-t", name]);
         });
-        output(build.arg("-f").arg(&dockerfile).arg(&context))?;
+        output(build.arg(&context))?;
     }
+    Ok(())
+}
+
+/// Gives each service account a token that is a Secret, as the cluster did until 1.24: tests of 1.20 begin when the one of
+/// their namespace has one. Ends with the daemon.
+fn give_tokens(kubectl: &Path, kubeconfig: &Path) -> Result<(), Error> {
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(kubectl);
+        command.env("KUBECONFIG", kubeconfig).args(arguments);
+        command
+    };
+    let columns = r#"jsonpath={.metadata.namespace}{" "}{.metadata.name}{" "}{.secrets[*].name}{"\n"}"#;
+    let mut watch = command(&["get", "serviceaccounts", "--all-namespaces", "--watch", "--output", columns]);
+    let mut watch = watch
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::Start { program: "kubectl".to_owned(), source })?;
+    for line in
+        watch.stdout.take().into_iter().flat_map(|lines| BufReader::new(lines).lines()).map_while(Result::ok)
+    {
+        let [namespace, account] = line.split_whitespace().collect::<Vec<_>>()[..] else { continue };
+        let secret = format!("{account}-token");
+        let token = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {
+                "namespace": namespace, "name": secret,
+                "annotations": { "kubernetes.io/service-account.name": account },
+            },
+        });
+        let secrets = json!({ "secrets": [{ "name": secret }] }).to_string();
+        let patch = ["patch", "serviceaccount", "--namespace", namespace, account, "--patch", &secrets];
+        // A namespace that has gone by now wants no token.
+        let mut create = command(&["create", "--filename", "-"]);
+        let created = create.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut created = created.map_err(|source| Error::Start { program: "kubectl".to_owned(), source })?;
+        let written = created.stdin.take().map(|mut input| input.write_all(token.to_string().as_bytes()));
+        if created.wait().is_ok_and(|status| status.success()) && matches!(written, Some(Ok(()))) {
+            let _ = command(&patch).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
+    }
+    let _ = watch.wait();
     Ok(())
 }
 
@@ -110,6 +156,7 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
             what: "CONFORMANCE names no directory with the built suite".to_owned(),
         });
     };
+    tools::install_docker()?;
     let base = debian::base(root, "conformance", PACKAGES)?;
     let dray = super::binary(root)?;
     let directory = Directory::new("conformance")?;
@@ -118,12 +165,17 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let reports = tools::directory(root).join("conformance/report");
     fs::create_dir_all(&reports).map_err(file(&reports))?;
     let focus = std::env::var("FOCUS").unwrap_or_default();
+    let (kubectl, kubeconfig) = (built.join("bin/kubectl"), directory.path().join("data/kubeconfig"));
+    let tokens = {
+        let (kubectl, kubeconfig) = (kubectl.clone(), kubeconfig.clone());
+        std::thread::spawn(move || give_tokens(&kubectl, &kubeconfig))
+    };
     let mut suite = Command::new(built.join("bin/e2e.test"));
     suite.arg("--provider=skeleton").arg("--num-nodes=1").arg("--kube-api-content-type=application/json");
     suite.args(["--ginkgo.noColor", "--dump-logs-on-failure=false"]);
     suite.arg(format!("--ginkgo.focus={focus}.*\\[Conformance\\]"));
-    suite.arg(format!("--kubeconfig={}", directory.path().join("data/kubeconfig").display()));
-    suite.arg(format!("--kubectl-path={}", built.join("bin/kubectl").display()));
+    suite.arg(format!("--kubeconfig={}", kubeconfig.display()));
+    suite.arg(format!("--kubectl-path={}", kubectl.display()));
     suite.arg(format!("--report-dir={}", reports.display())).current_dir(directory.path());
     println!("xtask: {}", crate::describe(&suite));
     let log = reports.join("log");
@@ -132,6 +184,9 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let ended = suite.stdout(writer).stderr(errors).status();
     ended.map_err(|source| Error::Start { program: program(&suite), source })?;
     daemon.stop(true)?;
+    if let Ok(told) = tokens.join() {
+        told?;
+    }
     let report = reports.join("junit_01.xml");
     let results = results(&fs::read_to_string(&report).map_err(file(&report))?);
     let mut groups: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
