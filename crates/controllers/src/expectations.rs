@@ -31,9 +31,17 @@ impl Expectations {
         })
     }
 
+    /// Adds to what is asked for; what was not seen in all its time is given up.
     pub(crate) fn expect(&self, owner: &str, creations: usize, deletions: HashSet<String>) {
-        let expectation = Expectation { creations, deletions, since: Instant::now() };
-        self.all.lock().insert(owner.to_owned(), expectation);
+        let mut all = self.all.lock();
+        let new = || Expectation { creations: 0, deletions: HashSet::new(), since: Instant::now() };
+        let expected = all.entry(owner.to_owned()).or_insert_with(new);
+        if expected.since.elapsed() > TIMEOUT {
+            *expected = new();
+        }
+        expected.since = Instant::now();
+        expected.creations += creations;
+        expected.deletions.extend(deletions);
     }
 
     /// Creations that were seen, or will not happen.
@@ -71,6 +79,9 @@ mod tests {
         expectations.created("a", 5);
         assert!(expectations.are_met("a"));
         expectations.expect("a", 1, HashSet::new());
+        expectations.expect("a", 0, HashSet::from(["y".to_owned()]));
+        expectations.deleted("a", "y");
+        assert!(!expectations.are_met("a"));
         expectations.forget("a");
         assert!(expectations.are_met("a"));
     }

@@ -20,6 +20,7 @@ mod model;
 mod namespace;
 mod node;
 mod owner;
+mod pods;
 mod protection;
 mod queue;
 mod quota;
@@ -30,6 +31,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ReplicationController;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
@@ -130,7 +132,9 @@ fn start(
     // Every controller subscribes before any watch begins.
     let deployment_controller =
         deployment::Deployments::new(one(), deployments.clone(), sets.clone(), pods.clone(), &recorder);
-    let set_controller = replica_set::ReplicaSets::new(one(), sets.clone(), pods.clone(), &recorder);
+    let set_controller = replica_set::Replicas::new(one(), sets.clone(), pods.clone(), &recorder);
+    let older_sets = Informer::<ReplicationController>::new();
+    let older_controller = replica_set::Replicas::new(one(), older_sets.clone(), pods.clone(), &recorder);
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
@@ -159,6 +163,7 @@ fn start(
     let remains = node::remains::Remains::new(one(), nodes.clone(), pods.clone(), patience.gone_node);
     tasks.spawn(deployment_controller.run());
     tasks.spawn(set_controller.run());
+    tasks.spawn(older_controller.run());
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
@@ -176,6 +181,7 @@ fn start(
     });
     tasks.spawn(deployments.run(Api::all(one()), None));
     tasks.spawn(sets.run(Api::all(one()), None));
+    tasks.spawn(older_sets.run(Api::all(one()), None));
     tasks.spawn(pods.run(Api::all(one()), None));
     tasks.spawn(nodes.run(Api::all(one()), None));
     tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));

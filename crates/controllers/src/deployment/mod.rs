@@ -22,8 +22,8 @@ use crate::key::ObjectKey;
 use crate::labels::Selector;
 use crate::model::Pod;
 use crate::owner;
+use crate::pods::{adopt, release};
 use crate::queue::{Again, Queue};
-use crate::replica_set::{adopt, release};
 
 /// So many Deployments are looked at at the same time.
 const WIDTH: usize = 16;

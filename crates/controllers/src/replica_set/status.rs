@@ -4,68 +4,69 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{PartialObjectMeta, Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{ReplicaSets, replicas};
+use super::{Replicas, Replicated};
 use crate::error::{Error, Result};
 use crate::key::ObjectKey;
 use crate::labels::contains;
 use crate::model::Pod;
 use crate::queue::Again;
 
-impl ReplicaSets {
+impl<K: Replicated> Replicas<K> {
     /// Writes the status if it is not what it should be; tells when a pod becomes available by time alone.
     pub(super) async fn update_status(
         &self,
-        set: &ReplicaSet,
+        set: &K,
         pods: &[Arc<Pod>],
         active: &[Arc<Pod>],
         failure: Option<&Error>,
     ) -> Result<Again> {
         let now = Timestamp::now();
         let (status, again) = status(set, pods, active, failure, now);
-        if set.status.as_ref() == Some(&status) {
+        if set.status().as_ref() == Some(&status) {
             return Ok(again);
         }
-        let namespace = set.namespace().unwrap_or_default();
-        let sets = Api::<PartialObjectMeta<ReplicaSet>>::namespaced(self.client.clone(), &namespace);
         let counted = |count: Option<i32>| count.filter(|count| *count != 0);
         // A field that is left out of a patch would stay as it was.
-        let patch = json!({ "metadata": { "uid": set.metadata.uid }, "status": {
+        let mut patch = json!({ "metadata": { "uid": set.meta().uid }, "status": {
             "replicas": status.replicas,
             "fullyLabeledReplicas": counted(status.fully_labeled_replicas),
             "readyReplicas": counted(status.ready_replicas),
             "availableReplicas": counted(status.available_replicas),
-            "terminatingReplicas": status.terminating_replicas,
             "observedGeneration": status.observed_generation,
             "conditions": status.conditions,
         } });
-        match sets.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        if K::TELLS_TERMINATING {
+            patch["status"]["terminatingReplicas"] = json!(status.terminating_replicas);
+        }
+        match self.api(set).patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+        {
             Ok(_) => Ok(again),
             Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(None),
-            Err(error) => Err(Error::request("write the status of", "ReplicaSet", ObjectKey::of(set))(error)),
+            Err(error) => {
+                Err(Error::request("write the status of", K::kind(&()).into_owned(), ObjectKey::of(set))(
+                    error,
+                ))
+            }
         }
     }
 }
 
-fn status(
-    set: &ReplicaSet,
+fn status<K: Replicated>(
+    set: &K,
     pods: &[Arc<Pod>],
     active: &[Arc<Pod>],
     failure: Option<&Error>,
     now: Timestamp,
 ) -> (ReplicaSetStatus, Again) {
-    let spec = set.spec.as_ref();
-    let labels = spec
-        .and_then(|spec| spec.template.as_ref())
-        .and_then(|template| template.metadata.as_ref())
-        .and_then(|metadata| metadata.labels.clone())
-        .unwrap_or_default();
-    let wait = spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0).max(0);
+    let labels = set.template().and_then(|template| template.metadata.as_ref());
+    let labels = labels.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let wait = set.min_ready_seconds().max(0);
     let (mut labeled, mut ready, mut available) = (0, 0, 0);
     let mut again: Again = None;
     for pod in active {
@@ -79,17 +80,16 @@ fn status(
             Some(left) => again = Some(again.map_or(left, |again| again.min(left))),
         }
     }
-    let terminating =
-        pods.iter().filter(|pod| pod.is_terminating() && !pod.is_finished()).count().try_into().ok();
+    let terminating = pods.iter().filter(|pod| pod.is_terminating() && !pod.is_finished()).count();
     let count = |count: i32| (count != 0).then_some(count);
-    let before = set.status.clone().unwrap_or_default();
+    let before = set.status().unwrap_or_default();
     let status = ReplicaSetStatus {
         replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
         fully_labeled_replicas: count(labeled),
         ready_replicas: count(ready),
         available_replicas: count(available),
-        terminating_replicas: terminating,
-        observed_generation: set.metadata.generation,
+        terminating_replicas: i32::try_from(terminating).ok().filter(|_| K::TELLS_TERMINATING),
+        observed_generation: set.meta().generation,
         conditions: conditions(set, before.conditions, active.len(), failure, now),
     };
     (status, again)
@@ -106,8 +106,8 @@ fn available_in(pod: &Pod, wait: i32, now: Timestamp) -> Option<Duration> {
     left.is_positive().then(|| left.unsigned_abs() + Duration::from_millis(1))
 }
 
-fn conditions(
-    set: &ReplicaSet,
+fn conditions<K: Replicated>(
+    set: &K,
     before: Option<Vec<ReplicaSetCondition>>,
     active: usize,
     failure: Option<&Error>,
@@ -119,7 +119,7 @@ fn conditions(
         Some(error) if !known => conditions.push(ReplicaSetCondition {
             type_: "ReplicaFailure".to_owned(),
             status: "True".to_owned(),
-            reason: Some(if active < replicas(set) { "FailedCreate" } else { "FailedDelete" }.to_owned()),
+            reason: Some(if active < set.replicas() { "FailedCreate" } else { "FailedDelete" }.to_owned()),
             message: Some(error.message()),
             last_transition_time: Some(Time(now)),
         }),
