@@ -25,6 +25,9 @@ mod protection;
 mod queue;
 mod quota;
 mod replica_set;
+mod revisions;
+mod short_name;
+mod stateful_set;
 
 use std::future::Future;
 use std::pin::pin;
@@ -135,6 +138,15 @@ fn start(
     let set_controller = replica_set::Replicas::new(one(), sets.clone(), pods.clone(), &recorder);
     let older_sets = Informer::<ReplicationController>::new();
     let older_controller = replica_set::Replicas::new(one(), older_sets.clone(), pods.clone(), &recorder);
+    let (stateful_sets, revisions) = (Informer::new(), Informer::new());
+    let stateful_controller = stateful_set::StatefulSets::new(
+        one(),
+        stateful_sets.clone(),
+        pods.clone(),
+        claims.clone(),
+        revisions.clone(),
+        &recorder,
+    );
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
@@ -164,6 +176,7 @@ fn start(
     tasks.spawn(deployment_controller.run());
     tasks.spawn(set_controller.run());
     tasks.spawn(older_controller.run());
+    tasks.spawn(stateful_controller.run());
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
@@ -182,6 +195,8 @@ fn start(
     tasks.spawn(deployments.run(Api::all(one()), None));
     tasks.spawn(sets.run(Api::all(one()), None));
     tasks.spawn(older_sets.run(Api::all(one()), None));
+    tasks.spawn(stateful_sets.run(Api::all(one()), None));
+    tasks.spawn(revisions.run(Api::all(one()), None));
     tasks.spawn(pods.run(Api::all(one()), None));
     tasks.spawn(nodes.run(Api::all(one()), None));
     tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));

@@ -33,6 +33,21 @@ const FIRST_BATCH: usize = 1;
 pub(crate) trait Owner: Object + Resource<Scope = NamespaceResourceScope> {
     /// Which pods it wants; says what is wrong with its selector.
     fn selector(&self) -> std::result::Result<Selector, String>;
+
+    /// Whether a pod that it selects can be its own by its name.
+    fn can_own(&self, _pod: &Pod) -> bool {
+        true
+    }
+
+    /// How an event tells of a pod that was made.
+    fn tells_created(&self, pod: &str) -> String {
+        format!("Created pod: {pod}")
+    }
+
+    /// How an event tells of a pod that was deleted.
+    fn tells_deleted(&self, pod: &str) -> String {
+        format!("Deleted pod: {pod}")
+    }
 }
 
 /// The pods of the objects of one kind.
@@ -109,7 +124,10 @@ impl<O: Owner> PodControl<O> {
             .pods
             .orphans(&key.namespace)
             .into_iter()
-            .filter(|pod| !pod.is_terminating() && selector.matches(pod.metadata.labels.as_ref()))
+            .filter(|pod| {
+                let is_selected = selector.matches(pod.metadata.labels.as_ref());
+                is_selected && !pod.is_terminating() && owner.can_own(pod)
+            })
             .collect();
         if orphans.is_empty() || !self.is_alive(owner, &key).await? {
             return Ok(claimed);
@@ -165,7 +183,7 @@ impl<O: Owner> PodControl<O> {
             for result in results {
                 match result {
                     Ok(name) => {
-                        let message = format!("Created pod: {name}");
+                        let message = owner.tells_created(&name);
                         self.recorder.note(owner, Severity::Normal, "SuccessfulCreate", message);
                     }
                     Err(error) => {
@@ -199,7 +217,7 @@ impl<O: Owner> PodControl<O> {
         let deletions = pods.iter().map(|pod| async {
             match delete(&api, pod).await {
                 Ok(()) => {
-                    let message = format!("Deleted pod: {}", pod.name_any());
+                    let message = owner.tells_deleted(&pod.name_any());
                     self.recorder.note(owner, Severity::Normal, "SuccessfulDelete", message);
                     Ok(())
                 }

@@ -3,11 +3,10 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
+use crate::short_name::short_name;
+
 /// The label that keeps the pods of a Deployment's ReplicaSets apart.
 pub(super) const HASH: &str = "pod-template-hash";
-
-/// The letters of names: no vowels, so that no words come out.
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Whether a set makes the pods that its Deployment asks for.
 pub(super) fn is_current(deployment: &Deployment, set: &ReplicaSet) -> bool {
@@ -36,14 +35,8 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 
 /// A short name for a template; another one for each count of collisions.
 pub(super) fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
-    // FNV-1a over the JSON text, whose order of fields is fixed.
-    let text = serde_json::to_vec(&without_hash(template)).unwrap_or_default();
-    let collisions = if collisions == 0 { Vec::new() } else { collisions.to_le_bytes().to_vec() };
-    let sum = text
-        .iter()
-        .chain(&collisions)
-        .fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    sum.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+    // The order of fields is fixed.
+    short_name(&serde_json::to_vec(&without_hash(template)).unwrap_or_default(), collisions)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 mod rank;
 mod status;
 
+pub(crate) use status::available_in;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -96,7 +96,7 @@ fn status<K: Replicated>(
 }
 
 /// How long until a ready pod is available; nothing when it is.
-fn available_in(pod: &Pod, wait: i32, now: Timestamp) -> Option<Duration> {
+pub(crate) fn available_in(pod: &Pod, wait: i32, now: Timestamp) -> Option<Duration> {
     if wait == 0 {
         return None;
     }

@@ -132,10 +132,26 @@ pub(super) fn validate_client(client: &Field<'_>, errors: &mut FieldErrors) {
             if port.number().is_some_and(|port| names::port_number(port).is_some()) {
                 port.invalid("port is not valid: must be between 1 and 65535, inclusive", errors);
             }
-            let path = service.get("path");
-            if path.is_set() && !path.text().starts_with('/') {
-                path.invalid("must start with a '/'", errors);
-            }
+            validate_path(&service.get("path"), errors);
+        }
+    }
+}
+
+/// The path of a service; an empty one is its root.
+fn validate_path(path: &Field<'_>, errors: &mut FieldErrors) {
+    if matches!(path.text(), "" | "/") {
+        return;
+    }
+    let Some(rest) = path.text().strip_prefix('/') else {
+        path.invalid("must start with a '/'", errors);
+        return;
+    };
+    for (number, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if segment.is_empty() {
+            path.invalid(format!("segment[{number}] may not be empty"), errors);
+        }
+        for reason in names::subdomain(segment).into_iter().filter(|_| !segment.is_empty()) {
+            path.invalid(format!("segment[{number}]: {reason}"), errors);
         }
     }
 }

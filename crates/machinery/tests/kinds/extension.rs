@@ -36,6 +36,11 @@ webhooks:
             "webhooks: [{{name: a.b.c, sideEffects: None, admissionReviewVersions: [v1], clientConfig: {{url: 'https://x/y'}}, {fields}}}]"
         )
     };
+    let service = |path: &str| {
+        format!(
+            "webhooks: [{{name: a.b.c, sideEffects: None, admissionReviewVersions: [v1], clientConfig: {{service: {{name: s, namespace: n, path: '{path}'}}}}}}]"
+        )
+    };
     hooks.refuses(&[
         (&hook("name: ab").replacen("name: a.b.c, ", "", 1), &["webhooks[0].name: Invalid value: \"ab\": should be a domain with at least three segments separated by dots"]),
         (&hook("sideEffects: Some").replacen("sideEffects: None, ", "", 1), &["webhooks[0].sideEffects: Unsupported value: \"Some\": supported values: \"None\", \"NoneOnDryRun\""]),
@@ -61,7 +66,13 @@ webhooks:
         ("webhooks: [{name: a.b.c, sideEffects: None, admissionReviewVersions: [v1], clientConfig: {url: 'http://x'}}]", &[
             "webhooks[0].clientConfig.url: Invalid value: \"http://x\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
         ]),
+        (&service("a"), &["webhooks[0].clientConfig.service.path: Invalid value: \"a\": must start with a '/'"]),
+        (&service("/a//b/"), &[
+            "webhooks[0].clientConfig.service.path: Invalid value: \"/a//b/\": segment[1] may not be empty",
+        ]),
     ]);
+    hooks.made(&service(""));
+    hooks.made(&service("/a/b/"));
     hooks.shows("{}", json!(["test", 1, "100s"]));
     let hooks = case("admissionregistration.k8s.io/v1 MutatingWebhookConfiguration", HOOK);
     assert_eq!(hooks.made("{}")["webhooks"][0]["reinvocationPolicy"], "Never");
