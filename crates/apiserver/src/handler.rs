@@ -173,7 +173,8 @@ impl Inner {
             return self.node_request(subresource, request, parts).await;
         }
         let headers: &HeaderMap = &parts.headers;
-        let accept = negotiate::accept(headers)?;
+        let choose = if request.kind.question { negotiate::accept_whole } else { negotiate::accept };
+        let accept = choose(headers)?;
         let manager = request::manager(&request.query, headers);
         let change = Change::new(request, user, headers, &body, accept, manager);
         if let Some(custom) = request.custom.as_ref().filter(|custom| !custom.deprecation.is_empty()) {

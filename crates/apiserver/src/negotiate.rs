@@ -72,6 +72,15 @@ const OFFERED: &[&str] = &["application/json", "application/yaml"];
 
 /// Chooses the form of an answer about objects.
 pub(crate) fn accept(headers: &HeaderMap) -> Result<Accept, Status> {
+    choose(headers, true)
+}
+
+/// Chooses the form of an answer that is never a table, nor a part of an object: that to a question.
+pub(crate) fn accept_whole(headers: &HeaderMap) -> Result<Accept, Status> {
+    choose(headers, false)
+}
+
+fn choose(headers: &HeaderMap, shapes: bool) -> Result<Accept, Status> {
     let ranges = ranges(headers);
     if ranges.is_empty() {
         return Ok(Accept { shape: Shape::Full, encoding: Encoding::Json });
@@ -82,7 +91,7 @@ pub(crate) fn accept(headers: &HeaderMap) -> Result<Accept, Status> {
             "application/yaml" => Encoding::Yaml,
             _ => continue,
         };
-        let ours = range.parameter("g") == "meta.k8s.io" && range.parameter("v") == "v1";
+        let ours = shapes && range.parameter("g") == "meta.k8s.io" && range.parameter("v") == "v1";
         let shape = match range.parameter("as") {
             "" => Shape::Full,
             "Table" if ours => Shape::Table,
@@ -126,6 +135,18 @@ mod tests {
         check("application/json;q=0.5, application/yaml", Some((Shape::Full, Encoding::Yaml)));
         check("application/vnd.kubernetes.protobuf", None);
         check("*/*", Some((Shape::Full, Encoding::Json)));
+    }
+
+    #[test]
+    fn a_question_has_no_table() {
+        let whole = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, text.parse().unwrap());
+            accept_whole(&headers).map(|accept| accept.shape).map_err(|status| status.code)
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(whole(table), Err(406));
+        assert_eq!(whole(&format!("{table}, application/json")), Ok(Shape::Full));
     }
 
     #[test]

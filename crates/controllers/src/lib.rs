@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod aggregation;
+mod daemon_set;
 mod defaults;
 mod deployment;
 mod endpoints;
@@ -28,6 +29,7 @@ mod replica_set;
 mod revisions;
 mod short_name;
 mod stateful_set;
+mod taints;
 
 use std::future::Future;
 use std::pin::pin;
@@ -147,6 +149,15 @@ fn start(
         revisions.clone(),
         &recorder,
     );
+    let daemon_sets = Informer::new();
+    let daemon_controller = daemon_set::DaemonSets::new(
+        one(),
+        daemon_sets.clone(),
+        pods.clone(),
+        nodes.clone(),
+        revisions.clone(),
+        &recorder,
+    );
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
@@ -177,6 +188,7 @@ fn start(
     tasks.spawn(set_controller.run());
     tasks.spawn(older_controller.run());
     tasks.spawn(stateful_controller.run());
+    tasks.spawn(daemon_controller.run());
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
@@ -196,6 +208,7 @@ fn start(
     tasks.spawn(sets.run(Api::all(one()), None));
     tasks.spawn(older_sets.run(Api::all(one()), None));
     tasks.spawn(stateful_sets.run(Api::all(one()), None));
+    tasks.spawn(daemon_sets.run(Api::all(one()), None));
     tasks.spawn(revisions.run(Api::all(one()), None));
     tasks.spawn(pods.run(Api::all(one()), None));
     tasks.spawn(nodes.run(Api::all(one()), None));

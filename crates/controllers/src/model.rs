@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{PodCondition, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, PodCondition, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -67,6 +67,9 @@ pub(crate) struct PodSpec {
     /// Those of claims.
     #[serde(deserialize_with = "of_claims")]
     pub(crate) volumes: Vec<Volume>,
+    /// The node that it is made for by its affinity, as a DaemonSet's is; empty for others.
+    #[serde(rename = "affinity", deserialize_with = "node_of_affinity", skip_serializing)]
+    pub(crate) meant_for: String,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -87,6 +90,19 @@ pub(crate) struct ClaimSource {
 
 fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
+}
+
+fn node_of_affinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let affinity = Option::<Affinity>::deserialize(deserializer)?;
+    let required = affinity
+        .and_then(|affinity| affinity.node_affinity)
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution);
+    let fields = required.into_iter().flat_map(|terms| terms.node_selector_terms);
+    let name = fields.flat_map(|term| term.match_fields.unwrap_or_default()).find_map(|field| {
+        let is_name = field.key == "metadata.name" && field.operator == "In";
+        field.values.filter(|_| is_name)?.into_iter().next()
+    });
+    Ok(name.unwrap_or_default())
 }
 
 fn of_claims<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Volume>, D::Error> {

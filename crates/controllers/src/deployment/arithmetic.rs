@@ -28,7 +28,7 @@ impl Limits {
     }
 }
 
-fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+pub(crate) fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
     let text = match value {
         None => return 0,
         Some(IntOrString::Int(number)) => return (*number).max(0),

@@ -1,7 +1,7 @@
 //! Deployments: ReplicaSets of one template after the other, and the way from the old to the new.
 
 mod annotations;
-mod arithmetic;
+pub(crate) mod arithmetic;
 mod conditions;
 mod progress;
 mod rollout;

@@ -17,6 +17,7 @@ use crate::informer::Informer;
 use crate::key::ObjectKey;
 use crate::model::Pod;
 use crate::queue::{Again, Queue};
+use crate::taints::tolerates;
 
 /// So many pods are looked at at the same time.
 const WIDTH: usize = 8;
@@ -141,22 +142,6 @@ fn stay(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Stay {
         Some(left) if left.is_positive() => Stay::For(left.unsigned_abs()),
         Some(_) => Stay::NoLonger,
     }
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    (effect.is_empty() || effect == taint.effect)
-        && (key.is_empty() || key == taint.key)
-        && match toleration.operator.as_deref().unwrap_or_default() {
-            "Exists" => true,
-            "" | "Equal" => {
-                !key.is_empty()
-                    && toleration.value.as_deref().unwrap_or_default()
-                        == taint.value.as_deref().unwrap_or_default()
-            }
-            _ => false,
-        }
 }
 
 #[cfg(test)]
