@@ -160,6 +160,7 @@ impl ApiServer {
             namespace: object::namespace(&wanted).to_owned(),
             name: String::new(),
             subresource: None,
+            below: String::new(),
             query: Query::default(),
         };
         let headers = HeaderMap::new();

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use bytes::Bytes;
 use dray_access::{Attributes, User};
 use dray_machinery::{Reason, Status, Subresource};
 use http::{HeaderMap, Method, StatusCode, request::Parts};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     admission::Operation,
     audit::Trail,
+    body::Sent,
     discovery,
     flow::Marks,
     negotiate::{self, Accept, Encoding, Shape},
@@ -32,7 +32,7 @@ impl Inner {
         certified: Option<&User>,
         peer: Option<IpAddr>,
         parts: &mut Parts,
-        body: Bytes,
+        body: Sent,
     ) -> Answer {
         let mut trail = Trail::begin(self.auditor.get(), parts, peer);
         let mut marks = Marks::default();
@@ -56,7 +56,7 @@ impl Inner {
         self: &Arc<Self>,
         certified: Option<&User>,
         parts: &mut Parts,
-        body: Bytes,
+        body: Sent,
         trail: &mut Trail,
         marks: &mut Marks,
     ) -> Result<Answer, Status> {
@@ -71,7 +71,7 @@ impl Inner {
         // Whoever cannot say who he is is written down as nobody.
         let nobody = User::default();
         let known = sender.as_ref().unwrap_or(&nobody);
-        trail.received(known, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        trail.received(known, &verb, &path, request.as_ref().ok(), &parts.headers, &body.bytes()).await;
         let sender = sender?;
         let user = self.impersonate(sender.clone(), &parts.headers)?;
         trail.acts_as(&sender, &user);
@@ -152,14 +152,16 @@ impl Inner {
         user: &User,
         request: &ResourceRequest,
         parts: &mut Parts,
-        body: Bytes,
+        sent: Sent,
         trail: &mut Trail,
     ) -> Result<Answer, Status> {
+        let body = sent.bytes();
         if let Some(subresource) = request.subresource
-            && matches!(
-                subresource,
-                Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward
-            )
+            && (subresource.is_proxy()
+                || matches!(
+                    subresource,
+                    Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward
+                ))
         {
             if subresource != Subresource::Log {
                 let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
@@ -169,6 +171,9 @@ impl Inner {
                     .await;
                 trail.annotate(std::mem::take(&mut change.annotations.lock()));
                 admitted?;
+            }
+            if subresource.is_proxy() {
+                return self.proxy(subresource, request, parts, sent.into_body()).await;
             }
             return self.node_request(subresource, request, parts).await;
         }

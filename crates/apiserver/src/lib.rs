@@ -27,6 +27,7 @@ mod listen;
 mod negotiate;
 mod node;
 mod openapi;
+mod passage;
 mod pki;
 mod query;
 mod read;

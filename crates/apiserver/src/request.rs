@@ -25,6 +25,8 @@ pub(crate) struct ResourceRequest {
     /// Empty for a collection.
     pub(crate) name: String,
     pub(crate) subresource: Option<Subresource>,
+    /// The rest of the path as it was sent, where it is somebody else's: empty, or from its slash on.
+    pub(crate) below: String,
     pub(crate) query: Query,
 }
 
@@ -80,6 +82,7 @@ pub(crate) fn resource(
     query: Query,
     table: impl FnOnce() -> Arc<Table>,
 ) -> Result<ResourceRequest, Status> {
+    let whole = path.trim_start_matches('/');
     let mut segments: Vec<String> =
         path.trim_matches('/').split('/').map(|segment| query::decode(segment, false).into_owned()).collect();
     let (group, version, at) = match segments.first().map(String::as_str) {
@@ -88,11 +91,13 @@ pub(crate) fn resource(
         _ => return Err(Status::no_such_resource()),
     };
     let mut rest = segments.split_off(at);
+    let mut before = at;
     let mut namespace = String::new();
     // "namespaces/NAME" alone, with "status" or "finalize", means the namespace; anything else lies in it.
     if rest[0] == "namespaces" && rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
         namespace = rest[1].clone();
         rest.drain(..2);
+        before += 2;
     } else if rest[0] == "namespaces" && rest.len() > 3 {
         return Err(Status::no_such_resource());
     }
@@ -115,18 +120,28 @@ pub(crate) fn resource(
         None => None,
         Some(segment) => Some(kind.subresource(&segment).ok_or_else(Status::no_such_resource)?),
     };
-    let rest: Vec<String> = rest.collect();
-    if !rest.is_empty() {
+    let mut below = String::new();
+    if subresource.is_some_and(Subresource::is_proxy) {
+        below.push_str(after(whole, before + 3));
+    } else if rest.next().is_some() {
         return Err(Status::no_such_resource());
     }
-    Ok(ResourceRequest { kind, custom, namespace, name, subresource, query })
+    Ok(ResourceRequest { kind, custom, namespace, name, subresource, below, query })
+}
+
+/// What follows some segments of a path.
+fn after(path: &str, segments: usize) -> &str {
+    let mut slashes = path.match_indices('/').map(|(at, _)| at);
+    slashes.nth(segments.saturating_sub(1)).map_or("", |at| &path[at..])
 }
 
 /// The verb, as rules of access and messages name it.
 pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
     let one = !request.name.is_empty();
+    // The parameters of what goes on to others are theirs.
+    let others = request.subresource.is_some_and(Subresource::is_proxy);
     match *method {
-        Method::GET | Method::HEAD if request.query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if !others && request.query.flag("watch") => "watch",
         Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
@@ -207,5 +222,27 @@ mod tests {
         check("/api/v1/namespaces/a/nodes/n", None);
         check("/apis/apps/v2/deployments", None);
         check("/api/v1/namespaces/a/pods/b/nothing", None);
+        check("/api/v1/namespaces/a/pods/b/status/more", None);
+        check("/api/v1/namespaces/a/pods/b/proxy/any/thing", Some(("Pod", "a", "b")));
+        check("/api/v1/namespaces/a/configmaps/b/proxy", None);
+    }
+
+    #[test]
+    fn what_is_below_a_proxy_stays_as_it_was_sent() {
+        for (path, verb_of, name, below) in [
+            ("/api/v1/namespaces/a/pods/b/proxy", Method::GET, "b", ""),
+            ("/api/v1/namespaces/a/pods/b/proxy/", Method::HEAD, "b", "/"),
+            (
+                "/api/v1/namespaces/a/services/https:b:c/proxy/d%2Fe//f/",
+                Method::GET,
+                "https:b:c",
+                "/d%2Fe//f/",
+            ),
+            ("/api/v1/nodes/b%3A1/proxy/proxy/x", Method::GET, "b:1", "/proxy/x"),
+        ] {
+            let request = resource(path, Query::parse("watch=true"), Arc::default).unwrap();
+            assert_eq!((request.name.as_str(), request.below.as_str()), (name, below), "{path}");
+            assert_eq!(verb(&verb_of, &request), "get", "{path}");
+        }
     }
 }

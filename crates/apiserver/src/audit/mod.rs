@@ -138,7 +138,8 @@ impl Trail {
                 name: request.name.clone(),
             };
             self.event["objectRef"] = reference(&resource);
-            self.is_long = verb == "watch" || matches!(&*resource.part, "exec" | "attach" | "portforward");
+            self.is_long =
+                verb == "watch" || matches!(&*resource.part, "exec" | "attach" | "portforward" | "proxy");
             asked.resource = Some(resource);
         }
         let verdict = auditor.policy.judge(&asked);
@@ -245,7 +246,8 @@ impl Trail {
             self.write(Stage::ResponseStarted).await;
             return answer.map(|body| Followed { body, trail: Some(self) }.boxed_unsync());
         }
-        if self.level() == Level::RequestResponse {
+        // What somebody else answers to a request that goes on for long is his, and may have no end.
+        if self.level() == Level::RequestResponse && !self.is_long {
             answer = self.keep(answer).await;
         }
         self.write(Stage::ResponseComplete).await;

@@ -60,7 +60,8 @@ impl Marks {
 /// Whether a request goes on for as long as its client likes, and is no watch.
 fn is_endless(request: &ResourceRequest) -> bool {
     use Subresource::{Attach, Exec, Log, PortForward};
-    matches!(request.subresource, Some(Attach | Exec | Log | PortForward))
+    let part = request.subresource;
+    matches!(part, Some(Attach | Exec | Log | PortForward)) || part.is_some_and(Subresource::is_proxy)
 }
 
 /// How many seats a request takes.
