@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::Operation,
+    aggregator::Target,
     audit::Trail,
     body::Sent,
     discovery,
-    flow::Marks,
+    flow::{self, Digest, Marks},
     negotiate::{self, Accept, Encoding, Shape},
     node, openapi,
     query::Query,
@@ -63,21 +64,40 @@ impl Inner {
         let path = parts.uri.path().to_owned();
         let sender = self.authenticate(certified, &parts.headers);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let request = request::resource(&path, query, || self.custom.table());
-        let verb = match &request {
-            Ok(request) => request::verb(&parts.method, request).to_owned(),
-            Err(_) => parts.method.as_str().to_lowercase(),
+        let remote = self.aggregator.remote(&path);
+        let (request, target) = match &remote {
+            None => (request::resource(&path, query, || self.custom.table()), None),
+            Some(_) => (Err(Status::no_such_resource()), Target::read(&path, query)),
+        };
+        let (verb, subject) = match (&request, &target) {
+            (Ok(request), _) => (request::verb(&parts.method, request).to_owned(), Some(request.subject())),
+            (Err(_), Some(target)) => (target.verb(&parts.method).to_owned(), Some(target.subject())),
+            (Err(_), None) => (parts.method.as_str().to_lowercase(), None),
         };
         // Whoever cannot say who he is is written down as nobody.
         let nobody = User::default();
         let known = sender.as_ref().unwrap_or(&nobody);
-        trail.received(known, &verb, &path, request.as_ref().ok(), &parts.headers, &body.bytes()).await;
+        trail.received(known, &verb, &path, subject, &parts.headers, &body.bytes()).await;
         let sender = sender?;
         let user = self.impersonate(sender.clone(), &parts.headers)?;
         trail.acts_as(&sender, &user);
-        let resource = request.as_ref().ok();
         // Kept until the answer has been made, or has begun where it goes on.
-        let _admitted = self.flow.admit(&self.store, &user, &verb, &path, resource, marks).await?;
+        let _admitted = match &request {
+            Ok(request) if flow::is_endless(request) => None,
+            request => {
+                let seats = flow::width(&self.store, &verb, request.as_ref().ok());
+                let digest = Digest { user: &user, verb: &verb, path: &path, subject };
+                Some(self.flow.admit(&self.store, &digest, seats, marks).await?)
+            }
+        };
+        if let Some(remote) = remote {
+            match &target {
+                Some(target) => self.check(trail, &user, &target.attributes(&parts.method))?,
+                None => self.check(trail, &user, &Attributes::path(&verb, &path))?,
+            }
+            trail.passes_on();
+            return self.send_on(&remote, &user, parts, body.into_body()).await;
+        }
         let request = match request {
             Ok(request) => request,
             Err(unknown) => {
@@ -121,8 +141,8 @@ impl Inner {
         }
         let address = self.config.advertise_address.to_string();
         let table = self.custom.table();
-        discovery::answer(path, &parts.headers, &address, &table)
-            .or_else(|| openapi::answer(path, &parts.headers, &table, &self.store))
+        discovery::answer(path, &parts.headers, &address, &table, &self.aggregator)
+            .or_else(|| openapi::answer(path, &parts.headers, &table, self))
             .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
             .or_else(|| self.document(path).map(Ok))
     }
@@ -173,6 +193,7 @@ impl Inner {
                 admitted?;
             }
             if subresource.is_proxy() {
+                trail.passes_on();
                 return self.proxy(subresource, request, parts, sent.into_body()).await;
             }
             return self.node_request(subresource, request, parts).await;

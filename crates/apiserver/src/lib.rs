@@ -7,6 +7,7 @@
 
 mod access;
 mod admission;
+mod aggregator;
 mod allocation;
 mod audit;
 mod authenticate;

@@ -58,6 +58,18 @@ impl ResourceRequest {
         self.custom.as_ref().map(|custom| &custom.schema).or_else(|| schema::find(self.kind.schema))
     }
 
+    /// What it is about, in words.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            group: self.kind.group,
+            version: self.kind.version,
+            resource: self.kind.plural,
+            part: self.subresource.map_or("", Subresource::as_str),
+            namespace: &self.namespace,
+            name: &self.name,
+        }
+    }
+
     pub(crate) fn not_found(&self) -> Status {
         Status::not_found(self.kind.group, self.kind.plural, &self.name)
     }
@@ -73,6 +85,45 @@ impl ResourceRequest {
             dry = true;
         }
         Ok(dry)
+    }
+}
+
+/// What a request is about, in words: all that rules of access, of fairness and of audit look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) resource: &'a str,
+    /// The subresource; empty for none.
+    pub(crate) part: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    /// The namespace that it is about: one of that kind lies in itself.
+    pub(crate) fn place(&self) -> &'a str {
+        if self.resource == "namespaces" && self.group.is_empty() { self.name } else { self.namespace }
+    }
+
+    /// What is asked for, in the words of the rules of access.
+    pub(crate) fn attributes(self, verb: &'a str, fields: &'a str) -> Attributes<'a> {
+        // A list of one object is asked for by its name. What makes or deletes has no business with selectors.
+        let named = fields.split(',').find_map(|one| one.strip_prefix("metadata.name="));
+        let name = match self.name {
+            "" if matches!(verb, "list" | "watch") => named.map_or("", |name| name.trim_start_matches('=')),
+            name => name,
+        };
+        Attributes {
+            verb,
+            group: self.group,
+            resource: self.resource,
+            subresource: self.part,
+            namespace: self.place(),
+            name,
+            fields,
+            path: "",
+        }
     }
 }
 
@@ -135,13 +186,10 @@ fn after(path: &str, segments: usize) -> &str {
     slashes.nth(segments.saturating_sub(1)).map_or("", |at| &path[at..])
 }
 
-/// The verb, as rules of access and messages name it.
-pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
-    let one = !request.name.is_empty();
-    // The parameters of what goes on to others are theirs.
-    let others = request.subresource.is_some_and(Subresource::is_proxy);
+/// The verb, as rules of access and messages name it; `one` for a single object.
+pub(crate) fn verb_of(method: &Method, one: bool, watch: bool) -> &'static str {
     match *method {
-        Method::GET | Method::HEAD if !others && request.query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if watch => "watch",
         Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
@@ -153,27 +201,16 @@ pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
     }
 }
 
+/// The verb of a request.
+pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
+    // The parameters of what goes on to others are theirs.
+    let others = request.subresource.is_some_and(Subresource::is_proxy);
+    verb_of(method, !request.name.is_empty(), !others && request.query.flag("watch"))
+}
+
 /// What a request asks for, in the words of the rules of access.
 pub(crate) fn attributes<'a>(method: &Method, request: &'a ResourceRequest) -> Attributes<'a> {
-    let fields = request.query.get("fieldSelector");
-    let verb = verb(method, request);
-    // A list of one object is asked for by its name. What makes or deletes has no business with selectors.
-    let named = fields.split(',').find_map(|one| one.strip_prefix("metadata.name="));
-    let name = match request.name.as_str() {
-        "" if matches!(verb, "list" | "watch") => named.map_or("", |name| name.trim_start_matches('=')),
-        name => name,
-    };
-    Attributes {
-        verb,
-        group: request.kind.group,
-        resource: request.kind.plural,
-        subresource: request.subresource.map_or("", Subresource::as_str),
-        // A namespace lies in itself.
-        namespace: if request.kind.plural == "namespaces" { &request.name } else { &request.namespace },
-        name,
-        fields,
-        path: "",
-    }
+    request.subject().attributes(verb(method, request), request.query.get("fieldSelector"))
 }
 
 /// The name under which a change is remembered: `fieldManager`, or the first word of the user agent.

@@ -110,7 +110,7 @@ impl ApiService {
 impl Inner {
     /// Whether requests for a path go on to others with all that comes.
     fn passes_on(&self, path: &str) -> bool {
-        is_proxy_path(path)
+        is_proxy_path(path) || self.aggregator.remote(path).is_some()
     }
 }
 

@@ -178,7 +178,10 @@ fn tls_failure(error: &io::Error) -> String {
     use rustls::{CertificateError, Error};
     let why = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(why)) => match why {
-            CertificateError::UnknownIssuer => "x509: certificate signed by unknown authority".to_owned(),
+            // An authority of the same name with another key is another authority.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "x509: certificate signed by unknown authority".to_owned()
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "x509: certificate has expired or is not yet valid".to_owned()
             }

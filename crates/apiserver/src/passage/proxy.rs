@@ -5,7 +5,11 @@
 use std::net::IpAddr;
 
 use dray_machinery::{Reason, Status, Subresource, object};
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
+    header::{self, InvalidHeaderValue},
+    request::Parts,
+};
 use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
@@ -286,14 +290,25 @@ fn outgoing(
     headers.insert(header::HOST, HeaderValue::from_str(host).map_err(|_| wrong())?);
     let path = HeaderValue::from_str(&clean(parts.uri.path())).map_err(|_| wrong())?;
     headers.insert(FORWARDED_URI, path);
-    if let Some(Peer(peer)) = parts.extensions.get::<Peer>() {
-        let before = headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-        let all: Vec<String> = before.map(str::to_owned).chain([peer.to_string()]).collect();
-        let all = HeaderValue::from_str(&all.join(", ")).map_err(|_| wrong())?;
-        headers.insert(FORWARDED_FOR, all);
-    }
+    forward_for(parts, &mut headers).map_err(|_| wrong())?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Tells for whom a request is passed on: an address more than it had.
+pub(crate) fn forward_for(parts: &Parts, headers: &mut HeaderMap) -> Result<(), InvalidHeaderValue> {
+    let Some(Peer(peer)) = parts.extensions.get::<Peer>() else { return Ok(()) };
+    let before = headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<String> = before.map(str::to_owned).chain([peer.to_string()]).collect();
+    headers.insert(FORWARDED_FOR, HeaderValue::from_str(&all.join(", "))?);
+    Ok(())
+}
+
+/// Takes away what another server says of other pages' rights.
+pub(crate) fn drop_rights(headers: &mut HeaderMap) {
+    for name in OF_OTHER_PAGES {
+        headers.remove(name);
+    }
 }
 
 /// What a server answered, as it is.
@@ -310,9 +325,7 @@ pub(crate) fn answered(exchange: Exchange) -> Answer {
 fn incoming(exchange: Exchange, links: Links, bodiless: bool) -> Answer {
     let mut answer = answered(exchange);
     let headers = answer.headers_mut();
-    for name in OF_OTHER_PAGES {
-        headers.remove(name);
-    }
+    drop_rights(headers);
     if let Some(place) = headers.get(header::LOCATION) {
         let led = place.to_str().ok().and_then(|place| links.lead(place));
         if let Some(led) = led.and_then(|led| HeaderValue::from_str(&led).ok()) {

@@ -99,10 +99,11 @@ async fn connection<F>(
     match acceptor {
         None => speak(stream, answer).await,
         // Who does not trust the certificate goes away here.
-        Some(acceptor) => match acceptor.accept(stream).await {
-            Ok(stream) => speak(stream, answer).await,
-            Err(_) => {}
-        },
+        Some(acceptor) => {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                speak(stream, answer).await;
+            }
+        }
     }
 }
 
