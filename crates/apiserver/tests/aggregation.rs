@@ -286,10 +286,13 @@ async fn a_group_of_others_is_served_by_them_and_told_who_asks() {
         "flunders fl wardle.example.com/v1alpha1 true Flunder"
     );
 
+    // What this server is said to serve itself is not asked of others.
+    let mine = json!({ "spec": { "service": null, "caBundle": null } });
+    cluster.ask(Method::PATCH, &format!("{SERVICES}/{NAME}"), &mine).await;
+    cluster.reason("True Local").await;
+    cluster.gone().await;
     cluster.ask(Method::DELETE, &format!("{SERVICES}/{NAME}"), &Value::Null).await;
     cluster.until(NAME, Value::is_null).await;
-    // The directory follows right after.
-    cluster.gone().await;
 }
 
 impl Cluster {

@@ -48,6 +48,9 @@ const ENDPOINTS: usize = 5;
 /// The longest list of resources that is read, in bytes.
 const LONGEST: usize = 4 * 1024 * 1024;
 
+/// The reason of what this server serves itself.
+const LOCAL: &str = "Local";
+
 /// What was seen: the status of the condition, its reason and its message.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
@@ -57,6 +60,12 @@ struct Seen {
 }
 
 impl Seen {
+    /// What this server serves itself is there.
+    fn own() -> Seen {
+        let message = "Local APIServices are always available".to_owned();
+        Seen { status: "True", reason: LOCAL, message }
+    }
+
     fn missing(reason: &'static str, message: String) -> Seen {
         Seen { status: "False", reason, message }
     }
@@ -116,6 +125,16 @@ async fn changed(slices: &mut Watcher, service: &str) {
 }
 
 impl Inner {
+    /// Says of what this server serves itself that it is there, where something else was said before.
+    pub(super) async fn write_own(&self) -> Result<(), Status> {
+        let directory = self.aggregator.directory();
+        let own = directory.all().filter(|one| one.remote.is_none() && one.reason != LOCAL);
+        for registered in own {
+            self.write_seen(&registered.name, &Seen::own()).await?;
+        }
+        Ok(())
+    }
+
     /// Looks at a server, and keeps what it says that it has.
     async fn look(&self, registered: &Registered, remote: &Remote) -> Seen {
         if let Some(missing) = self.missing(remote) {

@@ -22,6 +22,8 @@ pub(crate) struct Registered {
     pub(super) spec: Value,
     /// How this server looks after it; empty where it does not.
     pub(super) managed: String,
+    /// Why its condition `Available` is as it is; empty where it has none.
+    pub(super) reason: String,
     /// Who serves it, when this server does not.
     pub(crate) remote: Option<Remote>,
 }
@@ -38,6 +40,12 @@ pub(crate) struct Remote {
     pub(super) tls: Result<Tls, String>,
 }
 
+/// The condition `Available` of an APIService.
+fn available(service: &Value) -> Option<&Value> {
+    let mut conditions = service["status"]["conditions"].as_array()?.iter();
+    conditions.find(|condition| condition["type"] == "Available")
+}
+
 impl Registered {
     fn read(name: &str, service: &Value, identity: &Identity) -> Registered {
         let text = |field: &str| object::text(service, &["spec", field]).to_owned();
@@ -48,6 +56,7 @@ impl Registered {
             version: text("version"),
             spec: service["spec"].clone(),
             managed: service["metadata"]["labels"][MANAGED].as_str().unwrap_or_default().to_owned(),
+            reason: available(service).map_or("", |one| object::text(one, &["reason"])).to_owned(),
             remote: reference.is_object().then(|| Remote::read(service, identity)),
         }
     }
@@ -70,8 +79,7 @@ impl Remote {
         let tls = dial::config(trust, Some(identity))
             .map(|config| Tls { name: format!("{service}.{namespace}.svc"), config });
         let port = spec["service"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-        let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-        let is_available = conditions.any(|one| one["type"] == "Available" && one["status"] == "True");
+        let is_available = available(object).is_some_and(|one| one["status"] == "True");
         Remote { namespace, service, port: port.unwrap_or(443), is_available, tls }
     }
 }

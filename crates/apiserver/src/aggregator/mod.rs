@@ -166,7 +166,12 @@ async fn follow(inner: Weak<Inner>, mut watcher: Watcher) {
     loop {
         let Some(alive) = inner.upgrade() else { return };
         keepers.follow(&alive);
-        let kept = alive.keep_local().await;
+        let mut kept = alive.keep_local().await;
+        if kept.is_ok() {
+            let failed =
+                |source| crate::Error::Bootstrap { object: format!("the state of an {KIND}"), source };
+            kept = alive.write_own().await.map_err(failed);
+        }
         if let Err(error) = &kept {
             tracing::warn!(error = error as &dyn std::error::Error, "an APIService is not kept");
         }
