@@ -17,6 +17,31 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of every response.
 pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 
+/// What comes with a request.
+pub(crate) enum Sent {
+    /// All of it.
+    Whole(Bytes),
+    /// What goes on to others as it comes.
+    Coming(ResponseBody),
+}
+
+impl Sent {
+    /// What of it is there: of what goes on to others, nothing.
+    pub(crate) fn bytes(&self) -> Bytes {
+        match self {
+            Sent::Whole(bytes) => bytes.clone(),
+            Sent::Coming(_) => Bytes::new(),
+        }
+    }
+
+    pub(crate) fn into_body(self) -> ResponseBody {
+        match self {
+            Sent::Whole(bytes) => full(bytes),
+            Sent::Coming(body) => body,
+        }
+    }
+}
+
 /// A body of bytes that are there.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()

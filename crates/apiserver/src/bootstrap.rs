@@ -12,6 +12,7 @@ use crate::{
     ApiServer, Error,
     flow::bootstrap,
     negotiate::{Accept, Encoding, Shape},
+    pki::FRONT_PROXY_CLIENT,
     query::Query,
     request::ResourceRequest,
     respond,
@@ -34,7 +35,12 @@ impl ApiServer {
             self.ensure("", "ServiceAccount", account, &[])
         });
         futures_util::future::try_join_all(accounts).await?;
-        tokio::try_join!(self.bootstrap_access(), self.bootstrap_flow())?;
+        tokio::try_join!(
+            self.bootstrap_access(),
+            self.bootstrap_flow(),
+            self.bootstrap_services(),
+            self.bootstrap_trust(),
+        )?;
         let address = self.inner.config.advertise_address;
         let labels = json!({ "component": "apiserver", "provider": "kubernetes" });
         let ports = json!([{ "name": "https", "port": address.port(), "protocol": "TCP" }]);
@@ -68,6 +74,26 @@ impl ApiServer {
             self.ensure("discovery.k8s.io", "EndpointSlice", slice, &[&["endpoints"], &["ports"]]),
         );
         one.and(two)
+    }
+
+    /// Says by what servers of others know this one, and its clients.
+    async fn bootstrap_trust(&self) -> Result<(), Error> {
+        let pki = &self.inner.pki;
+        // Lists are JSON here, whatever reads them.
+        let list = |one: &str| json!([one]).to_string();
+        let map = json!({
+            "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
+            "data": {
+                "client-ca-file": pki.authority(),
+                "requestheader-client-ca-file": pki.front_proxy_authority(),
+                "requestheader-allowed-names": list(FRONT_PROXY_CLIENT),
+                "requestheader-username-headers": list("X-Remote-User"),
+                "requestheader-uid-headers": list("X-Remote-Uid"),
+                "requestheader-group-headers": list("X-Remote-Group"),
+                "requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
+            },
+        });
+        self.ensure("", "ConfigMap", map, &[&["data"]]).await
     }
 
     /// Makes the roles and bindings that every cluster has. What one lacks that was changed meanwhile comes back to it,
@@ -142,7 +168,7 @@ impl ApiServer {
     }
 
     /// Makes an object when it is not there; where it is, `mend` makes of it, and of what is wanted, what it must be.
-    async fn ensure_with(
+    pub(crate) async fn ensure_with(
         &self,
         group: &str,
         kind: &str,
@@ -160,6 +186,7 @@ impl ApiServer {
             namespace: object::namespace(&wanted).to_owned(),
             name: String::new(),
             subresource: None,
+            below: String::new(),
             query: Query::default(),
         };
         let headers = HeaderMap::new();

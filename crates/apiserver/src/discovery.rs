@@ -5,23 +5,11 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    aggregator::{Aggregator, Directory, Group, Registered},
     custom::Table,
     negotiate::{self, Encoding},
     respond::{self, Answer},
 };
-
-/// Groups and their versions, in the order of the rows.
-fn groups(rows: &[&'static Kind]) -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for kind in rows {
-        match groups.iter_mut().find(|(group, _)| *group == kind.group) {
-            Some((_, versions)) if versions.contains(&kind.version) => {}
-            Some((_, versions)) => versions.push(kind.version),
-            None => groups.push((kind.group, vec![kind.version])),
-        }
-    }
-    groups
-}
 
 fn members<'a>(
     rows: &'a [&'static Kind],
@@ -53,13 +41,34 @@ fn aggregated(headers: &HeaderMap) -> bool {
     false
 }
 
-fn aggregated_answer(rows: &[&'static Kind], groups: &[(&str, Vec<&str>)]) -> Answer {
+/// A version of a group that others serve, as they say.
+fn remote_version(aggregator: &Aggregator, registered: &Registered) -> Value {
+    let is_available = registered.remote.as_ref().is_some_and(|remote| remote.is_available);
+    let discovered = aggregator.discovered(&registered.name).filter(|known| !known.resources.is_empty());
+    // What was known before is told when nothing newer is.
+    let freshness = if is_available && discovered.is_some() { "Current" } else { "Stale" };
+    let mut version = json!({ "version": registered.version, "freshness": freshness });
+    if let Some(discovered) = discovered {
+        version["resources"] = json!(discovered.resources);
+    }
+    version
+}
+
+fn aggregated_answer(
+    rows: &[&'static Kind],
+    groups: &[Group<'_>],
+    aggregator: &Aggregator,
+    directory: &Directory,
+) -> Answer {
     let items: Vec<Value> = groups
         .iter()
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
+                    if let Some(registered) = directory.remote(group, version) {
+                        return remote_version(aggregator, registered);
+                    }
                     let resources: Vec<Value> =
                         members(rows, group, version).map(aggregated_resource).collect();
                     json!({ "version": version, "resources": resources, "freshness": "Current" })
@@ -153,17 +162,19 @@ pub(crate) fn answer(
     headers: &HeaderMap,
     address: &str,
     table: &Table,
+    aggregator: &Aggregator,
 ) -> Option<Result<Answer, Status>> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     if !matches!(segments.first(), Some(&("api" | "apis"))) {
         return None;
     }
     let rows = table.rows();
-    let all = groups(&rows);
+    let directory = aggregator.directory();
+    let all = || directory.groups(rows.iter().map(|kind| (kind.group, kind.version)));
     let plain = |value: Value| Ok(respond::value(StatusCode::OK, Encoding::Json, &value));
     match segments.as_slice() {
         ["api"] => Some(if aggregated(headers) {
-            Ok(aggregated_answer(&rows, &[("", vec!["v1"])]))
+            Ok(aggregated_answer(&rows, &[("", vec!["v1"])], aggregator, &directory))
         } else {
             plain(json!({
                 "kind": "APIVersions", "versions": ["v1"],
@@ -171,16 +182,16 @@ pub(crate) fn answer(
             }))
         }),
         ["apis"] => {
-            let named: Vec<_> = all.into_iter().filter(|(group, _)| !group.is_empty()).collect();
+            let named: Vec<_> = all().into_iter().filter(|(group, _)| !group.is_empty()).collect();
             Some(if aggregated(headers) {
-                Ok(aggregated_answer(&rows, &named))
+                Ok(aggregated_answer(&rows, &named, aggregator, &directory))
             } else {
                 let groups: Vec<Value> =
                     named.iter().map(|(group, versions)| group_value(group, versions)).collect();
                 plain(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
             })
         }
-        ["apis", group] => Some(match all.iter().find(|(name, _)| name == group) {
+        ["apis", group] => Some(match all().iter().find(|(name, _)| name == group) {
             Some((group, versions)) => {
                 let mut value = group_value(group, versions);
                 value["kind"] = json!("APIGroup");

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use bytes::Bytes;
 use dray_access::{Attributes, User};
 use dray_machinery::{Reason, Status, Subresource};
 use http::{HeaderMap, Method, StatusCode, request::Parts};
@@ -10,9 +9,11 @@ use serde_json::{Value, json};
 
 use crate::{
     admission::Operation,
+    aggregator::Target,
     audit::Trail,
+    body::Sent,
     discovery,
-    flow::Marks,
+    flow::{self, Digest, Marks},
     negotiate::{self, Accept, Encoding, Shape},
     node, openapi,
     query::Query,
@@ -32,7 +33,7 @@ impl Inner {
         certified: Option<&User>,
         peer: Option<IpAddr>,
         parts: &mut Parts,
-        body: Bytes,
+        body: Sent,
     ) -> Answer {
         let mut trail = Trail::begin(self.auditor.get(), parts, peer);
         let mut marks = Marks::default();
@@ -56,28 +57,47 @@ impl Inner {
         self: &Arc<Self>,
         certified: Option<&User>,
         parts: &mut Parts,
-        body: Bytes,
+        body: Sent,
         trail: &mut Trail,
         marks: &mut Marks,
     ) -> Result<Answer, Status> {
         let path = parts.uri.path().to_owned();
         let sender = self.authenticate(certified, &parts.headers);
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let request = request::resource(&path, query, || self.custom.table());
-        let verb = match &request {
-            Ok(request) => request::verb(&parts.method, request).to_owned(),
-            Err(_) => parts.method.as_str().to_lowercase(),
+        let remote = self.aggregator.remote(&path);
+        let (request, target) = match &remote {
+            None => (request::resource(&path, query, || self.custom.table()), None),
+            Some(_) => (Err(Status::no_such_resource()), Target::read(&path, query)),
+        };
+        let (verb, subject) = match (&request, &target) {
+            (Ok(request), _) => (request::verb(&parts.method, request).to_owned(), Some(request.subject())),
+            (Err(_), Some(target)) => (target.verb(&parts.method).to_owned(), Some(target.subject())),
+            (Err(_), None) => (parts.method.as_str().to_lowercase(), None),
         };
         // Whoever cannot say who he is is written down as nobody.
         let nobody = User::default();
         let known = sender.as_ref().unwrap_or(&nobody);
-        trail.received(known, &verb, &path, request.as_ref().ok(), &parts.headers, &body).await;
+        trail.received(known, &verb, &path, subject, &parts.headers, &body.bytes()).await;
         let sender = sender?;
         let user = self.impersonate(sender.clone(), &parts.headers)?;
         trail.acts_as(&sender, &user);
-        let resource = request.as_ref().ok();
         // Kept until the answer has been made, or has begun where it goes on.
-        let _admitted = self.flow.admit(&self.store, &user, &verb, &path, resource, marks).await?;
+        let _admitted = match &request {
+            Ok(request) if flow::is_endless(request) => None,
+            request => {
+                let seats = flow::width(&self.store, &verb, request.as_ref().ok());
+                let digest = Digest { user: &user, verb: &verb, path: &path, subject };
+                Some(self.flow.admit(&self.store, &digest, seats, marks).await?)
+            }
+        };
+        if let Some(remote) = remote {
+            match &target {
+                Some(target) => self.check(trail, &user, &target.attributes(&parts.method))?,
+                None => self.check(trail, &user, &Attributes::path(&verb, &path))?,
+            }
+            trail.passes_on();
+            return self.send_on(&remote, &user, parts, body.into_body()).await;
+        }
         let request = match request {
             Ok(request) => request,
             Err(unknown) => {
@@ -121,8 +141,8 @@ impl Inner {
         }
         let address = self.config.advertise_address.to_string();
         let table = self.custom.table();
-        discovery::answer(path, &parts.headers, &address, &table)
-            .or_else(|| openapi::answer(path, &parts.headers, &table, &self.store))
+        discovery::answer(path, &parts.headers, &address, &table, &self.aggregator)
+            .or_else(|| openapi::answer(path, &parts.headers, &table, self))
             .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
             .or_else(|| self.document(path).map(Ok))
     }
@@ -152,14 +172,16 @@ impl Inner {
         user: &User,
         request: &ResourceRequest,
         parts: &mut Parts,
-        body: Bytes,
+        sent: Sent,
         trail: &mut Trail,
     ) -> Result<Answer, Status> {
+        let body = sent.bytes();
         if let Some(subresource) = request.subresource
-            && matches!(
-                subresource,
-                Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward
-            )
+            && (subresource.is_proxy()
+                || matches!(
+                    subresource,
+                    Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward
+                ))
         {
             if subresource != Subresource::Log {
                 let accept = Accept { shape: Shape::Full, encoding: Encoding::Json };
@@ -169,6 +191,10 @@ impl Inner {
                     .await;
                 trail.annotate(std::mem::take(&mut change.annotations.lock()));
                 admitted?;
+            }
+            if subresource.is_proxy() {
+                trail.passes_on();
+                return self.proxy(subresource, request, parts, sent.into_body()).await;
             }
             return self.node_request(subresource, request, parts).await;
         }

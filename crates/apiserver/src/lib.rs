@@ -7,6 +7,7 @@
 
 mod access;
 mod admission;
+mod aggregator;
 mod allocation;
 mod audit;
 mod authenticate;
@@ -27,6 +28,7 @@ mod listen;
 mod negotiate;
 mod node;
 mod openapi;
+mod passage;
 mod pki;
 mod query;
 mod read;

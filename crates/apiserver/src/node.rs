@@ -3,20 +3,22 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bytes::Bytes;
 use dray_machinery::{Status, Subresource, object};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use crate::{
+    body,
+    passage::exchange,
     query,
     request::ResourceRequest,
     respond::{self, Answer},
-    server::Inner,
+    server::{Inner, NodeStream},
 };
+
+const STREAM_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// The parameters of `PodLogOptions` that the agent is told, as they are named.
 const LOG_PARAMETERS: &[&str] =
@@ -77,6 +79,12 @@ pub(crate) fn options(subresource: Subresource, request: &ResourceRequest) -> Va
     let kind = subresource.kind().map_or("", |(_, _, kind)| kind);
     let mut options = json!({ "kind": kind, "apiVersion": "v1" });
     let query = &request.query;
+    if subresource.is_proxy() {
+        if !request.below.is_empty() {
+            options["path"] = json!(query::decode(&request.below, false));
+        }
+        return options;
+    }
     if subresource == Subresource::PortForward {
         let ports: Vec<u16> = query
             .all("ports")
@@ -199,6 +207,13 @@ impl Inner {
         Ok(if encoded.is_empty() { path } else { format!("{path}?{}", encoded.join("&")) })
     }
 
+    /// Opens a connection to the agent of a node.
+    pub(crate) async fn connect_agent(&self, node: &str) -> Result<Box<dyn NodeStream>, String> {
+        let connector = self.config.node_connector.clone();
+        let connector = connector.ok_or_else(|| "no node can be reached".to_owned())?;
+        connector.connect(node).await.map_err(|error| error.to_string())
+    }
+
     /// Asks the agent of a node and hands on what it answers.
     async fn forward(
         &self,
@@ -209,72 +224,37 @@ impl Inner {
     ) -> Result<Answer, Status> {
         let unreachable =
             |why: &dyn std::fmt::Display| Status::internal(format!("error dialing backend: {why}"));
-        let connector = self
-            .config
-            .node_connector
-            .clone()
-            .ok_or_else(|| Status::internal("error dialing backend: no node can be reached"))?;
-        let stream = connector.connect(node).await.map_err(|error| unreachable(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "the connection to a node agent ended");
-            }
-        });
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let stream = self.connect_agent(node).await.map_err(|why| unreachable(&why))?;
+        let mut request = Request::new(body::full(""));
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() =
             path.parse::<Uri>().map_err(|_| Status::bad_request("the request's path is no path"))?;
-        request.headers_mut().insert(header::HOST, HeaderValue::from_static("node"));
         if upgrade.is_some() {
             copy_upgrade(&parts.headers, request.headers_mut());
         }
-        let mut response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            // Only an answer comes back, whatever was asked: the connection is not the client's.
-            let (head, body) = response.into_parts();
-            let mut answer = Answer::new(body.map_err(|error| Box::new(error) as _).boxed_unsync());
-            *answer.status_mut() = head.status;
-            if let Some(media) = head.headers.get(header::CONTENT_TYPE) {
-                answer.headers_mut().insert(header::CONTENT_TYPE, media.clone());
-            }
-            return Ok(answer);
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("node"));
+        let exchange = exchange::send(stream, request).await.map_err(|error| unreachable(&error))?;
+        if exchange.answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = upgrade
+                .ok_or_else(|| Status::internal("the node agent changed the protocol without being asked"))?;
+            return Ok(exchange.join(upgrade));
         }
-        let Some(upgrade) = upgrade else {
-            return Err(Status::internal("the node agent changed the protocol without being asked"));
-        };
-        let agent = hyper::upgrade::on(&mut response);
-        let mut answer = Answer::new(crate::body::full(Bytes::new()));
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        copy_upgrade(response.headers(), answer.headers_mut());
-        tokio::spawn(async move {
-            // The sender keeps the connection's driver alive until both sides have been upgraded.
-            let (client, agent) = match tokio::try_join!(upgrade, agent) {
-                Ok(both) => both,
-                Err(error) => {
-                    tracing::debug!(%error, "an upgrade came to nothing");
-                    return;
-                }
-            };
-            drop(sender);
-            let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut agent).await {
-                tracing::debug!(%error, "a stream to a node agent broke");
-            }
-        });
+        // Only an answer comes back, whatever was asked: the connection is not the client's.
+        let (head, body) = exchange.answer.into_parts();
+        let mut answer = Answer::new(body.map_err(|error| Box::new(error) as _).boxed_unsync());
+        *answer.status_mut() = head.status;
+        if let Some(media) = head.headers.get(header::CONTENT_TYPE) {
+            answer.headers_mut().insert(header::CONTENT_TYPE, media.clone());
+        }
         Ok(answer)
     }
 }
 
 /// Copies what an upgrade needs: the protocol, the WebSocket's handshake, the versions of the streams.
 fn copy_upgrade(from: &HeaderMap, to: &mut HeaderMap) {
-    for (name, value) in from {
-        let wanted = matches!(*name, header::UPGRADE | header::CONNECTION)
-            || name.as_str().starts_with("sec-websocket-")
-            || *name == HeaderName::from_static("x-stream-protocol-version");
-        if wanted {
+    exchange::ask_upgrade(to, exchange::wanted_protocol(from));
+    for (name, value) in &exchange::outgoing(from) {
+        if name.as_str().starts_with("sec-websocket-") || *name == STREAM_VERSION {
             to.append(name.clone(), value.clone());
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     handler::GIT_VERSION,
     negotiate::Encoding,
     respond::{self, Answer},
+    server::Inner,
 };
 
 const V2: &str = "#/definitions/";
@@ -53,7 +54,7 @@ pub(crate) fn answer(
     path: &str,
     headers: &HeaderMap,
     table: &Table,
-    store: &Store,
+    inner: &Inner,
 ) -> Option<Result<Answer, Status>> {
     let path = path.trim_matches('/');
     if path == "openapi/v2" {
@@ -72,10 +73,13 @@ pub(crate) fn answer(
             let url = format!("/openapi/v3/{path}?hash={digest}");
             paths.entry(path).or_insert_with(|| json!({ "serverRelativeURL": url }));
         }
+        for (path, url) in inner.aggregator.documents() {
+            paths.insert(path, json!({ "serverRelativeURL": url }));
+        }
         return Some(Ok(respond::value(StatusCode::OK, Encoding::Json, &json!({ "paths": paths }))));
     }
     if members.is_empty() {
-        return Some(custom_answer(rest, headers, table, store));
+        return Some(custom_answer(rest, headers, table, &inner.store));
     }
     Some(Ok(document(headers, &hash(rest), &members, || definitions(&members, V3))))
 }

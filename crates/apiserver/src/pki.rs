@@ -25,8 +25,12 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use dray_access::{MASTERS, User};
 
-use crate::Error;
+use crate::{Error, passage::dial::Identity};
 
+/// The file of the authority by which servers of others know this one.
+const FRONT_PROXY: &str = "front-proxy-ca";
+/// What this server is called where it tells who asks.
+pub(crate) const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 /// How long the authority's certificate is good for, in years.
 const AUTHORITY_YEARS: i64 = 20;
 /// How long the others are good for, in years.
@@ -37,6 +41,9 @@ pub(crate) struct Pki {
     authority: String,
     admin: Pair,
     server: Pair,
+    /// The authority by which servers of others know this one, and who it is to them.
+    front_proxy_authority: String,
+    front_proxy: Identity,
 }
 
 #[derive(Clone)]
@@ -61,11 +68,9 @@ impl Pki {
         }
         let authority = match read_pair(directory, "ca")? {
             Some(pair) => pair,
-            None => write_pair(directory, "ca", make_authority()?)?,
+            None => write_pair(directory, "ca", make_authority("dray-ca")?)?,
         };
-        let bad = |name: &str| Error::BadCertificate { path: directory.join(name) };
-        let key = KeyPair::from_pem(&authority.key).map_err(|_| bad("ca.key"))?;
-        let issuer = Issuer::from_ca_cert_pem(&authority.certificate, key).map_err(|_| bad("ca.crt"))?;
+        let issuer = issuer_of(directory, "ca", &authority)?;
         let admin = match read_pair(directory, "admin")?.filter(|pair| is_fresh(&pair.certificate)) {
             Some(pair) => pair,
             None => {
@@ -76,7 +81,26 @@ impl Pki {
         };
         let names = names.to_vec();
         let server = issue(&issuer, "kube-apiserver", "", names, ExtendedKeyUsagePurpose::ServerAuth)?;
-        Ok(Pki { authority: authority.certificate, admin, server })
+        // Whoever has a certificate of this authority is believed who asks: it is for nothing else.
+        let trusted = match read_pair(directory, FRONT_PROXY)? {
+            Some(pair) => pair,
+            None => write_pair(directory, FRONT_PROXY, make_authority(FRONT_PROXY)?)?,
+        };
+        let issuer = issuer_of(directory, FRONT_PROXY, &trusted)?;
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let front_proxy = identity(&issue(&issuer, FRONT_PROXY_CLIENT, "", Vec::new(), usage)?)?;
+        let front_proxy_authority = trusted.certificate;
+        Ok(Pki { authority: authority.certificate, admin, server, front_proxy_authority, front_proxy })
+    }
+
+    /// The certificate, as PEM, of the authority by which servers of others know this one.
+    pub(crate) fn front_proxy_authority(&self) -> &str {
+        &self.front_proxy_authority
+    }
+
+    /// Who this server is to servers of others.
+    pub(crate) fn front_proxy(&self) -> &Identity {
+        &self.front_proxy
     }
 
     /// The certificate of the authority, as PEM.
@@ -100,8 +124,6 @@ impl Pki {
 
     /// TLS for the server: HTTP/2 and HTTP/1.1, client certificates of this authority accepted, none needed.
     pub(crate) fn server_config(&self) -> Result<ServerConfig, Error> {
-        let unusable =
-            |_| Error::Tls(rustls::Error::General("a certificate just made cannot be read".into()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let authority = CertificateDer::from_pem_slice(self.authority.as_bytes()).map_err(unusable)?;
         let mut roots = RootCertStore::empty();
@@ -110,18 +132,34 @@ impl Pki {
             .allow_unauthenticated()
             .build()
             .map_err(|error| Error::Tls(rustls::Error::General(error.to_string())))?;
-        let certificate =
-            CertificateDer::from_pem_slice(self.server.certificate.as_bytes()).map_err(unusable)?;
-        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes()).map_err(unusable)?;
+        let Identity { mut chain, key } = identity(&self.server)?;
+        chain.push(authority);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(Error::Tls)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate, authority], key)
+            .with_single_cert(chain, key)
             .map_err(Error::Tls)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+fn unusable(_: rustls::pki_types::pem::Error) -> Error {
+    Error::Tls(rustls::Error::General("a certificate just made cannot be read".into()))
+}
+
+fn identity(pair: &Pair) -> Result<Identity, Error> {
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(unusable)?];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(unusable)?;
+    Ok(Identity { chain, key })
+}
+
+/// Who issues certificates in the name of a kept authority.
+fn issuer_of(directory: &Path, name: &str, authority: &Pair) -> Result<Issuer<'static, KeyPair>, Error> {
+    let bad = |end: &str| Error::BadCertificate { path: directory.join(format!("{name}.{end}")) };
+    let key = KeyPair::from_pem(&authority.key).map_err(|_| bad("key"))?;
+    Issuer::from_ca_cert_pem(&authority.certificate, key).map_err(|_| bad("crt"))
 }
 
 /// Whom a client certificate, verified already, speaks for: its common name and its organisations.
@@ -144,11 +182,11 @@ fn validity(params: &mut CertificateParams, years: i64) {
     params.not_after = date(now.checked_add(years.years()).unwrap_or(now));
 }
 
-fn make_authority() -> Result<Pair, Error> {
-    let failed = |source| Error::Certificate { subject: "the cluster's authority".into(), source };
+fn make_authority(name: &str) -> Result<Pair, Error> {
+    let failed = |source| Error::Certificate { subject: name.to_owned(), source };
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "dray-ca");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
         vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -263,6 +301,9 @@ mod tests {
         let first = Pki::open(&path, &names).unwrap();
         let second = Pki::open(&path, &names).unwrap();
         assert_eq!(first.authority(), second.authority());
+        assert_eq!(first.front_proxy_authority(), second.front_proxy_authority());
+        assert_ne!(first.authority(), first.front_proxy_authority());
+        assert_eq!(user(&first.front_proxy().chain[0]).unwrap().name, FRONT_PROXY_CLIENT);
         assert_eq!(first.admin.certificate, second.admin.certificate);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(path.join("ca.key")).unwrap().permissions().mode() & 0o777, 0o600);

@@ -25,6 +25,8 @@ pub(crate) struct ResourceRequest {
     /// Empty for a collection.
     pub(crate) name: String,
     pub(crate) subresource: Option<Subresource>,
+    /// The rest of the path as it was sent, where it is somebody else's: empty, or from its slash on.
+    pub(crate) below: String,
     pub(crate) query: Query,
 }
 
@@ -56,6 +58,18 @@ impl ResourceRequest {
         self.custom.as_ref().map(|custom| &custom.schema).or_else(|| schema::find(self.kind.schema))
     }
 
+    /// What it is about, in words.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            group: self.kind.group,
+            version: self.kind.version,
+            resource: self.kind.plural,
+            part: self.subresource.map_or("", Subresource::as_str),
+            namespace: &self.namespace,
+            name: &self.name,
+        }
+    }
+
     pub(crate) fn not_found(&self) -> Status {
         Status::not_found(self.kind.group, self.kind.plural, &self.name)
     }
@@ -74,12 +88,52 @@ impl ResourceRequest {
     }
 }
 
+/// What a request is about, in words: all that rules of access, of fairness and of audit look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) resource: &'a str,
+    /// The subresource; empty for none.
+    pub(crate) part: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    /// The namespace that it is about: one of that kind lies in itself.
+    pub(crate) fn place(&self) -> &'a str {
+        if self.resource == "namespaces" && self.group.is_empty() { self.name } else { self.namespace }
+    }
+
+    /// What is asked for, in the words of the rules of access.
+    pub(crate) fn attributes(self, verb: &'a str, fields: &'a str) -> Attributes<'a> {
+        // A list of one object is asked for by its name. What makes or deletes has no business with selectors.
+        let named = fields.split(',').find_map(|one| one.strip_prefix("metadata.name="));
+        let name = match self.name {
+            "" if matches!(verb, "list" | "watch") => named.map_or("", |name| name.trim_start_matches('=')),
+            name => name,
+        };
+        Attributes {
+            verb,
+            group: self.group,
+            resource: self.resource,
+            subresource: self.part,
+            namespace: self.place(),
+            name,
+            fields,
+            path: "",
+        }
+    }
+}
+
 /// Finds the resource of a path below /api/v1 or /apis/GROUP/VERSION. The table is asked for where no kind is built in.
 pub(crate) fn resource(
     path: &str,
     query: Query,
     table: impl FnOnce() -> Arc<Table>,
 ) -> Result<ResourceRequest, Status> {
+    let whole = path.trim_start_matches('/');
     let mut segments: Vec<String> =
         path.trim_matches('/').split('/').map(|segment| query::decode(segment, false).into_owned()).collect();
     let (group, version, at) = match segments.first().map(String::as_str) {
@@ -88,11 +142,13 @@ pub(crate) fn resource(
         _ => return Err(Status::no_such_resource()),
     };
     let mut rest = segments.split_off(at);
+    let mut before = at;
     let mut namespace = String::new();
     // "namespaces/NAME" alone, with "status" or "finalize", means the namespace; anything else lies in it.
     if rest[0] == "namespaces" && rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
         namespace = rest[1].clone();
         rest.drain(..2);
+        before += 2;
     } else if rest[0] == "namespaces" && rest.len() > 3 {
         return Err(Status::no_such_resource());
     }
@@ -115,18 +171,25 @@ pub(crate) fn resource(
         None => None,
         Some(segment) => Some(kind.subresource(&segment).ok_or_else(Status::no_such_resource)?),
     };
-    let rest: Vec<String> = rest.collect();
-    if !rest.is_empty() {
+    let mut below = String::new();
+    if subresource.is_some_and(Subresource::is_proxy) {
+        below.push_str(after(whole, before + 3));
+    } else if rest.next().is_some() {
         return Err(Status::no_such_resource());
     }
-    Ok(ResourceRequest { kind, custom, namespace, name, subresource, query })
+    Ok(ResourceRequest { kind, custom, namespace, name, subresource, below, query })
 }
 
-/// The verb, as rules of access and messages name it.
-pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
-    let one = !request.name.is_empty();
+/// What follows some segments of a path.
+fn after(path: &str, segments: usize) -> &str {
+    let mut slashes = path.match_indices('/').map(|(at, _)| at);
+    slashes.nth(segments.saturating_sub(1)).map_or("", |at| &path[at..])
+}
+
+/// The verb, as rules of access and messages name it; `one` for a single object.
+pub(crate) fn verb_of(method: &Method, one: bool, watch: bool) -> &'static str {
     match *method {
-        Method::GET | Method::HEAD if request.query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if watch => "watch",
         Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
@@ -138,27 +201,16 @@ pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
     }
 }
 
+/// The verb of a request.
+pub(crate) fn verb(method: &Method, request: &ResourceRequest) -> &'static str {
+    // The parameters of what goes on to others are theirs.
+    let others = request.subresource.is_some_and(Subresource::is_proxy);
+    verb_of(method, !request.name.is_empty(), !others && request.query.flag("watch"))
+}
+
 /// What a request asks for, in the words of the rules of access.
 pub(crate) fn attributes<'a>(method: &Method, request: &'a ResourceRequest) -> Attributes<'a> {
-    let fields = request.query.get("fieldSelector");
-    let verb = verb(method, request);
-    // A list of one object is asked for by its name. What makes or deletes has no business with selectors.
-    let named = fields.split(',').find_map(|one| one.strip_prefix("metadata.name="));
-    let name = match request.name.as_str() {
-        "" if matches!(verb, "list" | "watch") => named.map_or("", |name| name.trim_start_matches('=')),
-        name => name,
-    };
-    Attributes {
-        verb,
-        group: request.kind.group,
-        resource: request.kind.plural,
-        subresource: request.subresource.map_or("", Subresource::as_str),
-        // A namespace lies in itself.
-        namespace: if request.kind.plural == "namespaces" { &request.name } else { &request.namespace },
-        name,
-        fields,
-        path: "",
-    }
+    request.subject().attributes(verb(method, request), request.query.get("fieldSelector"))
 }
 
 /// The name under which a change is remembered: `fieldManager`, or the first word of the user agent.
@@ -207,5 +259,27 @@ mod tests {
         check("/api/v1/namespaces/a/nodes/n", None);
         check("/apis/apps/v2/deployments", None);
         check("/api/v1/namespaces/a/pods/b/nothing", None);
+        check("/api/v1/namespaces/a/pods/b/status/more", None);
+        check("/api/v1/namespaces/a/pods/b/proxy/any/thing", Some(("Pod", "a", "b")));
+        check("/api/v1/namespaces/a/configmaps/b/proxy", None);
+    }
+
+    #[test]
+    fn what_is_below_a_proxy_stays_as_it_was_sent() {
+        for (path, verb_of, name, below) in [
+            ("/api/v1/namespaces/a/pods/b/proxy", Method::GET, "b", ""),
+            ("/api/v1/namespaces/a/pods/b/proxy/", Method::HEAD, "b", "/"),
+            (
+                "/api/v1/namespaces/a/services/https:b:c/proxy/d%2Fe//f/",
+                Method::GET,
+                "https:b:c",
+                "/d%2Fe//f/",
+            ),
+            ("/api/v1/nodes/b%3A1/proxy/proxy/x", Method::GET, "b:1", "/proxy/x"),
+        ] {
+            let request = resource(path, Query::parse("watch=true"), Arc::default).unwrap();
+            assert_eq!((request.name.as_str(), request.below.as_str()), (name, below), "{path}");
+            assert_eq!(verb(&verb_of, &request), "get", "{path}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     Error,
     access::Access,
     admission::{Policies, Programs, Waiting},
+    aggregator::Aggregator,
     allocation::{Allocator, Range},
     audit::Auditor,
     flow::Flow,
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) pages: Pages,
     /// The kinds that definitions add.
     pub(crate) custom: crate::custom::Registry,
+    /// What other servers serve.
+    pub(crate) aggregator: Aggregator,
     pub(crate) pki: Pki,
     pub(crate) signer: Signer,
     pub(crate) access: Arc<Access>,
@@ -105,12 +108,14 @@ impl ApiServer {
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
         let custom = crate::custom::Registry::load(&store);
+        let aggregator = Aggregator::load(&store, pki.front_proxy());
         let inner = Arc::new(Inner {
             config,
             store,
             allocator,
             pages: Pages::default(),
             custom,
+            aggregator,
             pki,
             signer,
             access: Arc::new(Access::new()),
@@ -125,6 +130,7 @@ impl ApiServer {
         server.bootstrap(range.at(1)).await?;
         server.keep_bootstrapped(range.at(1));
         server.inner.follow_definitions().map_err(Error::Store)?;
+        server.inner.follow_services().map_err(Error::Store)?;
         Ok(server)
     }
 

@@ -18,9 +18,11 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
-    body::{self, BoxError, ResponseBody},
+    body::{self, BoxError, ResponseBody, Sent},
     decode::BODY_LIMIT,
-    negotiate, respond,
+    negotiate,
+    passage::proxy::{Peer, is_proxy_path},
+    respond,
     server::Inner,
 };
 
@@ -60,8 +62,17 @@ impl ApiService {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
+        parts.extensions.remove::<Peer>();
+        if let Some(peer) = self.peer {
+            parts.extensions.insert(Peer(peer));
+        }
+        if self.inner.passes_on(parts.uri.path()) {
+            // Nobody waits for a change here but its client, and its answer is sent as it comes.
+            let sent = Sent::Coming(body.map_err(Into::into).boxed_unsync());
+            return self.inner.handle(self.user.as_deref(), self.peer, &mut parts, sent).await;
+        }
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
-            Ok(body) => body.to_bytes(),
+            Ok(body) => Sent::Whole(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
                 return respond::failure(&Status::too_large(BODY_LIMIT));
             }
@@ -93,6 +104,13 @@ impl ApiService {
         } else {
             answer
         }
+    }
+}
+
+impl Inner {
+    /// Whether requests for a path go on to others with all that comes.
+    fn passes_on(&self, path: &str) -> bool {
+        is_proxy_path(path) || self.aggregator.remote(path).is_some()
     }
 }
 

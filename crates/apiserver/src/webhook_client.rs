@@ -4,31 +4,20 @@
 //! A webhook is somebody else's program: how long it takes and how much it answers is bounded. Failures are told in the
 //! words that users know from the reference.
 
-use std::{
-    io,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use dray_machinery::object;
-use dray_store::Key;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::time::timeout;
 
-use crate::{respond, server::Inner};
+use crate::{
+    passage::dial::{self, Address, Tls, Trust},
+    server::{Inner, NodeStream},
+};
 
 /// The most that a webhook may answer, in bytes: an object, encoded again, and what changes all of it.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -47,8 +36,8 @@ struct Place {
     /// "NAME:PORT", as the request says it.
     authority: String,
     path: String,
-    /// Where it can be reached, one or the other: host and port.
-    addresses: Vec<(String, u16)>,
+    /// Where it can be reached, one or the other.
+    addresses: Vec<Address>,
 }
 
 impl Inner {
@@ -67,9 +56,11 @@ impl Inner {
         };
         let failed = |why: &dyn std::fmt::Display| format!("Post {url:?}: {why}");
         let place = place.map_err(|(_, why)| failed(&why))?;
-        let trusted = trusted(client_config).map_err(|why| failed(&why))?;
+        let trust = Trust::Bundle(object::text(client_config, &["caBundle"]));
+        let config = dial::config(trust, None).map_err(|why| failed(&why))?;
+        let tls = Tls { name: place.name, config };
         let work = async {
-            let stream = connect(&place, trusted).await?;
+            let stream = dial::connect(&place.addresses, Some(&tls)).await?;
             let target = format!("{}?timeout={seconds}s", place.path);
             exchange(stream, &place.authority, &target, body).await
         };
@@ -102,61 +93,6 @@ impl Inner {
             Err(why) => Err((format!("https://{authority}{path}"), why)),
         }
     }
-
-    /// Where a port of a Service is served: at its endpoints, or behind its address where no slice tells of any.
-    fn addresses(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<(String, u16)>, String> {
-        let entry = self.store.get(&Key::new("core/services", format!("{namespace}/{name}")));
-        let service = entry.and_then(|entry| respond::parse(entry.json()).ok());
-        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
-        let spec = &service["spec"];
-        if spec["type"] == "ExternalName" {
-            return Ok(vec![(object::text(spec, &["externalName"]).to_owned(), port)]);
-        }
-        let mut ports = spec["ports"].as_array().into_iter().flatten();
-        let found = ports
-            .find(|one| one["port"] == port)
-            .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-        let mut addresses = self.endpoints(namespace, name, object::text(found, &["name"]));
-        if addresses.is_empty() {
-            let address = object::text(spec, &["clusterIP"]);
-            if matches!(address, "" | "None") {
-                return Err(format!("no endpoints available for service {name:?}"));
-            }
-            addresses.push((address.to_owned(), port));
-        }
-        // Who is asked first changes from request to request.
-        static TURN: AtomicUsize = AtomicUsize::new(0);
-        let turn = TURN.fetch_add(1, Ordering::Relaxed) % addresses.len();
-        addresses.rotate_left(turn);
-        Ok(addresses)
-    }
-
-    fn endpoints(&self, namespace: &str, service: &str, port: &str) -> Vec<(String, u16)> {
-        let snapshot = self.store.snapshot();
-        let prefix = format!("{namespace}/");
-        let slices = snapshot.range("discovery.k8s.io/endpointslices", &prefix, None);
-        let slices = slices.filter_map(|(_, entry)| respond::parse(entry.json()).ok());
-        ready(slices, service, port)
-    }
-}
-
-/// Where a port of a Service is ready, by the slices of its namespace.
-fn ready(slices: impl Iterator<Item = Value>, service: &str, port: &str) -> Vec<(String, u16)> {
-    let mut found = Vec::new();
-    for slice in slices {
-        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
-            continue;
-        }
-        let ports = slice["ports"].as_array().into_iter().flatten();
-        let mut named = ports.filter(|one| object::text(one, &["name"]) == port);
-        let number = named.find_map(|one| one["port"].as_u64());
-        let Some(number) = number.and_then(|port| u16::try_from(port).ok()) else { continue };
-        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-        let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
-        let addresses = ready.filter_map(|endpoint| endpoint["addresses"][0].as_str());
-        found.extend(addresses.map(|address| (address.to_owned(), number)));
-    }
-    found
 }
 
 fn place_of_url(url: &str) -> Result<Place, (String, String)> {
@@ -176,85 +112,8 @@ fn place_of_url(url: &str) -> Result<Place, (String, String)> {
     })
 }
 
-/// The authorities that this host trusts.
-fn host_roots() -> RootCertStore {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    });
-    (**roots).clone()
-}
-
-/// Whom a configuration has us trust.
-fn trusted(client_config: &Value) -> Result<ClientConfig, String> {
-    let bundle = object::text(client_config, &["caBundle"]);
-    let roots = if bundle.is_empty() {
-        host_roots()
-    } else {
-        let text = base64::engine::general_purpose::STANDARD.decode(bundle);
-        let text = text.map_err(|error| format!("the caBundle is no base64: {error}"))?;
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
-        if roots.is_empty() {
-            return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
-        }
-        roots
-    };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-async fn connect(place: &Place, trusted: ClientConfig) -> Result<TlsStream<TcpStream>, String> {
-    let name = ServerName::try_from(place.name.clone())
-        .map_err(|_| format!("{:?} is no name that a certificate can be for", place.name))?;
-    let mut failure = String::new();
-    for (host, port) in &place.addresses {
-        match TcpStream::connect((host.as_str(), *port)).await {
-            Ok(stream) => {
-                let stream = TlsConnector::from(Arc::new(trusted)).connect(name, stream).await;
-                return stream.map_err(|error| tls_failure(&error));
-            }
-            Err(error) => failure = dial_failure(host, *port, &error),
-        }
-    }
-    Err(failure)
-}
-
-fn dial_failure(host: &str, port: u16, error: &io::Error) -> String {
-    let why = match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
-        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-        _ => error.to_string(),
-    };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    format!("dial tcp {host}:{port}: {why}")
-}
-
-fn tls_failure(error: &io::Error) -> String {
-    use rustls::{CertificateError, Error};
-    let why = match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(why)) => match why {
-            CertificateError::UnknownIssuer => "x509: certificate signed by unknown authority".to_owned(),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "x509: certificate has expired or is not yet valid".to_owned()
-            }
-            other => format!("x509: {other}"),
-        },
-        _ => return format!("remote error: tls: {error}"),
-    };
-    format!("tls: failed to verify certificate: {why}")
-}
-
 async fn exchange(
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn NodeStream>,
     authority: &str,
     target: &str,
     body: Bytes,
@@ -319,7 +178,6 @@ fn unsuccessful(status: StatusCode, text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn urls_are_places() {
@@ -339,30 +197,6 @@ mod tests {
         for url in ["http://example.com", "/path", "https://"] {
             assert!(place_of_url(url).is_err(), "{url}");
         }
-    }
-
-    #[test]
-    fn services_are_where_they_are_ready() {
-        let slice = |service: &str, port: &str, endpoints: Value| {
-            json!({
-                "metadata": { "labels": { "kubernetes.io/service-name": service } },
-                "ports": [{ "name": "other", "port": 1 }, { "name": port, "port": 8443 }], "endpoints": endpoints,
-            })
-        };
-        let slices = [
-            slice(
-                "hook",
-                "https",
-                json!([
-                    { "addresses": ["10.0.0.1"], "conditions": { "ready": false } },
-                    { "addresses": ["10.0.0.2"], "conditions": { "ready": true } }, { "addresses": ["10.0.0.3"] },
-                ]),
-            ),
-            slice("hook", "http", json!([{ "addresses": ["10.0.0.4"] }])),
-            slice("another", "https", json!([{ "addresses": ["10.0.0.5"] }])),
-        ];
-        let expected = ["10.0.0.2", "10.0.0.3"].map(|address| (address.to_owned(), 8443));
-        assert_eq!(ready(slices.into_iter(), "hook", "https"), expected);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Custom kinds over HTTP: definitions, what they refuse, and what becomes of their objects.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "support/peer.rs"]
+mod peer;
 #[path = "support/server.rs"]
 mod server;
 #[path = "custom/support.rs"]

@@ -30,7 +30,7 @@ use crate::{
     ApiServer, Error,
     body::{BoxError, ResponseBody},
     decode,
-    request::ResourceRequest,
+    request::Subject,
     respond::Answer,
     review::user_info,
 };
@@ -85,6 +85,8 @@ pub(crate) struct Trail {
     verdict: Option<Verdict>,
     /// Whether the answer goes on until somebody ends it.
     is_long: bool,
+    /// Whether somebody else answers.
+    is_passed_on: bool,
     annotations: BTreeMap<String, String>,
 }
 
@@ -101,6 +103,7 @@ impl Trail {
             event,
             verdict: None,
             is_long: false,
+            is_passed_on: false,
             annotations: BTreeMap::new(),
         }
     }
@@ -111,7 +114,7 @@ impl Trail {
         user: &User,
         verb: &str,
         path: &str,
-        request: Option<&ResourceRequest>,
+        subject: Option<Subject<'_>>,
         headers: &HeaderMap,
         body: &Bytes,
     ) {
@@ -123,22 +126,18 @@ impl Trail {
             resource: None,
             path: path.to_owned(),
         };
-        if let Some(request) = request {
+        if let Some(subject) = subject {
             let resource = Resource {
-                group: request.kind.group.to_owned(),
-                version: request.kind.version.to_owned(),
-                plural: request.kind.plural.to_owned(),
-                part: request.subresource.map_or("", |part| part.as_str()).to_owned(),
-                // A namespace lies in itself.
-                namespace: if request.kind.plural == "namespaces" && request.kind.group.is_empty() {
-                    request.name.clone()
-                } else {
-                    request.namespace.clone()
-                },
-                name: request.name.clone(),
+                group: subject.group.to_owned(),
+                version: subject.version.to_owned(),
+                plural: subject.resource.to_owned(),
+                part: subject.part.to_owned(),
+                namespace: subject.place().to_owned(),
+                name: subject.name.to_owned(),
             };
             self.event["objectRef"] = reference(&resource);
-            self.is_long = verb == "watch" || matches!(&*resource.part, "exec" | "attach" | "portforward");
+            self.is_long =
+                verb == "watch" || matches!(&*resource.part, "exec" | "attach" | "portforward" | "proxy");
             asked.resource = Some(resource);
         }
         let verdict = auditor.policy.judge(&asked);
@@ -175,6 +174,11 @@ impl Trail {
         if self.auditor.is_some() && user != acted {
             self.event["impersonatedUser"] = user_info(acted);
         }
+    }
+
+    /// Notes that somebody else answers.
+    pub(crate) fn passes_on(&mut self) {
+        self.is_passed_on = true;
     }
 
     /// Notes whether it is allowed, and why.
@@ -245,7 +249,8 @@ impl Trail {
             self.write(Stage::ResponseStarted).await;
             return answer.map(|body| Followed { body, trail: Some(self) }.boxed_unsync());
         }
-        if self.level() == Level::RequestResponse {
+        // What somebody else answers is his, and may have no end.
+        if self.level() == Level::RequestResponse && !self.is_passed_on {
             answer = self.keep(answer).await;
         }
         self.write(Stage::ResponseComplete).await;

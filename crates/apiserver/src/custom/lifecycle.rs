@@ -332,6 +332,7 @@ impl Inner {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: None,
+            below: String::new(),
             query: Query::default(),
         };
         let user = User::component("system:apiserver");

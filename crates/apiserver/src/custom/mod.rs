@@ -27,7 +27,8 @@ use serde_json::{Value, json};
 
 pub(crate) use columns::Columns;
 pub(crate) use definition::{Custom, Definition};
-pub(crate) use registry::{Registry, Table};
+pub(crate) use names::set_condition;
+pub(crate) use registry::{Registry, Table, by_priority};
 
 /// Where definitions are stored.
 pub(crate) const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
@@ -51,5 +52,5 @@ pub(crate) fn hold(kind: &Kind, definition: &mut Value) {
         finalizers.push(json!(CLEANUP));
     }
     let words = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
-    names::set_condition(definition, "Terminating", "True", "InstanceDeletionPending", words);
+    set_condition(definition, "Terminating", "True", "InstanceDeletionPending", words);
 }

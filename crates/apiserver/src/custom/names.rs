@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const APPROVAL: &str = "api-approved.kubernetes.io";
 
 /// Sets a condition; the time of a transition is that of a change of its status.
-pub(super) fn set_condition(definition: &mut Value, kind: &str, status: &str, reason: &str, message: &str) {
+pub(crate) fn set_condition(definition: &mut Value, kind: &str, status: &str, reason: &str, message: &str) {
     let conditions = object::child(definition, "status").entry("conditions").or_insert_with(|| json!([]));
     if !conditions.is_array() {
         *conditions = json!([]);

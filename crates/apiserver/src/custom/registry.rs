@@ -10,6 +10,7 @@ use std::{
 use dray_machinery::{Kind, kinds};
 use dray_store::Store;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use super::{Custom, DEFINITIONS, Definition, definition::is_true};
 
@@ -23,6 +24,8 @@ pub(crate) struct Table {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     current: RwLock<Arc<Table>>,
+    /// Tells that the table is another.
+    changed: watch::Sender<()>,
 }
 
 /// How versions follow each other: released ones first, then beta and alpha, in each the highest number first; what is no
@@ -64,12 +67,17 @@ impl Registry {
                 Err(error) => tracing::warn!(%name, error, "a definition cannot be served"),
             }
         }
-        Registry { current: RwLock::new(Arc::new(table)) }
+        Registry { current: RwLock::new(Arc::new(table)), ..Registry::default() }
     }
 
     /// The table.
     pub(crate) fn table(&self) -> Arc<Table> {
         self.current.read().clone()
+    }
+
+    /// What is told when the table is another.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Serves a definition in place of the one of its name, or no more.
@@ -82,6 +90,7 @@ impl Registry {
         };
         *current = Arc::new(table);
         drop(current);
+        self.changed.send_replace(());
         let goes_on = |before: &Definition| definition.as_ref().is_some_and(|now| now.succeeds(before));
         if let Some(before) = before.filter(|before| !goes_on(before)) {
             before.close();

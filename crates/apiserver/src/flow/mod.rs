@@ -10,7 +10,6 @@ mod plan;
 
 use std::time::Duration;
 
-use dray_access::User;
 use dray_machinery::{Reason, Status, Subresource};
 use dray_store::Store;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -23,7 +22,8 @@ use crate::{
     request::ResourceRequest,
 };
 use level::{Entry, Seat};
-use plan::{Digest, Plan};
+pub(crate) use plan::Digest;
+use plan::Plan;
 
 const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
@@ -57,14 +57,15 @@ impl Marks {
     }
 }
 
-/// Whether a request goes on for as long as its client likes, and is no watch.
-fn is_endless(request: &ResourceRequest) -> bool {
+/// Whether a request goes on for as long as its client likes, and is no watch: it takes no seat.
+pub(crate) fn is_endless(request: &ResourceRequest) -> bool {
     use Subresource::{Attach, Exec, Log, PortForward};
-    matches!(request.subresource, Some(Attach | Exec | Log | PortForward))
+    let part = request.subresource;
+    matches!(part, Some(Attach | Exec | Log | PortForward)) || part.is_some_and(Subresource::is_proxy)
 }
 
 /// How many seats a request takes.
-fn width(store: &Store, verb: &str, request: Option<&ResourceRequest>) -> u32 {
+pub(crate) fn width(store: &Store, verb: &str, request: Option<&ResourceRequest>) -> u32 {
     let Some(request) = request.filter(|_| verb == "list") else { return 1 };
     let stored = store.snapshot().count(&request.kind.storage()) as u64;
     let objects = match request.query.number("limit") {
@@ -75,21 +76,15 @@ fn width(store: &Store, verb: &str, request: Option<&ResourceRequest>) -> u32 {
 }
 
 impl Flow {
-    /// Waits until a request may be worked on.
+    /// Waits until a request may be worked on, which takes so many seats.
     pub(crate) async fn admit(
         &self,
         store: &Store,
-        user: &User,
-        verb: &str,
-        path: &str,
-        resource: Option<&ResourceRequest>,
+        digest: &Digest<'_>,
+        seats: u32,
         marks: &mut Marks,
     ) -> Result<Admitted, Status> {
-        if resource.is_some_and(is_endless) {
-            return Ok(Admitted(None));
-        }
-        let digest = Digest { user, verb, path, resource };
-        let Some(place) = access::with(&self.0, store, |plan| plan.classify(&digest))? else {
+        let Some(place) = access::with(&self.0, store, |plan| plan.classify(digest))? else {
             return Ok(Admitted(None));
         };
         *marks = Marks { schema: place.schema_uid, level: place.level.uid.clone() };
@@ -99,7 +94,7 @@ impl Flow {
             hash.update(part);
         }
         let flow = hash.finalize().iter().take(8).fold(0, |flow, byte| flow << 8 | u64::from(*byte));
-        match place.level.enter(flow, width(store, verb, resource)) {
+        match place.level.enter(flow, seats) {
             Entry::Seated(seat) => Ok(Admitted(seat)),
             Entry::Waiting(given) => match timeout(PATIENCE, given).await {
                 Ok(Ok(seat)) => Ok(Admitted(Some(seat))),

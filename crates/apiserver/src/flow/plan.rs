@@ -11,18 +11,19 @@ use super::{
     bootstrap,
     level::{Level, Queuing},
 };
-use crate::{access::Follows, request::ResourceRequest};
+use crate::{access::Follows, request::Subject};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 /// How many requests the server works on at the same time, in seats.
 const SEATS: u32 = 600;
 
 /// What a request is to the schemas.
-pub(super) struct Digest<'a> {
-    pub(super) user: &'a User,
-    pub(super) verb: &'a str,
-    pub(super) path: &'a str,
-    pub(super) resource: Option<&'a ResourceRequest>,
+pub(crate) struct Digest<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) verb: &'a str,
+    pub(crate) path: &'a str,
+    /// None for a path that is no resource.
+    pub(crate) subject: Option<Subject<'a>>,
 }
 
 /// Where a request belongs.
@@ -139,7 +140,7 @@ impl Plan {
         let level = self.levels.get(object::text(spec, &["priorityLevelConfiguration", "name"]))?;
         let distinguisher = match object::text(spec, &["distinguisherMethod", "type"]) {
             "ByUser" => digest.user.name.clone(),
-            "ByNamespace" => digest.resource.map(|request| request.namespace.clone()).unwrap_or_default(),
+            "ByNamespace" => digest.subject.map(|subject| subject.namespace.to_owned()).unwrap_or_default(),
             _ => String::new(),
         };
         Some(Place {
@@ -162,9 +163,9 @@ fn names(rule: &Value, field: &str, one: &str) -> bool {
 fn is_about(schema: &Value, digest: &Digest<'_>) -> bool {
     list(&schema["spec"], "rules").any(|rules| {
         list(rules, "subjects").any(|subject| is_subject(subject, digest.user))
-            && match digest.resource {
-                Some(request) => {
-                    list(rules, "resourceRules").any(|rule| resource_rule(rule, digest.verb, request))
+            && match digest.subject {
+                Some(subject) => {
+                    list(rules, "resourceRules").any(|rule| resource_rule(rule, digest.verb, subject))
                 }
                 None => list(rules, "nonResourceRules").any(|rule| path_rule(rule, digest)),
             }
@@ -184,14 +185,14 @@ fn is_subject(subject: &Value, user: &User) -> bool {
     }
 }
 
-fn resource_rule(rule: &Value, verb: &str, request: &ResourceRequest) -> bool {
-    let resource = match request.subresource {
-        Some(part) => format!("{}/{}", request.kind.plural, part.as_str()),
-        None => request.kind.plural.to_owned(),
+fn resource_rule(rule: &Value, verb: &str, subject: Subject<'_>) -> bool {
+    let resource = match subject.part {
+        "" => subject.resource.to_owned(),
+        part => format!("{}/{part}", subject.resource),
     };
-    let namespace = request.namespace.as_str();
+    let namespace = subject.namespace;
     names(rule, "verbs", verb)
-        && names(rule, "apiGroups", request.kind.group)
+        && names(rule, "apiGroups", subject.group)
         && names(rule, "resources", &resource)
         && if namespace.is_empty() {
             rule["clusterScope"] == true
@@ -226,7 +227,8 @@ mod tests {
         let groups = groups.iter().map(|group| (*group).to_owned());
         let user = User::authenticated(name, groups);
         let resource = request::resource(path, Query::default(), Arc::default).ok();
-        let digest = Digest { user: &user, verb, path, resource: resource.as_ref() };
+        let subject = resource.as_ref().map(request::ResourceRequest::subject);
+        let digest = Digest { user: &user, verb, path, subject };
         let place = plan().classify(&digest).unwrap();
         assert_eq!((place.schema.as_str(), place.distinguisher.as_str()), expected, "{name} {path}");
     }

@@ -5,15 +5,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use base64::Engine as _;
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::peer;
 use super::support::{DEFINITIONS, MERGE, WIDGETS, cluster, of_spec, widget, widgets};
 
 const OTHERS: &str = "/apis/example.com/v2/namespaces/default/widgets";
@@ -94,47 +91,19 @@ async fn a_version_that_is_deprecated_says_so() {
 
 /// A webhook that moves a text between "a" and "b", and how often it was asked.
 async fn webhook() -> (String, String, Arc<AtomicUsize>) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate =
-        rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let bundle = base64::engine::general_purpose::STANDARD.encode(certificate.pem());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}/convert", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, count) = (acceptor.clone(), count.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let count = count.clone();
-                    async move {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let answer = converted(&serde_json::from_slice(&body).unwrap());
-                        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(
-                            answer.to_string(),
-                        ))))
-                    }
-                });
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
+    let (count, tls) = (asked.clone(), peer::tls(&["127.0.0.1"], None));
+    let answer = move |request: Request<Incoming>| {
+        let count = count.clone();
+        async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let answer = converted(&serde_json::from_slice(&body).unwrap());
+            Response::new(peer::full(answer.to_string()))
         }
-    });
-    (url, bundle, asked)
+    };
+    let address = peer::serve(Some(&tls), answer).await;
+    (format!("https://{address}/convert"), tls.bundle, asked)
 }
 
 fn converted(review: &Value) -> Value {

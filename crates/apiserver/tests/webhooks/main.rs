@@ -2,6 +2,8 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod hook;
+#[path = "../support/peer.rs"]
+mod peer;
 #[path = "../support/server.rs"]
 mod server;
 

@@ -70,6 +70,9 @@ pub enum Subresource {
     Resize,
     Finalize,
     Token,
+    PodProxy,
+    ServiceProxy,
+    NodeProxy,
 }
 
 impl Subresource {
@@ -89,7 +92,13 @@ impl Subresource {
             Subresource::Resize => "resize",
             Subresource::Finalize => "finalize",
             Subresource::Token => "token",
+            Subresource::PodProxy | Subresource::ServiceProxy | Subresource::NodeProxy => "proxy",
         }
+    }
+
+    /// Whether its requests are somebody else's, who is reached through the object.
+    pub fn is_proxy(self) -> bool {
+        self.as_str() == "proxy"
     }
 
     /// The verbs it takes.
@@ -104,6 +113,9 @@ impl Subresource {
             Subresource::Log => &["get"],
             Subresource::Exec | Subresource::Attach | Subresource::PortForward => &["create", "get"],
             Subresource::Finalize => &["update"],
+            Subresource::PodProxy | Subresource::ServiceProxy | Subresource::NodeProxy => {
+                &["create", "delete", "get", "patch", "update"]
+            }
         }
     }
 
@@ -117,6 +129,9 @@ impl Subresource {
             Subresource::Attach => Some(("", "v1", "PodAttachOptions")),
             Subresource::PortForward => Some(("", "v1", "PodPortForwardOptions")),
             Subresource::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            Subresource::PodProxy => Some(("", "v1", "PodProxyOptions")),
+            Subresource::ServiceProxy => Some(("", "v1", "ServiceProxyOptions")),
+            Subresource::NodeProxy => Some(("", "v1", "NodeProxyOptions")),
             _ => None,
         }
     }
