@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) pages: Pages,
     /// The kinds that definitions add.
     pub(crate) custom: crate::custom::Registry,
+    /// What older clients read about all kinds.
+    pub(crate) document: crate::openapi::Document,
     pub(crate) pki: Pki,
     pub(crate) signer: Signer,
     pub(crate) access: Arc<Access>,
@@ -111,6 +113,7 @@ impl ApiServer {
             allocator,
             pages: Pages::default(),
             custom,
+            document: crate::openapi::Document::default(),
             pki,
             signer,
             access: Arc::new(Access::new()),
