@@ -207,6 +207,46 @@ fn nobody_gives_policies_parameters_that_he_cannot_read() {
 }
 
 #[test]
+fn whoever_may_read_a_custom_kind_may_give_it_as_parameter() {
+    let cluster = cluster();
+    let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  {group: example.com, scope: Namespaced, names: {plural: widgets, kind: Widget}, versions: [
+    {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}},
+    {name: v2, served: true, storage: false, schema: {openAPIV3Schema: {type: object}}}]}
+";
+    cluster.ok(CREATE, definition);
+    cluster.ok(&["wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.example.com"], "");
+    let role = "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: eve}, rules: [
+        {apiGroups: [admissionregistration.k8s.io], resources: ['*'], verbs: ['*']},
+        {apiGroups: [example.com], resources: [widgets], verbs: [get]}]}";
+    cluster.ok(CREATE, role);
+    cluster.ok(&["create", "clusterrolebinding", "eve", "--clusterrole=eve", "--user=eve"], "");
+    let policy = |kind: &str| {
+        format!(
+            "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: p}}, spec: {{{RULES}, \
+             paramKind: {{apiVersion: example.com/v2, kind: {kind}}}, validations: [{{expression: 'params == null'}}]}}}}"
+        )
+    };
+    let binding = |name: &str| {
+        format!(
+            "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: b}}, spec: \
+             {{policyName: p, validationActions: [Deny], paramRef: {{{name}, namespace: default, parameterNotFoundAction: Allow}}}}}}"
+        )
+    };
+    let as_eve = &["create", "--as=eve", "-f", "-"];
+    let refused = cluster.refused(as_eve, &policy("Gadget"));
+    assert!(refused.contains("must have \"get\" permission on all objects"), "{refused}");
+    cluster.ok(as_eve, &policy("Widget"));
+    let refused = cluster.refused(as_eve, &binding("selector: {}"));
+    assert!(refused.contains("does not have \"list\" permission"), "{refused}");
+    cluster.ok(as_eve, &binding("name: w"));
+}
+
+#[test]
 fn expressions_that_mean_nothing_are_refused() {
     let cluster = cluster();
     for (spec, words) in [

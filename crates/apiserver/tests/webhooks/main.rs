@@ -4,6 +4,7 @@
 mod hook;
 #[path = "../support/server.rs"]
 mod server;
+mod versions;
 
 use dray_apiserver::{ApiServer, User};
 use hook::{Answer, Hook, allow, hook, patch};
