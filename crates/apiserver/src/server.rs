@@ -128,6 +128,7 @@ impl ApiServer {
         server.bootstrap(range.at(1)).await?;
         server.keep_bootstrapped(range.at(1));
         server.inner.follow_definitions().map_err(Error::Store)?;
+        server.inner.follow_policies().map_err(Error::Store)?;
         Ok(server)
     }
 

@@ -275,6 +275,67 @@ fn expressions_that_mean_nothing_are_refused() {
 }
 
 #[test]
+fn a_policy_tells_in_its_status_what_its_types_do_not_allow() {
+    let cluster = cluster();
+    let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  {group: example.com, scope: Namespaced, names: {plural: widgets, kind: Widget}, versions: [
+    {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object,
+      properties: {size: {type: integer}}}}}}}]}
+";
+    cluster.ok(CREATE, definition);
+    cluster.ok(&["wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.example.com"], "");
+    let policy = |expression: &str| {
+        format!(
+            "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: p}}
+spec:
+  matchConstraints: {{resourceRules: [
+    {{apiGroups: [''], apiVersions: [v1], resources: [configmaps], operations: [CREATE]}},
+    {{apiGroups: [example.com], apiVersions: [v1], resources: [widgets], operations: [CREATE]}}]}}
+  validations: [{{expression: \"{expression}\"}}]
+"
+        )
+    };
+    let looked_at = |generation: u32| {
+        let condition = format!("--for=jsonpath={{.status.observedGeneration}}={generation}");
+        cluster.ok(&["wait", &condition, "--timeout=30s", "validatingadmissionpolicy/p"], "");
+        let path = "jsonpath={range .status.typeChecking.expressionWarnings[*]}{.fieldRef} {.warning}{end}";
+        cluster.ok(&["get", "validatingadmissionpolicy", "p", "-o", path], "")
+    };
+    cluster.ok(&["apply", "-f", "-"], &policy("object.spec.size > 1 && object.metadata.labels.a == 'b'"));
+    let told = looked_at(1);
+    assert!(told.contains("spec.validations[0].expression"), "{told}");
+    assert!(told.contains("/v1, Kind=ConfigMap: ERROR: <input>:1:7: undefined field 'spec'"), "{told}");
+    assert!(!told.contains("Widget"), "{told}");
+    cluster.ok(&["apply", "-f", "-"], &policy("has(object.data) || object.spec.size == 'x'"));
+    let told = looked_at(2);
+    assert!(told.contains("example.com/v1, Kind=Widget: ERROR"), "{told}");
+    assert!(
+        told.contains("undefined field 'data'") && told.contains("'_==_' applied to '(int, string)'"),
+        "{told}"
+    );
+    cluster.ok(&["apply", "-f", "-"], &policy("object.metadata.name != ''"));
+    assert_eq!(looked_at(3), "");
+    let managers = [
+        "get",
+        "validatingadmissionpolicy",
+        "p",
+        "--show-managed-fields",
+        "-o",
+        "jsonpath={.metadata.managedFields[*].manager}",
+    ];
+    assert!(cluster.ok(&managers, "").contains("validatingadmissionpolicy-status-controller"));
+    let described = cluster.ok(&["describe", "validatingadmissionpolicy", "p"], "");
+    assert!(described.contains("Observed Generation:  3"), "{described}");
+}
+
+#[test]
 fn policies_change_objects() {
     let cluster = cluster();
     let labels = "failurePolicy: Fail, reinvocationPolicy: IfNeeded, mutations: [{patchType: ApplyConfiguration, applyConfiguration: \

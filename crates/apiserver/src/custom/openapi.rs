@@ -63,13 +63,9 @@ pub(crate) fn own(members: &[Custom], snapshot: &Snapshot, prefix: &str) -> Map<
     for custom in members {
         let kind = custom.kind;
         let named = |name: String| json!([{ "group": kind.group, "version": kind.version, "kind": name }]);
-        let definition = definitions.entry(&custom.definition.name).or_insert_with(|| {
-            let stored = snapshot.get(DEFINITIONS, &custom.definition.name);
-            stored.and_then(|entry| respond::parse(entry.json()).ok()).unwrap_or_default()
-        });
-        let mut versions = definition["spec"]["versions"].as_array().into_iter().flatten();
-        let version = versions.find(|version| version["name"] == kind.version).unwrap_or(&Value::Null);
-        let mut whole = shape::whole(&version["schema"]["openAPIV3Schema"], schema::METADATA, prefix);
+        let definition =
+            definitions.entry(&custom.definition.name).or_insert_with(|| definition(custom, snapshot));
+        let mut whole = shape::whole(schema_of(definition, custom), schema::METADATA, prefix);
         whole["x-kubernetes-group-version-kind"] = named(kind.kind.to_owned());
         shown.insert(kind.schema.to_owned(), whole);
         let items = format!(
@@ -94,6 +90,22 @@ pub(crate) fn own(members: &[Custom], snapshot: &Snapshot, prefix: &str) -> Map<
         shown.insert(openapi::list_name(kind), list);
     }
     shown
+}
+
+fn definition(custom: &Custom, snapshot: &Snapshot) -> Value {
+    let stored = snapshot.get(DEFINITIONS, &custom.definition.name);
+    stored.and_then(|entry| respond::parse(entry.json()).ok()).unwrap_or_default()
+}
+
+fn schema_of<'a>(definition: &'a Value, custom: &Custom) -> &'a Value {
+    let mut versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let version = versions.find(|version| version["name"] == custom.kind.version);
+    version.map_or(&Value::Null, |version| &version["schema"]["openAPIV3Schema"])
+}
+
+/// The schema of a custom kind as it was written.
+pub(crate) fn written(custom: &Custom, snapshot: &Snapshot) -> Value {
+    schema_of(&definition(custom, snapshot), custom).clone()
 }
 
 /// Adds schemas that are built in, and what they refer to.

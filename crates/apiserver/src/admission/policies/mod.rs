@@ -4,6 +4,8 @@
 mod compiled;
 mod mutating;
 mod params;
+mod status;
+mod types;
 mod validating;
 
 use std::{collections::HashMap, sync::Arc};
