@@ -83,6 +83,11 @@ impl Definition {
         self.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// The group and the name of its kind, served or not.
+    pub(crate) fn names(&self) -> (&str, &str) {
+        (&self.spec.group, &self.spec.names.kind)
+    }
+
     /// The kind that it adds, in the first of its versions that are served; none while none is.
     pub(crate) fn kind(&self) -> Option<Kind> {
         let is_established =
@@ -142,5 +147,6 @@ mod tests {
         assert!(unserved.kind().is_none());
         let new = definition(|definition| definition["status"] = json!({}));
         assert!(new.kind().is_none() && new.uid() == "u");
+        assert_eq!(new.names(), ("example.com", "Widget"));
     }
 }

@@ -156,6 +156,23 @@ async fn what_a_kind_owned_goes_when_the_kind_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_of_a_kind_that_nobody_knew_are_looked_for_when_it_is_defined() {
+    let cluster = support::cluster().await;
+    let maps: Api<ConfigMap> = cluster.api();
+    let mut owner = DynamicObject::new("owner", &resource("v1"));
+    owner.metadata.uid = Some("no-such-uid".to_owned());
+    map(&cluster, owned("dependent", &owner)).await;
+    // When this one is gone, the other has been looked at, and was left.
+    let absent =
+        json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": "no-such-uid-either" }]);
+    map(&cluster, json!({ "name": "lost", "ownerReferences": absent })).await;
+    gone(&maps, "lost").await;
+    assert!(maps.get_opt("dependent").await.unwrap().is_some());
+    define(&cluster, "v1").await;
+    gone(&maps, "dependent").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quotas_count_objects_of_a_new_kind() {
     let cluster = support::cluster().await;
     let hard = json!({ "count/widgets.example.com": "2" });

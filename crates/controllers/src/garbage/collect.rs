@@ -131,7 +131,8 @@ impl Collector {
         };
         if !row.served {
             // Where there is no definition, there is no object either.
-            return Ok(if self.is_defined(&row.kind).await? { Owner::Solid } else { Owner::Absent });
+            let gone = row.definition.is_some() && !self.is_defined(&row.kind).await?;
+            return Ok(if gone { Owner::Absent } else { Owner::Solid });
         }
         let row = row.kind;
         if row.namespaced && node.namespace.is_empty() {

@@ -103,6 +103,8 @@ impl Follower {
             // One that follows it in another version ends first.
             self.stop(place).await?;
             self.begin(place, &kind, false);
+            // As long as it was not served nobody could say whether its objects were there.
+            self.objects.check_owned_by(&kind.resource.group, &kind.resource.kind);
             news = true;
         }
         if news {
@@ -185,11 +187,7 @@ impl Follower {
 impl Objects {
     /// A kind is served no more.
     fn end(&self, place: usize, end: End) {
-        let kind = {
-            let mut rows = self.rows.write();
-            rows[place].served = false;
-            rows[place].kind.clone()
-        };
+        self.rows.write()[place].served = false;
         let objects = self.graph.lock().of_kind(place);
         for uid in objects {
             match end {
@@ -197,11 +195,12 @@ impl Objects {
                 End::Hidden => drop(self.graph.lock().forget(&uid)),
             }
         }
-        if matches!(end, End::Gone) {
-            // An owner may have come and gone before he was seen.
-            let work = self.graph.lock().owned_by(&kind.resource.group, &kind.resource.kind);
-            self.add(work);
-        }
+    }
+
+    /// Has all looked at that name an owner of a kind.
+    pub(super) fn check_owned_by(&self, group: &str, kind: &str) {
+        let work = self.graph.lock().owned_by(group, kind);
+        self.add(work);
     }
 
     /// Follows a kind. `missing` is kept until it has been listed, or, where nobody is patient, until that has failed once:

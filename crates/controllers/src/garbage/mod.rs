@@ -14,7 +14,7 @@ use tokio::sync::watch as flag;
 use crate::definition::Definition;
 use crate::error::Result;
 use crate::garbage::graph::{Graph, Work};
-use crate::informer::Informer;
+use crate::informer::{Change, Informer};
 use crate::kinds::Kind;
 use crate::queue::Queue;
 
@@ -152,7 +152,20 @@ impl Collector {
         definitions: Arc<Informer<Definition>>,
     ) -> Collector {
         let (sender, changed) = flag::channel(());
-        definitions.on_change(move |_| sender.send_replace(()));
+        let known = objects.clone();
+        definitions.on_change(move |change| {
+            let gone = match change {
+                Change::Added(_) => None,
+                Change::Updated { old, new } => Some(old).filter(|old| old.uid() != new.uid()),
+                Change::Deleted(definition) => Some(definition),
+            };
+            if let Some(definition) = gone {
+                // Owners may have come and gone with it before they were seen.
+                let (group, kind) = definition.names();
+                known.check_owned_by(group, kind);
+            }
+            sender.send_replace(());
+        });
         let unread = Some(Missing::new(&objects));
         Collector { client, objects, definitions, changed, unread }
     }
