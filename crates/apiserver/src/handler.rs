@@ -102,7 +102,7 @@ impl Inner {
             Ok(request) => request,
             Err(unknown) => {
                 self.check(trail, &user, &Attributes::path(&verb, &path))?;
-                return self.path(&path, parts).unwrap_or(Err(unknown));
+                return self.path(&path, parts).await.unwrap_or(Err(unknown));
             }
         };
         self.check_access(trail, &user, &request, parts)?;
@@ -135,14 +135,15 @@ impl Inner {
     }
 
     /// Answers what is no resource.
-    fn path(&self, path: &str, parts: &Parts) -> Option<Result<Answer, Status>> {
+    async fn path(&self, path: &str, parts: &Parts) -> Option<Result<Answer, Status>> {
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return None;
         }
+        if let Some(answer) = openapi::answer(path, &parts.headers, self).await {
+            return Some(answer);
+        }
         let address = self.config.advertise_address.to_string();
-        let table = self.custom.table();
-        discovery::answer(path, &parts.headers, &address, &table, &self.aggregator)
-            .or_else(|| openapi::answer(path, &parts.headers, &table, self))
+        discovery::answer(path, &parts.headers, &address, &self.custom.table(), &self.aggregator)
             .or_else(|| self.health(path, parts.uri.query().unwrap_or_default()).map(Ok))
             .or_else(|| self.document(path).map(Ok))
     }

@@ -1,13 +1,14 @@
 //! OpenAPI documents, version 3 for each group's version and version 2 for all: what clients validate, apply
-//! and explain by. Those of version 3 are made at every request: clients keep them, and they are large.
+//! and explain by. Those of version 3 are made at every request: clients keep them, and they are large. That of version 2
+//! is kept, as older clients do not.
 
 mod gnostic;
 mod v2;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use dray_machinery::{Kind, Status, Subresource, kinds, schema};
-use dray_store::Store;
+use dray_store::{Snapshot, Store};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -20,7 +21,9 @@ use crate::{
     server::Inner,
 };
 
-const V2: &str = "#/definitions/";
+pub(crate) use v2::Document;
+
+pub(crate) const V2: &str = "#/definitions/";
 pub(crate) const V3: &str = "#/components/schemas/";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -38,28 +41,22 @@ pub(crate) fn group_path(kind: &Kind) -> String {
     }
 }
 
+/// What all fingerprints begin with: the schemas of the built-in kinds, which are large and never change.
+static BUILT_IN: LazyLock<Sha256> = LazyLock::new(|| Sha256::new_with_prefix(schema::compressed()));
+
 fn hash(path: &str) -> String {
-    use std::fmt::Write as _;
-    let mut digest = Sha256::new();
-    digest.update(schema::compressed());
-    digest.update(path.as_bytes());
-    digest.finalize().iter().take(32).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02X}");
-        text
-    })
+    let digest = BUILT_IN.clone().chain_update(path);
+    digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// Answers a request for a document; none when the path is no such document.
-pub(crate) fn answer(
-    path: &str,
-    headers: &HeaderMap,
-    table: &Table,
-    inner: &Inner,
-) -> Option<Result<Answer, Status>> {
+pub(crate) async fn answer(path: &str, headers: &HeaderMap, inner: &Inner) -> Option<Result<Answer, Status>> {
     let path = path.trim_matches('/');
     if path == "openapi/v2" {
-        return Some(version_two(headers));
+        return Some(version_two(headers, inner).await);
     }
+    let table = inner.custom.table();
+    let table = &*table;
     let rest = path.strip_prefix("openapi/v3")?.trim_start_matches('/');
     let members: Vec<&'static Kind> = kinds::all().iter().filter(|kind| group_path(kind) == rest).collect();
     if rest.is_empty() {
@@ -92,7 +89,7 @@ fn custom_answer(path: &str, headers: &HeaderMap, table: &Table, store: &Store) 
         table.all().into_iter().filter(|custom| group_path(custom.kind) == path).collect();
     let kinds: Vec<&'static Kind> = members.iter().map(|custom| custom.kind).collect();
     Ok(document(headers, &digest, &kinds, || {
-        let mut schemas = custom::openapi::schemas(&members, store);
+        let mut schemas = custom::openapi::schemas(&members, &store.snapshot());
         schemas.insert(PATCH.into(), patch_schema());
         Value::Object(schemas)
     }))
@@ -121,20 +118,48 @@ fn document(
     answer
 }
 
-fn version_two(headers: &HeaderMap) -> Result<Answer, Status> {
-    v2::answer(headers, &hash("openapi/v2"), || {
-        let members: Vec<&'static Kind> = kinds::all().iter().collect();
-        json!({
-            "swagger": "2.0",
-            "info": { "title": "Kubernetes", "version": GIT_VERSION },
-            "paths": paths(&members, V2),
-            "definitions": definitions(&members, V2),
-        })
+async fn version_two(headers: &HeaderMap, inner: &Inner) -> Result<Answer, Status> {
+    let now = || {
+        let (table, snapshot) = (inner.custom.table(), inner.store.snapshot());
+        let fingerprint = hash(&format!("openapi/v2 {}", custom::openapi::fingerprint(&table)));
+        (fingerprint, move || all(&table, &snapshot))
+    };
+    v2::answer(headers, &inner.document, now).await
+}
+
+/// The document of version 2.
+fn all(table: &Table, snapshot: &Snapshot) -> Value {
+    let members: Vec<&'static Kind> = kinds::all().iter().collect();
+    let (mut paths, mut definitions) = (paths(&members, V2), definitions(&members, V2));
+    // What is built in is never shadowed: not by a path, and not by a name that happens to be the same.
+    let is_free = |custom: &Custom| {
+        let kind = custom.kind;
+        kinds::find(kind.group, kind.version, kind.plural).is_none()
+            && definitions.get(kind.schema).is_none()
+            && definitions.get(list_name(kind)).is_none()
+    };
+    let added: Vec<Custom> = table.all().into_iter().filter(is_free).collect();
+    let rows: Vec<&'static Kind> = added.iter().map(|custom| custom.kind).collect();
+    let more = [
+        (&mut paths, self::paths(&rows, V2)),
+        (&mut definitions, Value::Object(custom::openapi::own(&added, snapshot, V2))),
+    ];
+    for (all, more) in more {
+        if let (Value::Object(all), Value::Object(more)) = (all, more) {
+            all.extend(more);
+        }
+    }
+    json!({
+        "swagger": "2.0",
+        "info": { "title": "Kubernetes", "version": GIT_VERSION },
+        "paths": paths,
+        "definitions": definitions,
     })
 }
 
 pub(crate) fn list_name(kind: &Kind) -> String {
-    format!("{}List", kind.schema)
+    let package = kind.schema.rsplit_once('.').map_or("", |(package, _)| package);
+    format!("{package}.{}", kind.list_kind())
 }
 
 fn definitions(members: &[&'static Kind], prefix: &str) -> Value {

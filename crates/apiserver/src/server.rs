@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     pub(crate) custom: crate::custom::Registry,
     /// What other servers serve.
     pub(crate) aggregator: Aggregator,
+    /// What older clients read about all kinds.
+    pub(crate) document: crate::openapi::Document,
     pub(crate) pki: Pki,
     pub(crate) signer: Signer,
     pub(crate) access: Arc<Access>,
@@ -116,6 +118,7 @@ impl ApiServer {
             pages: Pages::default(),
             custom,
             aggregator,
+            document: crate::openapi::Document::default(),
             pki,
             signer,
             access: Arc::new(Access::new()),
@@ -131,6 +134,7 @@ impl ApiServer {
         server.keep_bootstrapped(range.at(1));
         server.inner.follow_definitions().map_err(Error::Store)?;
         server.inner.follow_services().map_err(Error::Store)?;
+        server.inner.follow_policies().map_err(Error::Store)?;
         Ok(server)
     }
 

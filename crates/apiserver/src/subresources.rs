@@ -43,7 +43,7 @@ pub(crate) fn scale(object: &Value) -> Value {
 }
 
 /// The Scale of a request's object.
-fn scale_of(request: &ResourceRequest, object: &Value) -> Result<Value, Status> {
+pub(crate) fn scale_of(request: &ResourceRequest, object: &Value) -> Result<Value, Status> {
     let usual = scale(object);
     let Some(custom) = &request.custom else { return Ok(usual) };
     match custom.scale(object, usual["metadata"].clone()) {

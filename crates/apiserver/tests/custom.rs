@@ -12,6 +12,8 @@ mod support;
 mod conversion;
 #[path = "custom/definitions.rs"]
 mod definitions;
+#[path = "custom/documents.rs"]
+mod documents;
 #[path = "custom/hostile.rs"]
 mod hostile;
 #[path = "custom/instances.rs"]

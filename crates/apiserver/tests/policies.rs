@@ -207,6 +207,46 @@ fn nobody_gives_policies_parameters_that_he_cannot_read() {
 }
 
 #[test]
+fn whoever_may_read_a_custom_kind_may_give_it_as_parameter() {
+    let cluster = cluster();
+    let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  {group: example.com, scope: Namespaced, names: {plural: widgets, kind: Widget}, versions: [
+    {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}},
+    {name: v2, served: true, storage: false, schema: {openAPIV3Schema: {type: object}}}]}
+";
+    cluster.ok(CREATE, definition);
+    cluster.ok(&["wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.example.com"], "");
+    let role = "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: eve}, rules: [
+        {apiGroups: [admissionregistration.k8s.io], resources: ['*'], verbs: ['*']},
+        {apiGroups: [example.com], resources: [widgets], verbs: [get]}]}";
+    cluster.ok(CREATE, role);
+    cluster.ok(&["create", "clusterrolebinding", "eve", "--clusterrole=eve", "--user=eve"], "");
+    let policy = |kind: &str| {
+        format!(
+            "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, metadata: {{name: p}}, spec: {{{RULES}, \
+             paramKind: {{apiVersion: example.com/v2, kind: {kind}}}, validations: [{{expression: 'params == null'}}]}}}}"
+        )
+    };
+    let binding = |name: &str| {
+        format!(
+            "{{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicyBinding, metadata: {{name: b}}, spec: \
+             {{policyName: p, validationActions: [Deny], paramRef: {{{name}, namespace: default, parameterNotFoundAction: Allow}}}}}}"
+        )
+    };
+    let as_eve = &["create", "--as=eve", "-f", "-"];
+    let refused = cluster.refused(as_eve, &policy("Gadget"));
+    assert!(refused.contains("must have \"get\" permission on all objects"), "{refused}");
+    cluster.ok(as_eve, &policy("Widget"));
+    let refused = cluster.refused(as_eve, &binding("selector: {}"));
+    assert!(refused.contains("does not have \"list\" permission"), "{refused}");
+    cluster.ok(as_eve, &binding("name: w"));
+}
+
+#[test]
 fn expressions_that_mean_nothing_are_refused() {
     let cluster = cluster();
     for (spec, words) in [
@@ -232,6 +272,67 @@ fn expressions_that_mean_nothing_are_refused() {
         let refused = cluster.refused(CREATE, &text);
         assert!(refused.contains(words), "{words}: {refused}");
     }
+}
+
+#[test]
+fn a_policy_tells_in_its_status_what_its_types_do_not_allow() {
+    let cluster = cluster();
+    let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  {group: example.com, scope: Namespaced, names: {plural: widgets, kind: Widget}, versions: [
+    {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object,
+      properties: {size: {type: integer}}}}}}}]}
+";
+    cluster.ok(CREATE, definition);
+    cluster.ok(&["wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.example.com"], "");
+    let policy = |expression: &str| {
+        format!(
+            "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: p}}
+spec:
+  matchConstraints: {{resourceRules: [
+    {{apiGroups: [''], apiVersions: [v1], resources: [configmaps], operations: [CREATE]}},
+    {{apiGroups: [example.com], apiVersions: [v1], resources: [widgets], operations: [CREATE]}}]}}
+  validations: [{{expression: \"{expression}\"}}]
+"
+        )
+    };
+    let looked_at = |generation: u32| {
+        let condition = format!("--for=jsonpath={{.status.observedGeneration}}={generation}");
+        cluster.ok(&["wait", &condition, "--timeout=30s", "validatingadmissionpolicy/p"], "");
+        let path = "jsonpath={range .status.typeChecking.expressionWarnings[*]}{.fieldRef} {.warning}{end}";
+        cluster.ok(&["get", "validatingadmissionpolicy", "p", "-o", path], "")
+    };
+    cluster.ok(&["apply", "-f", "-"], &policy("object.spec.size > 1 && object.metadata.labels.a == 'b'"));
+    let told = looked_at(1);
+    assert!(told.contains("spec.validations[0].expression"), "{told}");
+    assert!(told.contains("/v1, Kind=ConfigMap: ERROR: <input>:1:7: undefined field 'spec'"), "{told}");
+    assert!(!told.contains("Widget"), "{told}");
+    cluster.ok(&["apply", "-f", "-"], &policy("has(object.data) || object.spec.size == 'x'"));
+    let told = looked_at(2);
+    assert!(told.contains("example.com/v1, Kind=Widget: ERROR"), "{told}");
+    assert!(
+        told.contains("undefined field 'data'") && told.contains("'_==_' applied to '(int, string)'"),
+        "{told}"
+    );
+    cluster.ok(&["apply", "-f", "-"], &policy("object.metadata.name != ''"));
+    assert_eq!(looked_at(3), "");
+    let managers = [
+        "get",
+        "validatingadmissionpolicy",
+        "p",
+        "--show-managed-fields",
+        "-o",
+        "jsonpath={.metadata.managedFields[*].manager}",
+    ];
+    assert!(cluster.ok(&managers, "").contains("validatingadmissionpolicy-status-controller"));
+    let described = cluster.ok(&["describe", "validatingadmissionpolicy", "p"], "");
+    assert!(described.contains("Observed Generation:  3"), "{described}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod aggregation;
 mod daemon_set;
 mod defaults;
+mod definition;
 mod deployment;
 mod endpoints;
 mod error;
@@ -33,7 +34,6 @@ mod taints;
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -90,7 +90,7 @@ pub async fn run_with(
     let mut shutdown = pin!(shutdown);
     let kinds = tokio::select! {
         () = &mut shutdown => return Ok(()),
-        kinds = kinds::discover(&client) => Arc::new(kinds?),
+        kinds = kinds::discover(&client) => kinds?,
     };
     // Ends with this function: a set aborts its tasks when it is dropped.
     let mut tasks = start(&client, config, patience, kinds);
@@ -110,7 +110,7 @@ fn start(
     client: &Client,
     config: Config,
     patience: Patience,
-    kinds: Arc<Vec<kinds::Kind>>,
+    kinds: Vec<kinds::Kind>,
 ) -> JoinSet<Result<()>> {
     let (recorder, writer) = events::channel(client.clone());
     let deployments = Informer::new();
@@ -131,7 +131,8 @@ fn start(
         endpoints: Informer::new(),
         nodes: nodes.clone(),
     };
-    let objects = garbage::Objects::new(kinds.clone());
+    let definitions = Informer::new();
+    let objects = garbage::Objects::new(kinds);
     let mut tasks = JoinSet::new();
     let one = || client.clone();
     // Every controller subscribes before any watch begins.
@@ -170,7 +171,7 @@ fn start(
         services: sources.services.clone(),
         claims: claims.clone(),
     };
-    let quota_controller = quota::Quotas::new(one(), kinds.clone(), quotas.clone(), &counted);
+    let quota_controller = quota::Quotas::new(one(), quotas.clone(), &counted);
     let (schemas, levels) = (Informer::new(), Informer::new());
     let flow_controller = flow::Flows::new(one(), schemas.clone(), levels.clone());
     let namespace_controller = namespace::Namespaces::new(one(), namespaces.clone(), objects.clone());
@@ -199,7 +200,9 @@ fn start(
     tasks.spawn(lifecycle.run());
     tasks.spawn(eviction.run());
     tasks.spawn(remains.run());
-    tasks.spawn(garbage::Collector::new(one(), objects).run());
+    let collector = garbage::Collector::new(one(), objects, definitions.clone());
+    tasks.spawn(collector.run());
+    tasks.spawn(definitions.run(Api::all(one()), None));
     tasks.spawn(async move {
         writer.run().await;
         Ok(())

@@ -35,7 +35,7 @@ const PAGE: u32 = 500;
 /// The controller of quotas.
 pub(crate) struct Quotas {
     client: Client,
-    kinds: Arc<Vec<Kind>>,
+    objects: Arc<Objects>,
     quotas: Arc<Informer<ResourceQuota>>,
     queue: Arc<Queue<ObjectKey>>,
 }
@@ -56,12 +56,7 @@ fn replenish(quotas: &Informer<ResourceQuota>, queue: &Queue<ObjectKey>, namespa
 
 impl Quotas {
     /// Subscribes to the informers, which must not run yet.
-    pub(crate) fn new(
-        client: Client,
-        kinds: Arc<Vec<Kind>>,
-        quotas: Arc<Informer<ResourceQuota>>,
-        sources: &Sources,
-    ) -> Quotas {
+    pub(crate) fn new(client: Client, quotas: Arc<Informer<ResourceQuota>>, sources: &Sources) -> Quotas {
         let queue = Queue::new("quotas");
         quotas.on_change({
             let queue = queue.clone();
@@ -79,6 +74,10 @@ impl Quotas {
         sources.objects.on_removal({
             let (queue, quotas) = of_namespace();
             move |namespace| replenish(&quotas, &queue, Some(&namespace.to_owned()))
+        });
+        sources.objects.on_kinds({
+            let (queue, quotas) = of_namespace();
+            move || quotas.list_all().iter().for_each(|quota| queue.add(ObjectKey::of(&**quota)))
         });
         sources.pods.on_change({
             let (queue, quotas) = of_namespace();
@@ -105,7 +104,7 @@ impl Quotas {
                 }
             }
         });
-        Quotas { client, kinds, quotas, queue }
+        Quotas { client, objects: sources.objects.clone(), quotas, queue }
     }
 
     pub(crate) async fn run(self) -> Result<()> {
@@ -129,7 +128,7 @@ impl Quotas {
         let mut quota = self.read(key).await?;
         let hard = Amounts::read(&quota["spec"]["hard"]);
         let mut used = Amounts::read(&quota["status"]["used"]).only(|name| hard.get(name).is_some());
-        for kind in self.kinds.iter().filter(|kind| kind.namespaced) {
+        for kind in self.objects.kinds().iter().filter(|kind| kind.namespaced) {
             let counted = Counted { group: &kind.resource.group, plural: &kind.resource.plural };
             if !hard.names().any(|name| counted.is_counted_by(name)) {
                 continue;
@@ -187,6 +186,8 @@ impl Quotas {
                     parameters.continue_token = None;
                     continue;
                 }
+                // Nothing is left of a kind that is served no more.
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Amounts::default()),
                 page => page.map_err(Error::request("list", kind.resource.kind.clone(), &key.namespace))?,
             };
             let items = page["items"].as_array().into_iter().flatten();

@@ -6,7 +6,10 @@ use dray_machinery::{Kind, Status, Subresource, kinds, object, selector::LabelSe
 use serde_json::{Value, json};
 
 use super::{Admission, Operation};
-use crate::subresources::scale;
+use crate::{
+    custom::Custom,
+    subresources::{scale, scale_of},
+};
 
 /// A form in which a request can be seen: a resource in a version, or a part of it.
 #[derive(Debug, Clone, Copy)]
@@ -45,23 +48,13 @@ impl Form {
         json!({ "group": group, "version": version, "resource": plural })
     }
 
-    /// The other forms of the same objects.
-    fn equivalents(self) -> impl Iterator<Item = Form> {
-        let (storage, own) = (self.resource.storage(), self.resource);
-        let others = kinds::all().iter().filter(move |other| {
-            other.storage() == storage && (other.group, other.version) != (own.group, own.version)
-        });
-        let others = others.filter(move |other| self.part.is_none_or(|part| other.has(part)));
-        others.map(move |resource| Form { resource, part: self.part })
+    fn is_version_of(self, other: Form) -> bool {
+        (self.resource.group, self.resource.version) == (other.resource.group, other.resource.version)
     }
 }
 
-/// An object of one form in another.
-pub(super) fn convert(mut object: Value, from: Form, to: Form) -> Value {
-    let same = (from.resource.group, from.resource.version) == (to.resource.group, to.resource.version);
-    if same || object.is_null() || from.part.is_some_and(|part| part.kind().is_some()) {
-        return object;
-    }
+/// An object of a built-in kind of one form in another.
+fn convert(mut object: Value, from: Form, to: Form) -> Value {
     if let Some(alias) = &from.resource.stored_as {
         (alias.to_stored)(&mut object);
     }
@@ -69,6 +62,63 @@ pub(super) fn convert(mut object: Value, from: Form, to: Form) -> Value {
         (alias.from_stored)(&mut object);
     }
     object
+}
+
+/// Objects of a request of one form in another. A null stays one.
+pub(super) async fn in_form(
+    admission: &Admission<'_>,
+    mut objects: Vec<Value>,
+    from: Form,
+    to: Form,
+) -> Result<Vec<Value>, Status> {
+    if from.is_version_of(to) || from.part.is_some_and(|part| part.kind().is_some()) {
+        return Ok(objects);
+    }
+    let there: Vec<usize> = (0..objects.len()).filter(|at| !objects[*at].is_null()).collect();
+    let taken: Vec<Value> = there.iter().map(|at| objects[*at].take()).collect();
+    let made = match &admission.request().custom {
+        Some(custom) => admission.inner.in_version(custom, to.resource.version, taken).await?,
+        None => taken.into_iter().map(|object| convert(object, from, to)).collect(),
+    };
+    for (at, object) in there.into_iter().zip(made) {
+        objects[at] = object;
+    }
+    Ok(objects)
+}
+
+/// One object of a request of one form in another.
+pub(super) async fn one_in_form(
+    admission: &Admission<'_>,
+    object: Value,
+    from: Form,
+    to: Form,
+) -> Result<Value, Status> {
+    let made = in_form(admission, vec![object], from, to).await?;
+    made.into_iter().next().ok_or_else(|| Status::internal("an object was lost on its way"))
+}
+
+/// The object of a request and what it was before, in the forms that have been asked for: a webhook that converts is asked
+/// once.
+#[derive(Default)]
+pub(super) struct Shown(Vec<(Form, Value, Value)>);
+
+impl Shown {
+    pub(super) async fn get(
+        &mut self,
+        admission: &Admission<'_>,
+        subject: &Subject,
+        form: Form,
+    ) -> Result<(Value, Value), Status> {
+        if let Some((_, object, old)) = self.0.iter().find(|(known, ..)| known.is_version_of(form)) {
+            return Ok((object.clone(), old.clone()));
+        }
+        let both = vec![subject.object.clone(), subject.old.clone()];
+        let mut made = in_form(admission, both, subject.form, form).await?.into_iter();
+        let mut next = || made.next().unwrap_or_default();
+        let (object, old) = (next(), next());
+        self.0.push((form, object.clone(), old.clone()));
+        Ok((object, old))
+    }
 }
 
 /// A request as webhooks and policies see it.
@@ -83,6 +133,8 @@ pub(super) struct Subject {
     pub(super) object: Value,
     /// Null for what is new.
     pub(super) old: Value,
+    /// The definition of its kind, where that is not built in.
+    custom: Option<Custom>,
 }
 
 /// The server as a user.
@@ -118,7 +170,10 @@ pub(super) fn subject(admission: &Admission<'_>, object: &Value) -> Option<Subje
         Operation::Connect => ("CONNECT", object.clone(), Value::Null),
     };
     match request.subresource {
-        Some(Subresource::Scale) => (object, old) = (scale(&object), scale(&old)),
+        Some(Subresource::Scale) => {
+            let shown = |object: &Value| scale_of(request, object).unwrap_or_else(|_| scale(object));
+            (object, old) = (shown(&object), shown(&old));
+        }
         Some(Subresource::Binding) => (operation, object, old) = ("CREATE", binding(&object), Value::Null),
         _ => {}
     }
@@ -131,6 +186,7 @@ pub(super) fn subject(admission: &Admission<'_>, object: &Value) -> Option<Subje
         name: admission.name.to_owned(),
         object,
         old,
+        custom: request.custom.clone(),
     })
 }
 
@@ -144,21 +200,6 @@ fn binding(pod: &Value) -> Value {
     })
 }
 
-/// Writes what was made of a request's object back into the object that it is about.
-pub(super) fn take_back(form: Form, object: &mut Value, shown: Value) {
-    match form.part {
-        Some(Subresource::Scale) => {
-            let replicas = shown["spec"]["replicas"].as_i64().unwrap_or(0);
-            object::child(object, "spec").insert("replicas".into(), json!(replicas));
-        }
-        Some(Subresource::Binding) => {
-            let node = object::text(&shown, &["target", "name"]);
-            object::child(object, "spec").insert("nodeName".into(), json!(node));
-        }
-        _ => *object = shown,
-    }
-}
-
 fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value[field].as_array().map_or(&[], Vec::as_slice)
 }
@@ -168,6 +209,43 @@ fn named(items: &[Value], name: &str) -> bool {
 }
 
 impl Subject {
+    /// Writes what was made of the request's object back into the object that it is about.
+    pub(super) fn take_back(&self, object: &mut Value, shown: Value) {
+        match self.form.part {
+            Some(Subresource::Scale) => {
+                let replicas = shown["spec"]["replicas"].as_i64().unwrap_or(0);
+                match &self.custom {
+                    Some(custom) => custom.set_scale(object, replicas),
+                    None => {
+                        object::child(object, "spec").insert("replicas".into(), json!(replicas));
+                    }
+                }
+            }
+            Some(Subresource::Binding) => {
+                let node = object::text(&shown, &["target", "name"]);
+                object::child(object, "spec").insert("nodeName".into(), json!(node));
+            }
+            _ => *object = shown,
+        }
+    }
+
+    /// The other forms of the same objects. Those of a definition come in its order; whether they are served does not matter.
+    fn equivalents(&self) -> Vec<Form> {
+        let Form { resource: own, part } = self.form;
+        let is_other = |other: &Kind| {
+            (other.group, other.version) != (own.group, own.version)
+                && part.is_none_or(|part| other.has(part))
+        };
+        let rows: Vec<&'static Kind> = match &self.custom {
+            Some(custom) => custom.definition.versions.iter().map(|version| version.kind).collect(),
+            None => {
+                let storage = own.storage();
+                kinds::all().iter().filter(|other| other.storage() == storage).collect()
+            }
+        };
+        rows.into_iter().filter(|row| is_other(row)).map(|resource| Form { resource, part }).collect()
+    }
+
     /// Whether a rule is about the request, seen in a form.
     fn is_meant(&self, rule: &Value, form: Form) -> bool {
         let kind = form.resource;
@@ -197,7 +275,8 @@ impl Subject {
         if !equivalent {
             return None;
         }
-        rules.iter().find_map(|rule| self.form.equivalents().find(|form| self.is_meant(rule, *form)))
+        let equivalents = self.equivalents();
+        rules.iter().find_map(|rule| equivalents.iter().copied().find(|form| self.is_meant(rule, *form)))
     }
 
     /// The form in which a webhook, or the `matchConstraints` or `matchResources` of a policy, are about the request;
@@ -274,6 +353,7 @@ mod tests {
             name: "web".into(),
             object: json!({ "metadata": { "labels": { "app": "web" } } }),
             old: Value::Null,
+            custom: None,
         }
     }
 
@@ -325,10 +405,10 @@ mod tests {
 
     #[test]
     fn parts_are_seen_in_their_own_form() {
-        let form = subject("deployments", Some(Subresource::Scale), "UPDATE").form;
-        assert_eq!(form.kind(), ("autoscaling", "v1", "Scale"));
+        let subject = subject("deployments", Some(Subresource::Scale), "UPDATE");
+        assert_eq!(subject.form.kind(), ("autoscaling", "v1", "Scale"));
         let mut deployment = json!({ "spec": { "replicas": 1, "paused": true } });
-        take_back(form, &mut deployment, json!({ "spec": { "replicas": 3 } }));
+        subject.take_back(&mut deployment, json!({ "spec": { "replicas": 3 } }));
         assert_eq!(deployment, json!({ "spec": { "replicas": 3, "paused": true } }));
     }
 

@@ -191,7 +191,7 @@ impl Inner {
         object: &mut Value,
         rounds: &mut Rounds,
     ) -> Result<(), Status> {
-        traced("MutatingAdmissionPolicy", policies::mutate(admission, object, rounds))?;
+        traced("MutatingAdmissionPolicy", policies::mutate(admission, object, rounds).await)?;
         traced("MutatingAdmissionWebhook", webhooks::mutate(admission, object, rounds).await)
     }
 
@@ -207,7 +207,7 @@ impl Inner {
     }
 
     async fn others_judge(&self, admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
-        traced("ValidatingAdmissionPolicy", policies::validate(admission, object))?;
+        traced("ValidatingAdmissionPolicy", policies::validate(admission, object).await)?;
         traced("ValidatingAdmissionWebhook", webhooks::validate(admission, object).await)
     }
 

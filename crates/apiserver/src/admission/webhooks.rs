@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Admission,
     expressions::{self, Facts},
-    matching::{self, Form, Subject},
+    matching::{self, Form, Shown, Subject},
     rounds::Rounds,
 };
 
@@ -42,6 +42,9 @@ struct Invocation {
     /// Tells webhooks of all configurations apart.
     identity: String,
     form: Form,
+    /// The object in that form, and what it was before.
+    object: Value,
+    old: Value,
 }
 
 /// The webhooks of the configurations, in the order of their names.
@@ -64,32 +67,34 @@ fn ignores_failures(hook: &Value) -> bool {
     hook["failurePolicy"] == "Ignore"
 }
 
-fn facts(admission: &Admission<'_>, subject: &Subject, form: Form) -> Result<Facts, Status> {
-    let shown = |object: &Value| matching::convert(object.clone(), subject.form, form);
-    Facts::new(admission, subject, form, shown(&subject.object), shown(&subject.old))
-}
-
 /// Whether a webhook is to be asked about a request, and in which form.
-fn invocation(
+async fn invocation(
     admission: &Admission<'_>,
     subject: &Subject,
+    shown: &mut Shown,
     (identity, hook): (String, Value),
 ) -> Result<Option<Invocation>, Status> {
     let Some(form) = subject.matches(admission, &hook, "rules", false)? else { return Ok(None) };
-    let conditions = &hook["matchConditions"];
-    if conditions.as_array().is_some_and(|conditions| !conditions.is_empty()) {
-        let facts = facts(admission, subject, form)?;
-        let holds = expressions::conditions_hold(
-            &admission.inner.programs,
-            conditions,
-            &facts.activation(None),
-            ignores_failures(&hook),
-        );
-        if !holds.map_err(|why| admission.forbidden(why))? {
-            return Ok(None);
-        }
+    let (object, old) = shown.get(admission, subject, form).await?;
+    let invocation = Invocation { hook, identity, form, object, old };
+    Ok(if is_wanted(admission, subject, &invocation)? { Some(invocation) } else { None })
+}
+
+/// Whether a webhook's conditions hold.
+fn is_wanted(admission: &Admission<'_>, subject: &Subject, invocation: &Invocation) -> Result<bool, Status> {
+    let conditions = &invocation.hook["matchConditions"];
+    if conditions.as_array().is_none_or(Vec::is_empty) {
+        return Ok(true);
     }
-    Ok(Some(Invocation { hook, identity, form }))
+    let Invocation { form, object, old, .. } = invocation;
+    let facts = Facts::new(admission, subject, *form, object.clone(), old.clone())?;
+    let holds = expressions::conditions_hold(
+        &admission.inner.programs,
+        conditions,
+        &facts.activation(None),
+        ignores_failures(&invocation.hook),
+    );
+    holds.map_err(|why| admission.forbidden(why))
 }
 
 /// Asks a webhook; gives the response of its review.
@@ -113,7 +118,8 @@ async fn ask(
         return Err(Refusal::Failed(why.to_owned()));
     };
     let version = format!("{}{version}", VERSION.trim_end_matches("v1"));
-    let facts = facts(admission, subject, invocation.form).map_err(Refusal::Denied)?;
+    let (object, old) = (invocation.object.clone(), invocation.old.clone());
+    let facts = Facts::new(admission, subject, invocation.form, object, old).map_err(Refusal::Denied)?;
     let uid = uuid::Uuid::new_v4().to_string();
     let mut request = facts.request;
     request["uid"] = json!(uid);
@@ -201,15 +207,17 @@ pub(super) async fn mutate(
             continue;
         }
         let Some(subject) = matching::subject(admission, object) else { return Ok(()) };
-        let Some(invocation) = invocation(admission, &subject, (identity, hook))? else { continue };
+        let mut shown = Shown::default();
+        let invocation = invocation(admission, &subject, &mut shown, (identity, hook)).await?;
+        let Some(invocation) = invocation else { continue };
         let hook = &invocation.hook;
         let changed = match ask(admission, &subject, &invocation, true).await {
-            Ok(response) => apply(admission, &subject, &invocation, &response),
+            Ok(response) => apply(admission, &subject, &invocation, &response).await,
             Err(refusal) => Err(refusal),
         };
         match changed {
             Ok(Some(changed)) => {
-                matching::take_back(subject.form, object, changed);
+                subject.take_back(object, changed);
                 rounds.webhooks.changed();
                 rounds.needs_second = true;
             }
@@ -237,7 +245,7 @@ fn pass_or_fail(hook: &Value, refusal: Refusal) -> Result<(), Status> {
 }
 
 /// What a webhook makes of the object; none where it changes nothing.
-fn apply(
+async fn apply(
     admission: &Admission<'_>,
     subject: &Subject,
     invocation: &Invocation,
@@ -265,13 +273,14 @@ fn apply(
             "admission webhook {name:?} attempted to modify the object, which is not supported for this operation"
         )));
     }
-    let shown = matching::convert(subject.object.clone(), subject.form, invocation.form);
-    let patched = patch::json(&shown, &operations).map_err(|status| internal(&status))?;
-    let patched = matching::convert(
-        settle(admission, &shown, patched, invocation.form).map_err(Refusal::Denied)?,
-        invocation.form,
-        subject.form,
-    );
+    let (shown, form) = (&invocation.object, invocation.form);
+    let patched = patch::json(shown, &operations).map_err(|status| internal(&status))?;
+    let patched = settle(admission, shown, patched, form).map_err(Refusal::Denied)?;
+    if patched == *shown {
+        return Ok(None);
+    }
+    let patched = matching::one_in_form(admission, patched, form, subject.form);
+    let patched = patched.await.map_err(Refusal::Denied)?;
     Ok((patched != subject.object).then_some(patched))
 }
 
@@ -289,6 +298,7 @@ pub(super) fn settle(
         return Err(Status::internal("the changed object is no object"));
     }
     let custom = admission.request().custom.as_ref();
+    let custom = &custom.and_then(|custom| custom.other(form.resource.version));
     // A custom kind may have fields that can be null.
     if custom.is_none() {
         object::prune_nulls(&mut after);
@@ -332,9 +342,9 @@ pub(super) async fn validate(admission: &Admission<'_>, object: &Value) -> Resul
         return Ok(());
     }
     let Some(subject) = matching::subject(admission, object) else { return Ok(()) };
-    let mut invocations = Vec::new();
+    let (mut invocations, mut shown) = (Vec::new(), Shown::default());
     for hook in hooks(admission, VALIDATING)? {
-        invocations.extend(invocation(admission, &subject, hook)?);
+        invocations.extend(invocation(admission, &subject, &mut shown, hook).await?);
     }
     let asked = invocations.iter().map(|invocation| async {
         match ask(admission, &subject, invocation, false).await {

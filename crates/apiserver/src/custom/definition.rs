@@ -231,6 +231,12 @@ impl Custom {
         Custom { definition: definition.clone(), version: definition.stored }
     }
 
+    /// Another version of the same definition, served or not.
+    pub(crate) fn other(&self, name: &str) -> Option<Custom> {
+        let version = self.definition.versions.iter().position(|version| version.kind.version == name)?;
+        Some(Custom { definition: self.definition.clone(), version })
+    }
+
     /// Whether an object is stored in the version in which objects are stored now.
     pub(crate) fn is_stored_so(&self, json: &[u8]) -> bool {
         json.starts_with(self.definition.stored().head.as_bytes())

@@ -120,6 +120,15 @@ impl Table {
         rows.into_iter().find(|row| row.kind == kind && row.group == group)
     }
 
+    /// A version of a kind, if it is served.
+    pub(crate) fn find_version(&self, group: &str, version: &str, kind: &str) -> Option<Custom> {
+        let named = |definition: &&Arc<Definition>| {
+            let row = definition.stored().kind;
+            row.kind == kind && row.group == group
+        };
+        Custom::find(self.definitions.values().find(named)?, version)
+    }
+
     /// All versions that are served: group by group, in each the versions by their priority.
     pub(crate) fn all(&self) -> Vec<Custom> {
         let mut all: Vec<Custom> = self

@@ -82,6 +82,21 @@ impl Inner {
         Ok(shown)
     }
 
+    /// Objects of a request as those of another version of their kind, which somebody wants to see.
+    pub(crate) async fn in_version(
+        &self,
+        custom: &Custom,
+        version: &str,
+        objects: Vec<Value>,
+    ) -> Result<Vec<Value>, Status> {
+        let to = custom.other(version).ok_or_else(Status::no_such_resource)?;
+        let mut made = self.convert(&custom.definition.conversion, to.kind, objects).await?;
+        for object in &mut made {
+            to.conform(object).map_err(Status::internal)?;
+        }
+        Ok(made)
+    }
+
     /// Reads an object as it was stored, by the schema of the version it was stored in.
     fn read_stored(&self, custom: &Custom, entry: &Entry) -> Result<Value, Status> {
         let mut object = respond::parse(entry.json())?;

@@ -19,6 +19,8 @@ struct Message {
 enum Form {
     Text,
     Flag,
+    Number,
+    Count,
     Texts,
     /// A value of any kind, as YAML.
     Any,
@@ -30,6 +32,8 @@ enum Form {
     In(u32, &'static Form),
     /// A message whose field of this number is repeated: a name (1) and a value (2) for each entry of a map.
     Named(u32, &'static Form),
+    /// What the values of a map are: a schema, or whether there may be any.
+    Entries,
     Parameters,
 }
 
@@ -127,16 +131,36 @@ static SCHEMA: Message = Message {
         ("title", 3, Form::Text),
         ("description", 4, Form::Text),
         ("default", 5, Form::Any),
+        ("multipleOf", 6, Form::Number),
+        ("maximum", 7, Form::Number),
+        ("exclusiveMaximum", 8, Form::Flag),
+        ("minimum", 9, Form::Number),
+        ("exclusiveMinimum", 10, Form::Flag),
+        ("maxLength", 11, Form::Count),
+        ("minLength", 12, Form::Count),
+        ("pattern", 13, Form::Text),
+        ("maxItems", 14, Form::Count),
+        ("minItems", 15, Form::Count),
+        ("uniqueItems", 16, Form::Flag),
+        ("maxProperties", 17, Form::Count),
+        ("minProperties", 18, Form::Count),
         ("required", 19, Form::Texts),
         ("enum", 20, Form::Anys),
-        ("additionalProperties", 21, Form::In(1, &Form::Of(&SCHEMA))),
+        ("additionalProperties", 21, Form::Entries),
         ("type", 22, Form::In(1, &Form::Text)),
         ("items", 23, Form::In(1, &Form::Of(&SCHEMA))),
         ("allOf", 24, Form::Each(&SCHEMA)),
         ("properties", 25, Form::Named(1, &Form::Of(&SCHEMA))),
+        ("externalDocs", 29, Form::Of(&ELSEWHERE)),
     ],
     extensions: 31,
 };
+
+/// What a map's values are.
+static ENTRY: Form = Form::Of(&SCHEMA);
+
+static ELSEWHERE: Message =
+    Message { fields: &[("description", 1, Form::Text), ("url", 2, Form::Text)], extensions: 3 };
 
 /// The document's bytes.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
@@ -200,6 +224,16 @@ fn field(out: &mut Vec<u8>, number: u32, form: Form, value: &Value) {
                 varint(out, 1);
             }
         }
+        Form::Number => {
+            varint(out, u64::from(number) << 3 | 1);
+            out.extend_from_slice(&value.as_f64().unwrap_or_default().to_le_bytes());
+        }
+        Form::Count => {
+            // A whole number may be written as "3.0".
+            let count = value.as_i64().unwrap_or_else(|| value.as_f64().unwrap_or_default() as i64);
+            varint(out, u64::from(number) << 3);
+            varint(out, count as u64);
+        }
         Form::Texts => items(value).iter().for_each(|item| field(out, number, Form::Text, item)),
         Form::Any => bytes(out, number, &any(value)),
         Form::Anys => items(value).iter().for_each(|item| bytes(out, number, &any(item))),
@@ -223,6 +257,8 @@ fn field(out: &mut Vec<u8>, number: u32, form: Form, value: &Value) {
             }
             bytes(out, number, &all);
         }
+        Form::Entries if value.is_boolean() => field(out, number, Form::In(2, &Form::Flag), value),
+        Form::Entries => field(out, number, Form::In(1, &ENTRY), value),
         Form::Parameters => items(value).iter().for_each(|one| bytes(out, number, &parameter(one))),
     }
 }
@@ -268,6 +304,10 @@ mod tests {
             let tag = number(&mut bytes);
             let content = if tag & 7 == 0 {
                 number(&mut bytes).to_string().into_bytes()
+            } else if tag & 7 == 1 {
+                let (content, rest) = bytes.split_first_chunk().unwrap();
+                bytes = rest;
+                f64::from_le_bytes(*content).to_string().into_bytes()
             } else {
                 assert_eq!(tag & 7, 2);
                 let length = number(&mut bytes) as usize;
@@ -343,5 +383,39 @@ mod tests {
         check(&bytes, &below(&[25, 1, 2, 23, 1, 22, 1]), "string");
         check(&bytes, &below(&[31, 1]), "x-kubernetes-group-version-kind");
         check(&bytes, &below(&[31, 2, 2]), r#"[{"group":"","kind":"Pod","version":"v1"}]"#);
+    }
+
+    #[test]
+    fn limits_of_values_are_written() {
+        let bytes = encode(&json!({ "definitions": { "Widget": {
+            "type": "object", "maxProperties": 3, "additionalProperties": true,
+            "externalDocs": { "url": "https://example.com", "description": "more" },
+            "properties": { "spec": {
+                "type": "number", "minimum": -0.5, "exclusiveMinimum": true, "maximum": 7, "multipleOf": 0.25,
+                "pattern": "^a", "maxLength": 2.0, "minLength": 1, "maxItems": 4, "minItems": 5, "uniqueItems": false,
+                "minProperties": 6, "exclusiveMaximum": false,
+            } },
+        } } }));
+        let schema = [9, 1, 2];
+        let below = |rest: &[u64]| [&schema[..], rest].concat();
+        check(&bytes, &below(&[17]), "3");
+        check(&bytes, &below(&[21, 2]), "1");
+        check(&bytes, &below(&[29, 2]), "https://example.com");
+        let field = |number: u64| below(&[25, 1, 2, number]);
+        for (number, expected) in [
+            (6, "0.25"),
+            (7, "7"),
+            (9, "-0.5"),
+            (10, "1"),
+            (11, "2"),
+            (12, "1"),
+            (13, "^a"),
+            (14, "4"),
+            (15, "5"),
+            (18, "6"),
+        ] {
+            check(&bytes, &field(number), expected);
+        }
+        assert_eq!((at(&bytes, &field(16)), at(&bytes, &field(8))), (None, None));
     }
 }

@@ -1,5 +1,6 @@
 //! The document of version 2: one for everything, in JSON and in protobuf. It is large, and older clients ask for it at
-//! every command, so each form is made when somebody asks for it first and kept compressed until the kinds change.
+//! every command, so each form is made when somebody asks for it first, beside the requests, and kept compressed until the
+//! kinds change. It must not know what the document says.
 
 use std::{
     collections::BTreeMap,
@@ -10,8 +11,8 @@ use bytes::Bytes;
 use dray_machinery::Status;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::{sync::Mutex, task::spawn_blocking};
 
 use super::gnostic;
 use crate::{
@@ -40,12 +41,15 @@ impl Form {
 }
 
 /// The forms that have been asked for, of the kinds that a fingerprint stands for.
+#[derive(Default)]
 struct Kept {
     fingerprint: String,
     forms: BTreeMap<Form, Bytes>,
 }
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { fingerprint: String::new(), forms: BTreeMap::new() });
+/// The document as it was last asked for.
+#[derive(Default)]
+pub(crate) struct Document(Mutex<Kept>);
 
 /// The form that a client prefers; none where it wants something else.
 fn form(headers: &HeaderMap) -> Option<Form> {
@@ -66,24 +70,38 @@ fn compress(plain: &[u8]) -> Result<Bytes, Status> {
     packed.map(Bytes::from).map_err(Status::internal)
 }
 
-/// A form, compressed.
-fn packed(form: Form, fingerprint: &str, document: impl FnOnce() -> Value) -> Result<Bytes, Status> {
-    // Whoever comes while it is made waits for it: it is made once.
-    let mut kept = KEPT.lock();
-    if kept.fingerprint != fingerprint {
-        *kept = Kept { fingerprint: fingerprint.to_owned(), forms: BTreeMap::new() };
-    }
-    if let Some(packed) = kept.forms.get(&form) {
-        return Ok(packed.clone());
-    }
-    let document = document();
-    let packed = match form {
+/// The tag of a form: forms of one document are not the same bytes.
+fn tag(form: Form, fingerprint: &str) -> String {
+    format!("\"{fingerprint}{}\"", if form == Form::Json { "" } else { "-P" })
+}
+
+fn make(form: Form, document: &Value) -> Result<Bytes, Status> {
+    match form {
         // Values are made of JSON: writing them cannot fail.
-        Form::Json => compress(&serde_json::to_vec(&document).unwrap_or_default())?,
-        Form::Protobuf => compress(&gnostic::encode(&document))?,
-    };
-    kept.forms.insert(form, packed.clone());
-    Ok(packed)
+        Form::Json => compress(&serde_json::to_vec(document).unwrap_or_default()),
+        Form::Protobuf => compress(&gnostic::encode(document)),
+    }
+}
+
+impl Document {
+    /// A form, compressed, and the fingerprint of what it shows.
+    async fn packed<M>(&self, form: Form, now: impl Fn() -> (String, M)) -> Result<(Bytes, String), Status>
+    where
+        M: FnOnce() -> Value + Send + 'static,
+    {
+        // Whoever comes while it is made waits for it: it is made once, of what is served then.
+        let mut kept = self.0.lock().await;
+        let (fingerprint, document) = now();
+        if kept.fingerprint != fingerprint {
+            *kept = Kept { fingerprint: fingerprint.clone(), forms: BTreeMap::new() };
+        }
+        if let Some(packed) = kept.forms.get(&form) {
+            return Ok((packed.clone(), fingerprint));
+        }
+        let packed = spawn_blocking(move || make(form, &document())).await.map_err(Status::internal)??;
+        kept.forms.insert(form, packed.clone());
+        Ok((packed, fingerprint))
+    }
 }
 
 /// Whether one of the tags that a client knows is this one.
@@ -95,30 +113,37 @@ fn knows(headers: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-/// Answers with the document. `fingerprint` changes whenever `document` would give another one.
-pub(super) fn answer(
+/// Answers with the document. `now` gives what is to be shown at the moment: its fingerprint, which changes whenever it does,
+/// and what makes it.
+pub(super) async fn answer<M>(
     headers: &HeaderMap,
-    fingerprint: &str,
-    document: impl FnOnce() -> Value,
-) -> Result<Answer, Status> {
+    kept: &Document,
+    now: impl Fn() -> (String, M),
+) -> Result<Answer, Status>
+where
+    M: FnOnce() -> Value + Send + 'static,
+{
     let form = form(headers).ok_or_else(|| Status::not_acceptable(&[JSON, PROTOBUF, OLD_PROTOBUF]))?;
-    // Forms of one document are not the same bytes.
-    let tag = format!("\"{fingerprint}{}\"", if form == Form::Json { "" } else { "-P" });
-    let mut answer = if knows(headers, &tag) {
+    let newest = tag(form, &now().0);
+    let (mut answer, tag) = if knows(headers, &newest) {
         let mut answer = respond::text(StatusCode::NOT_MODIFIED, "");
         answer.headers_mut().remove(header::CONTENT_TYPE);
-        answer
+        (answer, newest)
     } else {
-        let packed = packed(form, fingerprint, document)?;
-        if negotiate::takes_gzip(headers) {
+        let (packed, fingerprint) = kept.packed(form, now).await?;
+        let answer = if negotiate::takes_gzip(headers) {
             let mut answer = respond::with_type(StatusCode::OK, form.media(), body::full(packed));
             answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             answer
         } else {
-            let mut plain = Vec::new();
-            GzDecoder::new(&*packed).read_to_end(&mut plain).map_err(Status::internal)?;
+            let plain = spawn_blocking(move || {
+                let mut plain = Vec::new();
+                GzDecoder::new(&*packed).read_to_end(&mut plain).map(|_| plain)
+            });
+            let plain = plain.await.map_err(Status::internal)?.map_err(Status::internal)?;
             respond::with_type(StatusCode::OK, form.media(), body::full(plain))
-        }
+        };
+        (answer, tag(form, &fingerprint))
     };
     let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -130,7 +155,13 @@ pub(super) fn answer(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
+    use futures_util::future::join_all;
     use http_body_util::BodyExt as _;
     use serde_json::json;
 
@@ -157,10 +188,28 @@ mod tests {
         assert_eq!(form(&HeaderMap::new()), Some(Form::Json));
     }
 
+    fn panics() -> Value {
+        panic!("it is not made again")
+    }
+
     #[tokio::test]
     async fn a_document_is_made_once_and_again_when_the_kinds_change() {
+        let kept = Document::default();
+        let one = |make: fn() -> Value| move || ("ONE".to_owned(), make);
+        let two = || ("TWO".to_owned(), || json!({ "swagger": "2.1" }));
         let asked = headers(&[(header::ACCEPT, PROTOBUF), (header::ACCEPT_ENCODING, "gzip")]);
-        let first = answer(&asked, "ONE", || json!({ "swagger": "2.0" })).unwrap();
+        // Of many who ask at once, one has it made.
+        let made = Arc::new(AtomicUsize::new(0));
+        let counting = || {
+            let made = made.clone();
+            ("ONE".to_owned(), move || {
+                made.fetch_add(1, Ordering::SeqCst);
+                json!({ "swagger": "2.0" })
+            })
+        };
+        let all = join_all((0..4).map(|_| answer(&asked, &kept, counting))).await;
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+        let first = all.into_iter().next().unwrap().unwrap();
         assert_eq!(first.headers()[header::CONTENT_TYPE], PROTOBUF);
         assert_eq!(first.headers()[header::CONTENT_ENCODING], "gzip");
         let tag = first.headers()[header::ETAG].clone();
@@ -168,19 +217,20 @@ mod tests {
         let mut plain = Vec::new();
         GzDecoder::new(&*bytes).read_to_end(&mut plain).unwrap();
         assert_eq!(plain, b"\x0a\x032.0");
-        let again = answer(&headers(&[(header::ACCEPT, PROTOBUF)]), "ONE", || panic!("it is kept")).unwrap();
+        let again = answer(&headers(&[(header::ACCEPT, PROTOBUF)]), &kept, one(panics)).await.unwrap();
         assert!(!again.headers().contains_key(header::CONTENT_ENCODING));
         assert_eq!(again.into_body().collect().await.unwrap().to_bytes(), plain);
         let mut known = asked.clone();
         known.insert(header::IF_NONE_MATCH, tag.clone());
-        let unchanged = answer(&known, "ONE", || panic!("it is known")).unwrap();
+        let unchanged = answer(&known, &kept, one(panics)).await.unwrap();
         assert_eq!(
             (unchanged.status(), &unchanged.headers()[header::ETAG]),
             (StatusCode::NOT_MODIFIED, &tag)
         );
-        let other = answer(&known, "TWO", || json!({ "swagger": "2.1" })).unwrap();
+        let other = answer(&known, &kept, two).await.unwrap();
         assert_eq!(other.status(), StatusCode::OK);
-        let refused = answer(&headers(&[(header::ACCEPT, "text/html")]), "TWO", || json!({}));
+        assert_ne!(other.headers()[header::ETAG], tag);
+        let refused = answer(&headers(&[(header::ACCEPT, "text/html")]), &kept, two).await;
         assert_eq!(refused.unwrap_err().code, 406);
     }
 }

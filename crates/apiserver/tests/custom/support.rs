@@ -14,7 +14,7 @@ use tower_service::Service as _;
 use crate::server;
 
 /// How long something may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const JSON: &str = "application/json";
 pub const MERGE: &str = "application/merge-patch+json";
@@ -57,6 +57,16 @@ impl Answer {
         assert_eq!(self.code, code, "{}", self.body);
         self.body["message"].as_str().unwrap()
     }
+}
+
+async fn read(response: Response<ResponseBody>) -> Answer {
+    let code = response.status().as_u16();
+    let warnings = response.headers().get_all("warning").iter();
+    let warnings = warnings.map(|value| value.to_str().unwrap().to_owned()).collect();
+    let text = response.into_body().collect().await.unwrap().to_bytes();
+    let body = serde_json::from_slice(&text)
+        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&text).into_owned()));
+    Answer { code, warnings, body }
 }
 
 async fn open(directory: &tempfile::TempDir) -> (ApiServer, ApiService) {
@@ -104,14 +114,14 @@ impl Cluster {
     }
 
     pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
-        let response = self.send(method, path, headers, body).await;
-        let code = response.status().as_u16();
-        let warnings = response.headers().get_all("warning").iter();
-        let warnings = warnings.map(|value| value.to_str().unwrap().to_owned()).collect();
-        let text = response.into_body().collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&text)
-            .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&text).into_owned()));
-        Answer { code, warnings, body }
+        read(self.send(method, path, headers, body).await).await
+    }
+
+    /// An answer and its tag.
+    pub async fn tagged(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> (Answer, String) {
+        let response = self.send(method, path, headers, String::new()).await;
+        let tag = response.headers()["etag"].to_str().unwrap().to_owned();
+        (read(response).await, tag)
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod custom;
+mod documents;
 mod kinds;
 #[path = "../support/mod.rs"]
 mod support;

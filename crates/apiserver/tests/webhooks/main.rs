@@ -6,6 +6,7 @@ mod hook;
 mod peer;
 #[path = "../support/server.rs"]
 mod server;
+mod versions;
 
 use dray_apiserver::{ApiServer, User};
 use hook::{Answer, Hook, allow, hook, patch};

@@ -2,13 +2,17 @@
 
 use futures_util::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::Status;
 use serde_json::json;
 
 use super::Collector;
-use super::graph::{FOREGROUND, Node, ORPHAN, Work};
+use super::graph::{FOREGROUND, Node, ORPHAN, Work, owner_group};
+use crate::definition::Definition;
 use crate::error::{Error, Result};
 use crate::key::ObjectKey;
+use crate::kinds::Kind;
 use crate::queue::Again;
 
 /// What is known of an owner.
@@ -21,8 +25,15 @@ enum Owner {
     Absent,
 }
 
+/// Whether an answer is about an object of this name.
+fn names(status: &Status, name: &str) -> bool {
+    status.details.as_ref().is_some_and(|details| details.name == name)
+}
+
 impl Collector {
     pub(super) async fn work(&self, work: Work) -> Result<Again> {
+        // A kind that has just been added may have dependents that are not known yet.
+        self.objects.wait_complete().await;
         match work {
             Work::Check(uid) => self.check(&uid).await?,
             Work::Orphan(uid) => self.orphan_dependents(&uid).await?,
@@ -35,17 +46,18 @@ impl Collector {
     }
 
     fn failed(&self, action: &'static str, node: &Node) -> impl FnOnce(kube::Error) -> Error {
-        let kind = self.objects.kinds[node.kind].resource.kind.clone();
+        let kind = self.objects.kind(node.kind).resource.kind.clone();
         Error::request(action, kind, ObjectKey::new(&node.namespace, &node.name))
     }
 
     /// The object as it is now; nothing if it is gone.
     async fn fresh(&self, uid: &str, node: &Node) -> Result<Option<ObjectMeta>> {
-        let api = self.objects.kinds[node.kind].api(&self.client, &node.namespace);
+        let api = self.objects.kind(node.kind).api(&self.client, &node.namespace);
         match api.get_metadata(&node.name).await {
             Ok(object) if object.metadata.uid.as_deref() == Some(uid) => Ok(Some(object.metadata)),
             Ok(_) => Ok(None),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            // That a kind is not served says nothing about the object.
+            Err(kube::Error::Api(status)) if status.code == 404 && names(&status, &node.name) => Ok(None),
             Err(error) => Err(self.failed("read", node)(error)),
         }
     }
@@ -113,13 +125,16 @@ impl Collector {
                 _ => Owner::Absent,
             });
         }
-        let kinds = self.objects.kinds.iter();
-        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let kind = kinds
-            .enumerate()
-            .find(|(_, kind)| kind.resource.kind == owner.kind && kind.resource.group == group);
-        // Whether an owner of a kind that is not served exists, nobody knows.
-        let Some((kind, row)) = kind else { return Ok(Owner::Solid) };
+        let Some((kind, row)) = self.objects.find(owner_group(owner), &owner.kind) else {
+            // Whether an owner of a kind that is not served exists, nobody knows.
+            return Ok(Owner::Solid);
+        };
+        if !row.served {
+            // Where there is no definition, there is no object either.
+            let gone = row.definition.is_some() && !self.is_defined(&row.kind).await?;
+            return Ok(if gone { Owner::Absent } else { Owner::Solid });
+        }
+        let row = row.kind;
         if row.namespaced && node.namespace.is_empty() {
             return Ok(Owner::Solid);
         }
@@ -127,6 +142,13 @@ impl Collector {
         let sought = Node { kind, namespace, name: owner.name.clone(), owners: Vec::new(), ..node.clone() };
         let found = self.fresh(&owner.uid, &sought).await?;
         Ok(found.map_or(Owner::Absent, |metadata| state(&Node::new(kind, &metadata))))
+    }
+
+    async fn is_defined(&self, kind: &Kind) -> Result<bool> {
+        let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
+        let found = Api::<Definition>::all(self.client.clone()).get_metadata_opt(&name).await;
+        let found = found.map_err(Error::request("read", "CustomResourceDefinition", &name))?;
+        Ok(found.is_some())
     }
 
     /// Lets an object go that waits for its dependents, when none is left that holds it; has them looked at otherwise.
@@ -177,7 +199,7 @@ impl Collector {
     async fn patch(&self, node: &Node, metadata: &ObjectMeta, mut change: serde_json::Value) -> Result<()> {
         change["uid"] = json!(metadata.uid);
         change["resourceVersion"] = json!(metadata.resource_version);
-        let api = self.objects.kinds[node.kind].api(&self.client, &node.namespace);
+        let api = self.objects.kind(node.kind).api(&self.client, &node.namespace);
         let patch = Patch::Merge(json!({ "metadata": change }));
         let patched = api.patch_metadata(&node.name, &PatchParams::default(), &patch).await;
         match patched.map_err(self.failed("change", node)) {
@@ -197,7 +219,7 @@ impl Collector {
             preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
-        let api = self.objects.kinds[node.kind].api(&self.client, &node.namespace);
+        let api = self.objects.kind(node.kind).api(&self.client, &node.namespace);
         let deleted = api.delete(&node.name, &parameters).await;
         match deleted.map_err(self.failed("delete", node)) {
             Err(error) if !error.is_not_found() => Err(error),

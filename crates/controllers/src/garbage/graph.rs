@@ -8,6 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
 pub(super) const ORPHAN: &str = "orphan";
 
+/// The group of an owner.
+pub(super) fn owner_group(owner: &OwnerReference) -> &str {
+    owner.api_version.rsplit_once('/').map_or("", |(group, _)| group)
+}
+
 /// What the collector has to look at, by uid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Work {
@@ -89,6 +94,18 @@ impl Graph {
         self.dependents.get(owner).is_some_and(|all| !all.is_empty())
     }
 
+    /// The uids of all objects of a kind.
+    pub(super) fn of_kind(&self, kind: usize) -> Vec<String> {
+        self.nodes.iter().filter(|(_, node)| node.kind == kind).map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// What has to be looked at when a kind has gone: all who name an owner of it.
+    pub(super) fn owned_by(&self, group: &str, kind: &str) -> Vec<Work> {
+        let is_owner = |owner: &OwnerReference| owner.kind == kind && owner_group(owner) == group;
+        let owned = self.nodes.iter().filter(|(_, node)| node.owners.iter().any(is_owner));
+        owned.map(|(uid, _)| Work::Check(uid.clone())).collect()
+    }
+
     /// Whether nothing that is watched is in a namespace.
     pub(super) fn is_empty(&self, namespace: &str) -> bool {
         !self.in_namespace.contains_key(namespace)
@@ -142,15 +159,8 @@ impl Graph {
     /// An object is gone; tells what to look at.
     pub(super) fn remove(&mut self, uid: &str) -> (Option<Node>, Vec<Work>) {
         let mut work = Vec::new();
-        let Some(node) = self.nodes.remove(uid) else { return (None, work) };
-        if let Some(count) = self.in_namespace.get_mut(&node.namespace) {
-            *count -= 1;
-            if *count == 0 {
-                self.in_namespace.remove(&node.namespace);
-            }
-        }
+        let Some(node) = self.forget(uid) else { return (None, work) };
         for owner in &node.owners {
-            self.unlink(&owner.uid, uid);
             if self.nodes.get(&owner.uid).is_some_and(Node::waits) {
                 work.push(Work::Check(owner.uid.clone()));
             }
@@ -159,10 +169,24 @@ impl Graph {
         (Some(node), work)
     }
 
+    /// Nobody can say any more whether an object is there.
+    pub(super) fn forget(&mut self, uid: &str) -> Option<Node> {
+        let node = self.nodes.remove(uid)?;
+        if let Some(count) = self.in_namespace.get_mut(&node.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_namespace.remove(&node.namespace);
+            }
+        }
+        for owner in &node.owners {
+            self.unlink(&owner.uid, uid);
+        }
+        Some(node)
+    }
+
     /// A list of a kind begins.
     pub(super) fn begin_list(&mut self, kind: usize) {
-        let known = self.nodes.iter().filter(|(_, node)| node.kind == kind);
-        let known = known.map(|(uid, _)| uid.clone()).collect();
+        let known = self.of_kind(kind).into_iter().collect();
         self.unlisted.insert(kind, known);
     }
 
@@ -218,6 +242,21 @@ mod tests {
         assert!(!graph.is_empty("default"));
         graph.remove("child");
         assert!(graph.is_empty("default") && graph.dependents.is_empty());
+    }
+
+    #[test]
+    fn dependents_of_a_kind_that_goes_are_found() {
+        let mut graph = Graph::default();
+        let mut child = node(&["owner"]);
+        child.owners[0].api_version = "example.com/v1".to_owned();
+        child.owners[0].kind = "Widget".to_owned();
+        graph.apply("owner", node(&[]));
+        graph.apply("child", child);
+        assert_eq!(graph.owned_by("example.com", "Widget"), check(&["child"]));
+        assert!(graph.owned_by("", "Widget").is_empty() && graph.owned_by("example.com", "Pod").is_empty());
+        assert_eq!(graph.of_kind(0).len(), 2);
+        graph.forget("owner");
+        assert!(graph.get("owner").is_none() && graph.has_dependents("owner"));
     }
 
     #[test]

@@ -1,22 +1,21 @@
-//! The garbage collector: objects whose owners are gone go too. It follows the metadata of all kinds, and knows none
-//! of them by name but for events, which own nothing and are nobody's.
+//! The garbage collector: objects whose owners are gone go too. It follows the metadata of all kinds, those that
+//! definitions add while it runs too, and knows none of them by name but for events, which own nothing and are nobody's.
 
 mod collect;
+mod follow;
 mod graph;
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
-use kube::{Api, Client};
-use parking_lot::Mutex;
+use kube::Client;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch as flag;
-use tokio::task::JoinSet;
 
-use crate::error::{Error, Result};
-use crate::garbage::graph::{Graph, Node, Work};
-use crate::kinds::{Kind, Tied};
+use crate::definition::Definition;
+use crate::error::Result;
+use crate::garbage::graph::{Graph, Work};
+use crate::informer::{Change, Informer};
+use crate::kinds::Kind;
 use crate::queue::Queue;
 
 /// So many objects are looked at at the same time.
@@ -25,39 +24,98 @@ const WIDTH: usize = 32;
 const IGNORED: &[&str] = &["Event"];
 
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
+type KindsListener = Box<dyn Fn() + Send + Sync>;
+
+/// A kind that is known, or was.
+#[derive(Clone)]
+struct Row {
+    kind: Arc<Kind>,
+    /// The uid of its definition; none of a kind that is built in.
+    definition: Option<String>,
+    served: bool,
+}
 
 /// What is known of all objects.
 pub(crate) struct Objects {
-    kinds: Arc<Vec<Kind>>,
+    /// A kind keeps its place for ever, and finds it again when it comes back.
+    rows: RwLock<Vec<Row>>,
     graph: Mutex<Graph>,
     queue: Arc<Queue<Work>>,
     /// Called with the namespace of each object that is gone.
     listeners: Mutex<Vec<Listener>>,
-    /// How many kinds have not been listed yet.
+    /// Called when kinds have come, gone or changed.
+    kinds_listeners: Mutex<Vec<KindsListener>>,
+    /// How much has not been listed yet: kinds, and at first their definitions.
     missing: flag::Sender<usize>,
+}
+
+/// Something that has not been listed yet, as long as this lives.
+struct Missing(Arc<Objects>);
+
+impl Missing {
+    fn new(objects: &Arc<Objects>) -> Missing {
+        objects.missing.send_modify(|missing| *missing += 1);
+        Missing(objects.clone())
+    }
+}
+
+impl Drop for Missing {
+    fn drop(&mut self) {
+        self.0.missing.send_modify(|missing| *missing -= 1);
+    }
 }
 
 /// The garbage collector.
 pub(crate) struct Collector {
     client: Client,
     objects: Arc<Objects>,
+    definitions: Arc<Informer<Definition>>,
+    /// Says that definitions have changed.
+    changed: flag::Receiver<()>,
+    /// The definitions, until they have been read.
+    unread: Option<Missing>,
 }
 
 impl Objects {
-    pub(crate) fn new(kinds: Arc<Vec<Kind>>) -> Arc<Objects> {
-        let missing = kinds.iter().filter(|kind| is_followed(kind)).count();
+    /// `kinds` are those that are served now.
+    pub(crate) fn new(kinds: Vec<Kind>) -> Arc<Objects> {
+        let row = |kind| Row { kind: Arc::new(kind), definition: None, served: true };
         Arc::new(Objects {
-            kinds,
+            rows: RwLock::new(kinds.into_iter().map(row).collect()),
             graph: Mutex::default(),
             queue: Queue::new("garbage"),
             listeners: Mutex::default(),
-            missing: flag::Sender::new(missing),
+            kinds_listeners: Mutex::default(),
+            missing: flag::Sender::new(0),
         })
     }
 
     /// Has a function called with the namespace of each object that is gone.
     pub(crate) fn on_removal(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
         self.listeners.lock().push(Box::new(listener));
+    }
+
+    /// Has a function called when kinds have come, gone or changed.
+    pub(crate) fn on_kinds(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.kinds_listeners.lock().push(Box::new(listener));
+    }
+
+    /// All kinds that are known, and those that are served no more: who asks for their objects is told so.
+    pub(crate) fn kinds(&self) -> Vec<Arc<Kind>> {
+        self.rows.read().iter().map(|row| row.kind.clone()).collect()
+    }
+
+    fn kind(&self, place: usize) -> Arc<Kind> {
+        self.rows.read()[place].kind.clone()
+    }
+
+    /// The kind of a name, with its place.
+    fn find(&self, group: &str, name: &str) -> Option<(usize, Row)> {
+        let rows = self.rows.read();
+        let is_meant = |row: &Row| row.kind.resource.kind == name && row.kind.resource.group == group;
+        // Of two that had the name, that is meant which has it now.
+        let meant = rows.iter().enumerate().filter(|(_, row)| is_meant(row));
+        meant.max_by_key(|(_, row)| row.served).map(|(place, row)| (place, row.clone()))
     }
 
     /// Whether nothing but events is in a namespace, as far as the watches have told.
@@ -84,55 +142,39 @@ impl Objects {
             }
         }
     }
-
-    async fn follow(self: Arc<Self>, client: Client, index: usize) -> Result<()> {
-        let kind = &self.kinds[index];
-        let api = Api::<Tied>::all_with(client, &kind.resource);
-        let config = watcher::Config::default().streaming_lists();
-        let mut events = watch(api, config).default_backoff().boxed();
-        let mut listed = false;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                    let uid = object.metadata.uid.clone().unwrap_or_default();
-                    let work = self.graph.lock().apply(&uid, Node::new(index, &object.metadata));
-                    self.add(work);
-                }
-                Ok(Event::Delete(object)) => self.remove(object.metadata.uid.as_deref().unwrap_or_default()),
-                Ok(Event::Init) => self.graph.lock().begin_list(index),
-                Ok(Event::InitDone) => {
-                    let gone = self.graph.lock().end_list(index);
-                    gone.iter().for_each(|uid| self.remove(uid));
-                    if !listed {
-                        listed = true;
-                        self.missing.send_modify(|missing| *missing -= 1);
-                    }
-                }
-                // The stream tries again by itself, with growing pauses.
-                Err(error) => tracing::warn!(kind = kind.resource.kind, %error, "watching failed"),
-            }
-        }
-        Err(Error::WatchEnded { kind: kind.resource.kind.clone() })
-    }
-}
-
-fn is_followed(kind: &Kind) -> bool {
-    kind.collectable && !IGNORED.contains(&kind.resource.kind.as_str())
 }
 
 impl Collector {
-    pub(crate) fn new(client: Client, objects: Arc<Objects>) -> Collector {
-        Collector { client, objects }
+    /// Subscribes to the informer, which must not run yet.
+    pub(crate) fn new(
+        client: Client,
+        objects: Arc<Objects>,
+        definitions: Arc<Informer<Definition>>,
+    ) -> Collector {
+        let (sender, changed) = flag::channel(());
+        let known = objects.clone();
+        definitions.on_change(move |change| {
+            let gone = match change {
+                Change::Added(_) => None,
+                Change::Updated { old, new } => Some(old).filter(|old| old.uid() != new.uid()),
+                Change::Deleted(definition) => Some(definition),
+            };
+            if let Some(definition) = gone {
+                // Owners may have come and gone with it before they were seen.
+                let (group, kind) = definition.names();
+                known.check_owned_by(group, kind);
+            }
+            sender.send_replace(());
+        });
+        let unread = Some(Missing::new(&objects));
+        Collector { client, objects, definitions, changed, unread }
     }
 
     /// Follows all kinds and collects; returns only when it cannot go on.
-    pub(crate) async fn run(self) -> Result<()> {
-        let mut watches = JoinSet::new();
-        for (index, kind) in self.objects.kinds.iter().enumerate() {
-            if is_followed(kind) {
-                watches.spawn(self.objects.clone().follow(self.client.clone(), index));
-            }
-        }
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let follower = follow::Follower::new(self.client.clone(), self.objects.clone());
+        let definitions = self.definitions.clone();
+        let following = follower.run(definitions, self.changed.clone(), self.unread.take());
         let collecting = async {
             // Before all kinds are known, owners only seem to be missing.
             self.objects.wait_complete().await;
@@ -140,13 +182,7 @@ impl Collector {
         };
         tokio::select! {
             result = collecting => result,
-            Some(ended) = watches.join_next() => match ended {
-                Ok(result) => result,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Ok(()),
-                },
-            },
+            result = following => result,
         }
     }
 }

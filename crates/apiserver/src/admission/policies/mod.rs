@@ -4,6 +4,8 @@
 mod compiled;
 mod mutating;
 mod params;
+mod status;
+mod types;
 mod validating;
 
 use std::{collections::HashMap, sync::Arc};
@@ -77,7 +79,7 @@ fn ignores_failures(policy: &Value) -> bool {
 }
 
 /// The policies that are about a request, and those that would be if they could.
-fn invocations(
+async fn invocations(
     admission: &Admission<'_>,
     subject: &Subject,
     resources: &Resources,
@@ -114,7 +116,7 @@ fn invocations(
             let resources = &binding["spec"]["matchResources"];
             let params = match subject.matches(admission, resources, "resourceRules", true) {
                 Ok(None) => continue,
-                Ok(Some(_)) => params::of(admission, &policy, binding, &subject.namespace),
+                Ok(Some(_)) => params::of(admission, &policy, binding, &subject.namespace).await,
                 Err(status) => Err(status.to_string()),
             };
             match params {
@@ -160,7 +162,8 @@ fn check_reader(admission: &Admission<'_>, new: &Value, errors: &mut FieldErrors
     let (group, number) = version.split_once('/').unwrap_or(("", version));
     // Of a policy or a kind that is not there yet nothing is known: it takes the right to read everything.
     let group = if version.is_empty() { "*" } else { group };
-    let resource = kinds::find_version(group, number, name).map_or("*", |kind| kind.plural);
+    let custom = || Some(admission.inner.custom.table().find_version(group, number, name)?.kind);
+    let resource = kinds::find_version(group, number, name).or_else(custom).map_or("*", |kind| kind.plural);
     let named = object::text(reference, &["name"]);
     let asked = Attributes {
         verb: if binding && named.is_empty() { "list" } else { "get" },

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::admission::{
     expressions::Facts,
-    matching::{self, Subject},
+    matching::{self, Shown, Subject},
     rounds::Rounds,
     webhooks::settle,
 };
@@ -22,7 +22,7 @@ const RESOURCES: Resources = Resources {
 };
 
 /// Has the policies change an object.
-pub(in crate::admission) fn mutate(
+pub(in crate::admission) async fn mutate(
     admission: &Admission<'_>,
     object: &mut Value,
     rounds: &mut Rounds,
@@ -37,7 +37,7 @@ pub(in crate::admission) fn mutate(
     }
     let second = rounds.is_second;
     rounds.policies.begin(second, object);
-    let (invocations, wrong) = invocations(admission, &subject, &RESOURCES)?;
+    let (invocations, wrong) = invocations(admission, &subject, &RESOURCES).await?;
     let mut refusals: Vec<String> =
         wrong.iter().map(|wrong| refusal(&wrong.policy, &wrong.binding, &wrong.message)).collect();
     for invocation in &invocations {
@@ -48,7 +48,7 @@ pub(in crate::admission) fn mutate(
         // Each sees what those before it have done.
         let Some(mut subject) = matching::subject(admission, object) else { return Ok(()) };
         let before = subject.object.clone();
-        match change(admission, &mut subject, invocation) {
+        match change(admission, &mut subject, invocation).await {
             Ok(true) => {}
             Ok(false) => continue,
             Err(_) if ignores_failures(&invocation.policy) => continue,
@@ -58,7 +58,8 @@ pub(in crate::admission) fn mutate(
             }
         }
         if subject.object != before {
-            matching::take_back(subject.form, object, subject.object);
+            let changed = subject.object.take();
+            subject.take_back(object, changed);
             rounds.policies.changed();
             rounds.needs_second = true;
         }
@@ -94,25 +95,50 @@ fn refusal(policy: &Value, binding: &Value, why: &str) -> String {
 }
 
 /// Makes the changes of a policy, in their order; tells whether its conditions hold.
-fn change(admission: &Admission<'_>, subject: &mut Subject, invocation: &Invocation) -> Result<bool, String> {
-    let ignores = ignores_failures(&invocation.policy);
+async fn change(
+    admission: &Admission<'_>,
+    subject: &mut Subject,
+    invocation: &Invocation,
+) -> Result<bool, String> {
     let form = invocation.form;
-    for (index, mutation) in invocation.compiled.mutations.iter().enumerate() {
-        let shown = |object: &Value| matching::convert(object.clone(), subject.form, form);
-        let (object, old) = (shown(&subject.object), shown(&subject.old));
-        let facts = Facts::new(admission, subject, form, object, old).map_err(|status| status.to_string())?;
-        let scope = Scope::new(&invocation.compiled, facts.activation(Some(&invocation.params)));
-        if index == 0 && !scope.holds(ignores)? {
-            return Ok(false);
+    let told = |status: Status| status.to_string();
+    let (object, old) = Shown::default().get(admission, subject, form).await.map_err(told)?;
+    let mut changed = object.clone();
+    for index in 0..invocation.compiled.mutations.len() {
+        match mutated(admission, subject, invocation, index, (&changed, &old))? {
+            Some(next) => changed = next,
+            None => return Ok(false),
         }
-        let changed = mutated(&scope, mutation, &facts.object, form)?;
-        let settled = settle(admission, &facts.object, changed, form).map_err(|status| status.to_string())?;
-        subject.object = matching::convert(settled, form, subject.form);
+    }
+    // Who changes nothing loses nothing on the way there and back.
+    if changed != object {
+        let changed = matching::one_in_form(admission, changed, form, subject.form);
+        subject.object = changed.await.map_err(told)?;
     }
     Ok(true)
 }
 
+/// What one of the changes makes of an object; none where the policy's conditions do not hold.
 fn mutated(
+    admission: &Admission<'_>,
+    subject: &Subject,
+    invocation: &Invocation,
+    index: usize,
+    (object, old): (&Value, &Value),
+) -> Result<Option<Value>, String> {
+    let (form, compiled) = (invocation.form, &invocation.compiled);
+    let told = |status: Status| status.to_string();
+    let facts = Facts::new(admission, subject, form, object.clone(), old.clone()).map_err(told)?;
+    let scope = Scope::new(compiled, facts.activation(Some(&invocation.params)));
+    if index == 0 && !scope.holds(ignores_failures(&invocation.policy))? {
+        return Ok(None);
+    }
+    let changed = made(&scope, &compiled.mutations[index], &facts.object, form)?;
+    settle(admission, &facts.object, changed, form).map(Some).map_err(told)
+}
+
+/// What an expression makes of an object.
+fn made(
     scope: &Scope<'_>,
     mutation: &Mutation,
     object: &Value,

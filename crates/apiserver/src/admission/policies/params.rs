@@ -1,13 +1,14 @@
 //! The parameters of a policy: objects that a binding names or selects.
 
-use dray_machinery::{kinds, object, selector::LabelSelector};
+use dray_machinery::{Status, kinds, object, selector::LabelSelector};
+use dray_store::Entry;
 use serde_json::Value;
 
 use super::Admission;
 use crate::respond;
 
 /// The objects that a policy is evaluated with; a null for each time that it is without.
-pub(super) fn of(
+pub(super) async fn of(
     admission: &Admission<'_>,
     policy: &Value,
     binding: &Value,
@@ -19,12 +20,13 @@ pub(super) fn of(
     }
     let (version, name) = (object::text(wanted, &["apiVersion"]), object::text(wanted, &["kind"]));
     let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let custom = || {
-        let row = admission.inner.custom.table().find_kind(group, name);
-        row.filter(|row| row.version == version)
+    let built_in = kinds::find_version(group, version, name);
+    let custom = match built_in {
+        Some(_) => None,
+        None => admission.inner.custom.table().find_version(group, version, name),
     };
-    let kind = kinds::find_version(group, version, name)
-        .or_else(custom)
+    let kind = built_in
+        .or(custom.as_ref().map(|custom| custom.kind))
         .ok_or_else(|| format!("paramKind kind `{group}/{version}, Kind={name}` not known"))?;
     let given = object::text(reference, &["namespace"]);
     let namespace = match (kind.namespaced, given, namespace) {
@@ -41,17 +43,22 @@ pub(super) fn of(
         (true, given, _) => given,
     };
     let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-    let read = |json: &[u8]| respond::parse_as(kind, json).map_err(|status| status.to_string());
     let name = object::text(reference, &["name"]);
-    let found: Vec<Value> = if name.is_empty() {
-        let selector = LabelSelector::from_value(&reference["selector"])?;
-        let all = admission.snapshot.range(&kind.storage(), &prefix, None);
-        let all: Result<Vec<Value>, String> = all.map(|(_, entry)| read(entry.json())).collect();
-        all?.into_iter().filter(|object| selector.matches_object(object)).collect()
+    let snapshot = &admission.snapshot;
+    let entries: Vec<Entry> = if name.is_empty() {
+        snapshot.range(&kind.storage(), &prefix, None).map(|(_, entry)| entry.clone()).collect()
     } else {
-        let entry = admission.snapshot.get(&kind.storage(), &format!("{prefix}{name}"));
-        entry.map(|entry| read(entry.json())).transpose()?.into_iter().collect()
+        snapshot.get(&kind.storage(), &format!("{prefix}{name}")).cloned().into_iter().collect()
     };
+    let told = |status: Status| status.to_string();
+    let entries = admission.inner.entries(custom.as_ref(), entries).await.map_err(told)?;
+    let found: Result<Vec<Value>, Status> =
+        entries.iter().map(|entry| respond::parse_as(kind, entry.json())).collect();
+    let mut found = found.map_err(told)?;
+    if name.is_empty() {
+        let selector = LabelSelector::from_value(&reference["selector"])?;
+        found.retain(|object| selector.matches_object(object));
+    }
     if found.is_empty() && reference["parameterNotFoundAction"] == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::admission::{
     expressions::Facts,
-    matching::{self, Subject},
+    matching::{self, Shown, Subject},
 };
 
 const RESOURCES: Resources = Resources {
@@ -49,9 +49,9 @@ fn evaluate(
     admission: &Admission<'_>,
     subject: &Subject,
     invocation: &Invocation,
+    (object, old): (Value, Value),
 ) -> Result<Outcome, Status> {
-    let shown = |object: &Value| matching::convert(object.clone(), subject.form, invocation.form);
-    let facts = Facts::new(admission, subject, invocation.form, shown(&subject.object), shown(&subject.old))?;
+    let facts = Facts::new(admission, subject, invocation.form, object, old)?;
     let scope = Scope::new(&invocation.compiled, facts.activation(Some(&invocation.params)));
     let ignores = ignores_failures(&invocation.policy);
     let mut outcome = Outcome::default();
@@ -145,12 +145,12 @@ fn by(policy: &Value, binding: &Value) -> String {
 }
 
 /// Judges an object by the policies.
-pub(in crate::admission) fn validate(admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
+pub(in crate::admission) async fn validate(admission: &Admission<'_>, object: &Value) -> Result<(), Status> {
     if admission.snapshot.count(RESOURCES.bindings) == 0 {
         return Ok(());
     }
     let Some(subject) = matching::subject(admission, object) else { return Ok(()) };
-    let (invocations, wrong) = invocations(admission, &subject, &RESOURCES)?;
+    let (invocations, wrong) = invocations(admission, &subject, &RESOURCES).await?;
     let mut denials: Vec<Denial> = wrong
         .into_iter()
         .map(|wrong| Denial {
@@ -159,10 +159,12 @@ pub(in crate::admission) fn validate(admission: &Admission<'_>, object: &Value) 
             reason: Reason::Invalid,
         })
         .collect();
+    let mut shown = Shown::default();
     let mut failures = Vec::new();
     let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for invocation in &invocations {
-        let outcome = evaluate(admission, &subject, invocation)?;
+        let seen = shown.get(admission, &subject, invocation.form).await?;
+        let outcome = evaluate(admission, &subject, invocation, seen)?;
         let by = by(&invocation.policy, &invocation.binding);
         let (policy, binding) = (object::name(&invocation.policy), object::name(&invocation.binding));
         let actions = &invocation.binding["spec"]["validationActions"];
