@@ -13,6 +13,7 @@ mod expectations;
 mod flow;
 mod garbage;
 mod informer;
+mod job;
 mod key;
 mod kinds;
 mod labels;
@@ -147,6 +148,10 @@ fn start(
         revisions.clone(),
         &recorder,
     );
+    let jobs = Informer::new();
+    let job_controller = job::Jobs::new(one(), &jobs, pods.clone(), &recorder);
+    let job_orphans = job::orphans::Orphans::new(one(), jobs.clone(), pods.clone());
+    let job_expiry = job::ttl::Expiry::new(one(), jobs.clone());
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
@@ -177,6 +182,9 @@ fn start(
     tasks.spawn(set_controller.run());
     tasks.spawn(older_controller.run());
     tasks.spawn(stateful_controller.run());
+    tasks.spawn(job_controller.run());
+    tasks.spawn(job_orphans.run());
+    tasks.spawn(job_expiry.run());
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
@@ -197,6 +205,7 @@ fn start(
     tasks.spawn(older_sets.run(Api::all(one()), None));
     tasks.spawn(stateful_sets.run(Api::all(one()), None));
     tasks.spawn(revisions.run(Api::all(one()), None));
+    tasks.spawn(jobs.run(Api::all(one()), None));
     tasks.spawn(pods.run(Api::all(one()), None));
     tasks.spawn(nodes.run(Api::all(one()), None));
     tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));
