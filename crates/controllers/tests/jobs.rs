@@ -384,7 +384,7 @@ async fn a_pod_that_ends_may_be_waited_for_before_it_is_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_indexed_job_grows_and_shrinks_and_anothers_is_left_alone() {
     let cluster = support::cluster().await;
-    cluster.run_pods();
+    cluster.run_pods_until(|pod| pod.name_any().starts_with("done-2-").then_some(0));
     create(&cluster, "others", json!({ "managedBy": "example.com/queue" })).await;
     create(&cluster, "work", json!({ "completionMode": "Indexed", "completions": 2, "parallelism": 2 }))
         .await;
@@ -399,5 +399,11 @@ async fn an_indexed_job_grows_and_shrinks_and_anothers_is_left_alone() {
         let indexes: HashSet<i32> = pods.iter().map(index).collect();
         assert_eq!(indexes, (0..size).collect());
     }
+    let spec = json!({ "completionMode": "Indexed", "completions": 3, "parallelism": 3 });
+    create(&cluster, "done", spec).await;
+    when(&jobs, "done", "one done", |job| status(job).completed_indexes.as_deref() == Some("2")).await;
+    patch(&cluster, "done", json!({ "completions": 2, "parallelism": 2 })).await;
+    let small = |job: &Job| status(job).completed_indexes.is_none() && status(job).succeeded.is_none();
+    when(&jobs, "done", "nothing done", small).await;
     assert_eq!(status(&jobs.get("others").await.unwrap()), JobStatus::default());
 }
