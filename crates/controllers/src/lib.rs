@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod aggregation;
+mod cron_job;
 mod daemon_set;
 mod defaults;
 mod definition;
@@ -15,6 +16,7 @@ mod expectations;
 mod flow;
 mod garbage;
 mod informer;
+mod job;
 mod key;
 mod kinds;
 mod labels;
@@ -159,6 +161,12 @@ fn start(
         revisions.clone(),
         &recorder,
     );
+    let jobs = Informer::new();
+    let job_controller = job::Jobs::new(one(), &jobs, pods.clone(), &recorder);
+    let job_orphans = job::orphans::Orphans::new(one(), jobs.clone(), pods.clone());
+    let job_expiry = job::ttl::Expiry::new(one(), jobs.clone());
+    let crons = Informer::new();
+    let cron_controller = cron_job::CronJobs::new(one(), crons.clone(), jobs.clone(), &recorder);
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
@@ -190,6 +198,10 @@ fn start(
     tasks.spawn(older_controller.run());
     tasks.spawn(stateful_controller.run());
     tasks.spawn(daemon_controller.run());
+    tasks.spawn(job_controller.run());
+    tasks.spawn(job_orphans.run());
+    tasks.spawn(job_expiry.run());
+    tasks.spawn(cron_controller.run());
     tasks.spawn(endpoint_controller.run());
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
@@ -213,6 +225,8 @@ fn start(
     tasks.spawn(stateful_sets.run(Api::all(one()), None));
     tasks.spawn(daemon_sets.run(Api::all(one()), None));
     tasks.spawn(revisions.run(Api::all(one()), None));
+    tasks.spawn(jobs.run(Api::all(one()), None));
+    tasks.spawn(crons.run(Api::all(one()), None));
     tasks.spawn(pods.run(Api::all(one()), None));
     tasks.spawn(nodes.run(Api::all(one()), None));
     tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));

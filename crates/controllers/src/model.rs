@@ -137,6 +137,7 @@ pub(crate) struct PodStatus {
     #[serde(rename = "podIPs")]
     pub(crate) pod_ips: Vec<PodAddress>,
     pub(crate) container_statuses: Vec<ContainerStatus>,
+    pub(crate) init_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -148,7 +149,23 @@ pub(crate) struct PodAddress {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ContainerStatus {
+    pub(crate) name: String,
     pub(crate) restart_count: i32,
+    pub(crate) state: ContainerState,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ContainerState {
+    /// How it ended, if it has.
+    pub(crate) terminated: Option<ContainerEnd>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ContainerEnd {
+    pub(crate) exit_code: i32,
+    pub(crate) finished_at: Option<Time>,
 }
 
 impl k8s_openapi::Resource for Pod {
@@ -185,6 +202,16 @@ impl Pod {
     /// Whether it runs or is going to.
     pub(crate) fn is_active(&self) -> bool {
         !self.is_finished() && !self.is_terminating()
+    }
+
+    /// Whether something wants to know of it before it goes.
+    pub(crate) fn has_finalizer(&self, finalizer: &str) -> bool {
+        self.metadata.finalizers.iter().flatten().any(|other| other == finalizer)
+    }
+
+    /// What an annotation says.
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
     }
 
     pub(crate) fn condition(&self, kind: &str) -> Option<&PodCondition> {

@@ -48,6 +48,9 @@ pub(crate) trait Owner: Object + Resource<Scope = NamespaceResourceScope> {
     fn tells_deleted(&self, pod: &str) -> String {
         format!("Deleted pod: {pod}")
     }
+
+    /// A finalizer that pods get with this owner and lose with it.
+    const FINALIZER: Option<&'static str> = None;
 }
 
 /// The pods of the objects of one kind.
@@ -114,7 +117,8 @@ impl<O: Owner> PodControl<O> {
             if selector.matches(pod.metadata.labels.as_ref()) {
                 claimed.push(pod);
             } else if !ending {
-                release(&api, &*pod, owner::uid(owner)).await?;
+                let patch = without_owner(&*pod, owner::uid(owner), O::FINALIZER);
+                write_release(&api, &*pod, patch).await?;
             }
         }
         if ending {
@@ -133,7 +137,7 @@ impl<O: Owner> PodControl<O> {
             return Ok(claimed);
         }
         for pod in orphans {
-            if adopt(&api, &*pod, owner).await? {
+            if write_adoption(&api, &*pod, with_owner(&*pod, owner, O::FINALIZER)).await? {
                 claimed.push(pod);
             }
         }
@@ -324,13 +328,34 @@ where
     PartialObjectMeta<K>: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
     O: Resource<DynamicType = ()>,
 {
-    let owners = object.meta().owner_references.iter().flatten().filter(|other| other.uid != owner);
-    let owners: Vec<_> = owners.collect();
-    let patch = json!({ "metadata": { "uid": object.meta().uid, "ownerReferences": owners } });
+    write_release(api, object, without_owner(object, owner, None)).await
+}
+
+async fn write_release<K, O>(api: &Api<PartialObjectMeta<K>>, object: &O, patch: Value) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug,
+    PartialObjectMeta<K>: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    O: Resource<DynamicType = ()>,
+{
     match set_owners(api, object, patch).await {
         Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
         other => other,
     }
+}
+
+/// The change that takes an owner away, and the finalizer that came with it.
+fn without_owner<O: Resource<DynamicType = ()>>(object: &O, owner: &str, finalizer: Option<&str>) -> Value {
+    let metadata = object.meta();
+    let owners = metadata.owner_references.iter().flatten().filter(|other| other.uid != owner);
+    let owners: Vec<_> = owners.collect();
+    let mut patch = json!({ "metadata": { "uid": metadata.uid, "ownerReferences": owners } });
+    if let Some(finalizer) = finalizer {
+        let finalizers: Vec<_> =
+            metadata.finalizers.iter().flatten().filter(|one| *one != finalizer).collect();
+        patch["metadata"]["finalizers"] = json!(finalizers);
+        patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
+    }
+    patch
 }
 
 /// Makes an object an owner's; tells whether that went well, which it does not when the object is gone.
@@ -341,17 +366,43 @@ where
     O: Resource<DynamicType = ()>,
     P: Resource<DynamicType = ()>,
 {
-    let mut owners = object.meta().owner_references.clone().unwrap_or_default();
-    owners.push(owner::reference(owner));
-    let version = &object.meta().resource_version;
-    let patch = json!({ "metadata": {
-        "uid": object.meta().uid, "resourceVersion": version, "ownerReferences": owners,
-    } });
+    write_adoption(api, object, with_owner(object, owner, None)).await
+}
+
+async fn write_adoption<K, O>(api: &Api<PartialObjectMeta<K>>, object: &O, patch: Value) -> Result<bool>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug,
+    PartialObjectMeta<K>: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    O: Resource<DynamicType = ()>,
+{
     match set_owners(api, object, patch).await {
         Ok(()) => Ok(true),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The change that gives an object an owner, and the finalizer that comes with it.
+fn with_owner<O, P>(object: &O, owner: &P, finalizer: Option<&str>) -> Value
+where
+    O: Resource<DynamicType = ()>,
+    P: Resource<DynamicType = ()>,
+{
+    let metadata = object.meta();
+    let mut owners = metadata.owner_references.clone().unwrap_or_default();
+    owners.push(owner::reference(owner));
+    let version = &metadata.resource_version;
+    let mut patch = json!({ "metadata": {
+        "uid": metadata.uid, "resourceVersion": version, "ownerReferences": owners,
+    } });
+    if let Some(finalizer) = finalizer {
+        let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|other| other == finalizer) {
+            finalizers.push(finalizer.to_owned());
+        }
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
+    patch
 }
 
 async fn set_owners<K, O>(api: &Api<PartialObjectMeta<K>>, object: &O, patch: Value) -> Result<()>

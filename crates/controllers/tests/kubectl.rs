@@ -7,7 +7,7 @@ mod support;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
@@ -21,6 +21,11 @@ struct Kubectl {
 }
 
 async fn kubectl() -> Kubectl {
+    kubectl_with(|_| None).await
+}
+
+/// With a node on which those pods of which a code is told end.
+async fn kubectl_with(end: impl Fn(&Pod) -> Option<i32> + Send + 'static) -> Kubectl {
     let cluster = support::cluster().await;
     cluster.serve().await;
     let scheduler = cluster.client.clone();
@@ -32,7 +37,7 @@ async fn kubectl() -> Kubectl {
     }))
     .unwrap();
     Api::<Node>::all(cluster.client.clone()).create(&PostParams::default(), &node).await.unwrap();
-    cluster.run_pods();
+    cluster.run_pods_until(end);
     let program = std::env::var_os("KUBECTL").map_or_else(|| PathBuf::from("kubectl"), PathBuf::from);
     Kubectl { cluster, program }
 }
@@ -178,4 +183,30 @@ async fn a_set_of_files_is_applied_compared_and_pruned() {
     assert_eq!(said, "configmap/one configured\nconfigmap/two pruned\n");
     let output = kubectl.run("diff -f -", &map("one", "3")).await;
     assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_made_and_waited_for() {
+    let codes =
+        |pod: &Pod| Some(i32::from(pod.spec.as_ref()?.containers[0].image.as_deref() == Some("bad:1")));
+    let kubectl = kubectl_with(codes).await;
+    kubectl.ok("create job once --image=work:1 -- true").await;
+    kubectl.says("wait job/once --for=condition=complete --timeout=20s", &["condition met"]).await;
+    kubectl.says("get job once", &["once Complete 1/1"]).await;
+    kubectl
+        .says(
+            "describe job once",
+            &["Pods Statuses: 0 Active (0 Ready) / 1 Succeeded / 0 Failed", "Completed", "Job completed"],
+        )
+        .await;
+    kubectl.ok("create cronjob often --image=work:1 --schedule=@yearly -- true").await;
+    kubectl.ok("create job now --from=cronjob/often").await;
+    kubectl.says("wait job/now --for=condition=complete --timeout=20s", &["condition met"]).await;
+    kubectl.says("get cronjob often", &["often @yearly <none> False 0"]).await;
+    let bad = r#"{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"bad"},"spec":{"backoffLimit":0,"template":{"spec":
+        {"restartPolicy":"Never","containers":[{"name":"c","image":"bad:1"}]}}}}"#;
+    assert!(kubectl.run("create -f -", bad).await.status.success());
+    kubectl.says("wait job/bad --for=condition=failed --timeout=20s", &["condition met"]).await;
+    kubectl.says("get jobs", &["bad Failed 0/1", "now Complete 1/1"]).await;
+    kubectl.ok("delete job/once job/now job/bad cronjob/often --timeout=20s").await;
 }

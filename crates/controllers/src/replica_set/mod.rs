@@ -1,6 +1,6 @@
 //! ReplicaSets, and ReplicationControllers, which are their older form: as many pods as are asked for.
 
-mod rank;
+pub(crate) mod rank;
 mod status;
 
 pub(crate) use status::available_in;

@@ -14,7 +14,7 @@ const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Sorts pods so that those that are missed least come first, as the reference does. `related` are the
 /// active pods of the same owner, this set's among them.
-pub(super) fn first_to_go(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) {
+pub(crate) fn first_to_go(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) {
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in related {
         *on_node.entry(&pod.spec.node_name).or_default() += 1;

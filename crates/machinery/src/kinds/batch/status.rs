@@ -129,7 +129,14 @@ fn counts(job: &Field<'_>, old: &Field<'_>, errors: &mut FieldErrors) {
     if status.get("ready").is_set() && number("ready") > number("active") {
         status.get("ready").invalid("cannot set more ready pods than active", errors);
     }
+    // An indexed job whose size is changed may lose indexes that were done.
+    let spec = job.get("spec");
+    let elastic = spec.get("completionMode").text() == "Indexed"
+        && spec.get("completions").value() == spec.get("parallelism").value();
     for name in ["failed", "succeeded"] {
+        if name == "succeeded" && elastic {
+            continue;
+        }
         if number(name) < old.at(&["status", name]).number().unwrap_or(0) {
             errors.invalid(
                 status.get(name).path(),
