@@ -10,6 +10,10 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde_json::json;
@@ -82,8 +86,17 @@ fn make_images(
 }
 
 /// Gives each service account a token that is a Secret, as the cluster did until 1.24: tests of 1.20 begin when the one of
-/// their namespace has one. Ends with the daemon.
-fn give_tokens(kubectl: &Path, kubeconfig: &Path) -> Result<(), Error> {
+/// their namespace has one.
+fn give_tokens(kubectl: &Path, kubeconfig: &Path, over: &AtomicBool) -> Result<(), Error> {
+    // A watch has an end, and the suite may last longer.
+    while !over.load(Ordering::Relaxed) {
+        follow_accounts(kubectl, kubeconfig)?;
+    }
+    Ok(())
+}
+
+/// The same until a watch ends.
+fn follow_accounts(kubectl: &Path, kubeconfig: &Path) -> Result<(), Error> {
     let command = |arguments: &[&str]| {
         let mut command = Command::new(kubectl);
         command.env("KUBECONFIG", kubeconfig).args(arguments);
@@ -166,9 +179,10 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     fs::create_dir_all(&reports).map_err(file(&reports))?;
     let focus = std::env::var("FOCUS").unwrap_or_default();
     let (kubectl, kubeconfig) = (built.join("bin/kubectl"), directory.path().join("data/kubeconfig"));
+    let over = Arc::new(AtomicBool::new(false));
     let tokens = {
-        let (kubectl, kubeconfig) = (kubectl.clone(), kubeconfig.clone());
-        std::thread::spawn(move || give_tokens(&kubectl, &kubeconfig))
+        let (kubectl, kubeconfig, over) = (kubectl.clone(), kubeconfig.clone(), over.clone());
+        std::thread::spawn(move || give_tokens(&kubectl, &kubeconfig, &over))
     };
     let mut suite = Command::new(built.join("bin/e2e.test"));
     suite.arg("--provider=skeleton").arg("--num-nodes=1").arg("--kube-api-content-type=application/json");
@@ -183,9 +197,11 @@ pub(super) fn run_suite(root: &Path) -> Result<(), Error> {
     let errors = writer.try_clone().map_err(file(&log))?;
     let ended = suite.stdout(writer).stderr(errors).status();
     ended.map_err(|source| Error::Start { program: program(&suite), source })?;
+    over.store(true, Ordering::Relaxed);
     daemon.stop(true)?;
-    if let Ok(told) = tokens.join() {
-        told?;
+    match tokens.join() {
+        Ok(told) => told?,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
     let report = reports.join("junit_01.xml");
     let results = results(&fs::read_to_string(&report).map_err(file(&report))?);

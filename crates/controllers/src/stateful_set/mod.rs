@@ -17,6 +17,7 @@ use serde_json::json;
 
 use self::identity::{Going, claims, go, owner_of_claim};
 use self::plan::{Step, Strategy, Wanted, ordinal, plan, revision};
+use crate::deployment::arithmetic::scaled;
 use crate::error::{Error, Result};
 use crate::events::{Recorder, Severity};
 use crate::expectations;
@@ -255,13 +256,6 @@ fn wanted<'a>(set: &StatefulSet, name: &'a str, current: &'a str, update: &'a st
 
 /// How many may be missing: one where nothing is said, and never none.
 fn unavailable(given: Option<&IntOrString>, replicas: i32) -> usize {
-    let count = match given {
-        None => 1,
-        Some(IntOrString::Int(count)) => i64::from(*count),
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|number| number.parse().ok()).unwrap_or(0);
-            (i64::from(replicas) * percent + 99) / 100
-        }
-    };
+    let count = given.map_or(1, |given| scaled(Some(given), replicas, true));
     usize::try_from(count).unwrap_or(1).max(1)
 }
