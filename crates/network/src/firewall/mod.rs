@@ -149,8 +149,9 @@ impl Firewall {
             }
         };
         if let Some(programs) = &mut *connects
-            && programs.set(&held.published.iter().filter_map(lead).collect()).is_err()
+            && let Err(error) = programs.set(&held.published.iter().filter_map(lead).collect())
         {
+            tracing::warn!(%error, "connections are translated packet by packet from now on");
             *connects = None;
         }
     }
