@@ -41,7 +41,7 @@ const LAYERS: [(&str, May); 24] = [
     ("dray-proxy", May::Know(&["dray-network"])),
     ("dray-scheduler", May::Know(&[])),
     ("dray-controllers", May::Know(&["dray-machinery"])),
-    ("dray-node", May::Know(&["dray-engine", "dray-image", "dray-registry"])),
+    ("dray-node", May::Know(&["dray-engine", "dray-image", "dray-registry", "dray-machinery"])),
     ("dray-cli", May::Know(&[])),
     ("dray", May::KnowAll),
     ("xtask", May::Know(&["dray-testkit"])),

@@ -137,11 +137,10 @@ impl Inner {
                 _ => Err(Status::bad_request(format!("pod {} does not have a host assigned", request.name))),
             };
         }
-        let upgrade =
-            if subresource == Subresource::Log { None } else { parts.extensions.remove::<OnUpgrade>() };
-        if subresource != Subresource::Log
-            && (upgrade.is_none() || !parts.headers.contains_key(header::UPGRADE))
-        {
+        // A log may be asked for as the messages of a WebSocket; all else always changes the protocol.
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let upgrade = upgrade.filter(|_| parts.headers.contains_key(header::UPGRADE));
+        if subresource != Subresource::Log && upgrade.is_none() {
             return Err(Status::bad_request("Upgrade request required"));
         }
         self.forward(node, &path, parts, upgrade).await

@@ -227,6 +227,11 @@ impl UpOptions {
             .clone()
             .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase())
     }
+
+    /// Where the node agent has its files.
+    pub(crate) fn node_dir(&self) -> PathBuf {
+        self.data_dir.join("node")
+    }
 }
 
 /// Options of `dray down`.

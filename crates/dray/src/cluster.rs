@@ -190,7 +190,7 @@ impl Cluster {
         let client = self.client(&format!("system:node:{name}"));
         let config = NodeConfig {
             name,
-            state_dir: options.data_dir.join("node"),
+            state_dir: options.node_dir(),
             pod_network: POD_NETWORK.to_owned(),
             cluster_dns: self.choices.name_address(),
             cluster_domain: DOMAIN.to_owned(),

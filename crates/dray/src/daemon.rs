@@ -177,6 +177,9 @@ async fn serve(options: &UpOptions) -> Result<(), Error> {
     // A start that failed takes away what it made, unless containers of an earlier life go on in it.
     if *outcome.as_ref().unwrap_or(&engine.is_idle()) {
         engine.stop_everything().await;
+        if let Err(error) = dray_node::unmount_volumes(&options.node_dir()) {
+            tracing::warn!(%error, "cannot unmount the volumes of pods");
+        }
         take_away.take_away(&instance);
     }
     let _ = fs::remove_file(&socket);

@@ -401,3 +401,45 @@ fn a_server_that_listens_everywhere_tells_pods_an_address() {
         kubectl.ok(&["get", "endpoints", "kubernetes", "-o", address]).parse().unwrap();
     assert!(!told.is_unspecified() && !told.is_loopback(), "{told}");
 }
+
+#[test]
+fn the_end_of_everything_unmounts_the_volumes_of_pods() {
+    let mut daemon = Daemon::start();
+    daemon.load_busybox();
+    let volumes = || {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        table.lines().filter(|line| line.contains("/node/pods/")).count()
+    };
+    {
+        let kubectl = Kubectl::real(&daemon);
+        eventually("the account", PATIENCE, || {
+            let (code, ..) = kubectl.fed(&["get", "serviceaccount", "default"], "");
+            (code == 0).then_some(())
+        });
+        kubectl.apply(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: keeper}
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: memory, emptyDir: {medium: Memory}}]
+  containers:
+  - {name: c, image: box, imagePullPolicy: Never, command: [sleep, "600"], volumeMounts: [{name: memory, mountPath: /m}]}
+"#,
+        );
+        kubectl.ok(&["wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s"]);
+        assert_eq!(volumes(), 2, "the memory and the token");
+    }
+    daemon.down(&["--all"]);
+    assert_eq!(volumes(), 0);
+    daemon.up();
+    let kubectl = Kubectl::real(&daemon);
+    eventually("the pod to be back", PATIENCE, || {
+        let (code, ..) = kubectl.fed(
+            &["exec", "keeper", "--", "test", "-s", "/var/run/secrets/kubernetes.io/serviceaccount/token"],
+            "",
+        );
+        (code == 0).then_some(())
+    });
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{broadcast, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::admission::{Admission, Place, Rejection};
 use crate::context::Context;
 use crate::error::{IoContext, blocking};
 use crate::identity::{Belonging, POD_UID, PodIdentity};
@@ -23,7 +25,7 @@ use crate::pod::{Desired, Waker, Worker};
 use crate::recorder::{self, Writer};
 use crate::registration::Registration;
 use crate::services::{RETRY, Services};
-use crate::{NodeConfig, Result, pod, server, volume};
+use crate::{NodeConfig, pod, server, volume};
 
 /// How long pods wait for the first list of Services, of which they are told.
 const SERVICES_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +51,19 @@ impl Drop for Membership {
     }
 }
 
+/// The directory of pods' files below the agent's own.
+pub(crate) const PODS: &str = "pods";
+
+/// Unmounts the volumes of all pods of an agent that no longer runs, once their containers have ended. What is on disk stays; an
+/// agent that starts later mounts anew.
+///
+/// # Errors
+/// When something stays mounted.
+pub fn unmount_volumes(state_dir: &Path) -> crate::Result<()> {
+    let pods = state_dir.join(PODS);
+    if pods.exists() { volume::unmount_below(&pods) } else { Ok(()) }
+}
+
 /// The node agent.
 pub struct Agent {
     context: Arc<Context>,
@@ -67,9 +82,9 @@ impl Agent {
         registries: dray_registry::Client,
         client: Client,
         config: NodeConfig,
-    ) -> Result<Arc<Self>> {
+    ) -> crate::Result<Arc<Self>> {
         use std::os::unix::fs::PermissionsExt as _;
-        let pods = config.state_dir.join("pods");
+        let pods = config.state_dir.join(PODS);
         std::fs::create_dir_all(&pods).io("create", &pods)?;
         std::fs::set_permissions(&config.state_dir, std::fs::Permissions::from_mode(0o700))
             .io("change mode of", &config.state_dir)?;
@@ -82,6 +97,7 @@ impl Agent {
             recorder,
             services: Services::new(),
             memory: machine.memory,
+            admission: Admission::new(&machine.capacity()),
             makers: Context::makers(machine.processors),
             node_uid: RwLock::new(String::new()),
             config,
@@ -158,16 +174,21 @@ impl Agent {
         let config =
             watcher::Config::default().fields(&format!("spec.nodeName={}", self.context.config.name));
         let mut events = watcher::watcher(api, config).boxed();
-        let mut listed = HashSet::new();
+        let mut found = Vec::new();
         let mut first = true;
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(pod)) => {
-                    listed.extend(pod.metadata.uid.clone());
-                    self.apply(pod);
-                }
+                Ok(Event::Init) => found.clear(),
+                Ok(Event::InitApply(pod)) => found.push(pod),
                 Ok(Event::InitDone) => {
+                    let mut listed: HashSet<String> =
+                        found.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+                    // Who is here already has its place before anybody new.
+                    found.sort_by_key(|pod| {
+                        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+                        (!self.is_here(uid), pod.metadata.creation_timestamp.clone())
+                    });
+                    found.drain(..).for_each(|pod| self.apply(pod));
                     self.end_unlisted(&listed);
                     if std::mem::take(&mut first) {
                         let (agent, listed) = (Arc::clone(&self), std::mem::take(&mut listed));
@@ -195,7 +216,14 @@ impl Agent {
         }
         let (sender, receiver) = watch::channel(desired);
         let waker = Arc::new(Waker::default());
-        let worker = Worker::new(Arc::clone(&self.context), receiver, Arc::clone(&waker));
+        let (place, rejection) = match self.admit(&uid, &receiver.borrow().pod) {
+            Ok(place) => (place, None),
+            Err(rejection) => (None, Some(rejection)),
+        };
+        let mut worker = Worker::new(Arc::clone(&self.context), receiver, Arc::clone(&waker), place);
+        if let Some(rejection) = rejection {
+            worker = worker.reject(rejection);
+        }
         let membership = Membership { agent: Arc::downgrade(self), uid: uid.clone() };
         let task = tokio::spawn(async move {
             let _membership = membership;
@@ -205,8 +233,28 @@ impl Agent {
         pods.insert(uid, Running { desired: sender, waker, task: task.abort_handle() });
     }
 
+    /// Whether something of a pod was made already.
+    fn is_here(&self, uid: &str) -> bool {
+        self.context.engine.sandbox(uid).is_ok()
+    }
+
+    /// A pod's place on the node; none for one that has ended.
+    fn admit(&self, uid: &str, pod: &Pod) -> Result<Option<Place>, Rejection> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            return Ok(None);
+        }
+        let admission = &self.context.admission;
+        // After the machine's restart nothing is here, and yet its pods are no new ones.
+        if self.is_here(uid) || phase == Some("Running") {
+            return Ok(Some(admission.keep(uid, pod)));
+        }
+        admission.admit(uid, pod).map(Some)
+    }
+
     fn delete(&self, pod: &Pod) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.context.admission.release(&uid);
         if let Some(running) = self.pods.lock().get(&uid) {
             running.desired.send_modify(|desired| {
                 desired.pod = Arc::new(pod.clone());
@@ -219,6 +267,7 @@ impl Agent {
     fn end_unlisted(&self, listed: &HashSet<String>) {
         for (uid, running) in self.pods.lock().iter() {
             if !listed.contains(uid) {
+                self.context.admission.release(uid);
                 running.desired.send_modify(|desired| desired.deleted = true);
             }
         }
@@ -234,7 +283,7 @@ impl Agent {
             }
         }
         orphans.extend(context.engine.sandboxes().into_iter().map(|sandbox| sandbox.name));
-        let pods = context.config.state_dir.join("pods");
+        let pods = context.config.state_dir.join(PODS);
         if let Ok(entries) = std::fs::read_dir(&pods) {
             orphans.extend(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()));
         }

@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::NodeConfig;
+use crate::admission::Admission;
 use crate::recorder::Recorder;
 use crate::services::Services;
 
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) services: Services,
     /// The node's memory in bytes.
     pub(crate) memory: i64,
+    /// Who has which share of the node.
+    pub(crate) admission: Admission,
     /// Who may have the kernel make namespaces and processes: more at once than the machine has work for only wait for
     /// each other, and hold memory meanwhile.
     pub(crate) makers: Semaphore,

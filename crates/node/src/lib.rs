@@ -6,6 +6,7 @@
 //! people and programs read them.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod agent;
 mod api;
 mod config;
@@ -25,6 +26,6 @@ mod spdy;
 mod spec;
 mod volume;
 
-pub use agent::Agent;
+pub use agent::{Agent, unmount_volumes};
 pub use config::NodeConfig;
 pub use error::{Error, Result};

@@ -1,14 +1,18 @@
 //! Facts about the machine, from the kernel and from files that every distribution has.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::error::IoContext;
 use crate::{Error, Result};
 
 /// The Kubernetes version whose kubelet this agent behaves as.
 pub(crate) const KUBELET_VERSION: &str = "v1.36.0";
+/// Pods that a node takes, as the kubelet's default.
+const PODS: u32 = 110;
 
 /// What the machine has.
 #[derive(Clone, Debug)]
@@ -21,6 +25,9 @@ pub(crate) struct Machine {
     pub(crate) disk: i64,
     pub(crate) info: NodeSystemInfo,
 }
+
+/// Amounts of resources by name.
+pub(crate) type Capacity = BTreeMap<String, Quantity>;
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
@@ -102,6 +109,23 @@ impl Machine {
                 swap: None,
             },
         })
+    }
+}
+
+impl Machine {
+    /// What pods can have of it.
+    pub(crate) fn capacity(&self) -> Capacity {
+        [
+            ("cpu", self.processors.to_string()),
+            ("memory", format!("{}Ki", self.memory / 1024)),
+            ("ephemeral-storage", format!("{}Ki", self.disk / 1024)),
+            ("hugepages-1Gi", "0".to_owned()),
+            ("hugepages-2Mi", "0".to_owned()),
+            ("pods", PODS.to_string()),
+        ]
+        .into_iter()
+        .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+        .collect()
     }
 }
 

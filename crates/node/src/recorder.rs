@@ -1,6 +1,7 @@
 //! Events that tell people what the agent did, as `kubectl describe` shows them. An event that happens again is
 //! counted, not repeated.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -40,7 +41,7 @@ struct Occurrence {
     uid: String,
     field: Option<String>,
     severity: Severity,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -70,7 +71,7 @@ impl Recorder {
         pod: &crate::identity::PodIdentity,
         container: Option<(&'static str, &str)>,
         severity: Severity,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) {
         self.record(Occurrence {
@@ -80,7 +81,7 @@ impl Recorder {
             uid: pod.uid.clone(),
             field: container.map(|(list, name)| format!("spec.{list}{{{name}}}")),
             severity,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         });
     }
@@ -94,7 +95,7 @@ impl Recorder {
             uid: uid.to_owned(),
             field: None,
             severity: Severity::Normal,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         });
     }
@@ -144,7 +145,7 @@ impl Writer {
                 ..ObjectReference::default()
             },
             type_: Some(occurrence.severity.as_str().to_owned()),
-            reason: Some(occurrence.reason.to_owned()),
+            reason: Some(occurrence.reason.to_string()),
             message: Some(occurrence.message.clone()),
             count: Some(1),
             first_timestamp: Some(Time(at)),

@@ -7,7 +7,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -25,8 +24,6 @@ const RENEWAL: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 /// The status is told at least this often, even when nothing changed.
 const REPORT: Duration = Duration::from_mins(5);
-/// Pods that a node takes, as the kubelet's default.
-const PODS: u32 = 110;
 /// Images that a node tells of, as the kubelet's default.
 const IMAGES: usize = 50;
 /// Less free memory, in bytes, is pressure.
@@ -177,18 +174,7 @@ impl Registration {
     async fn status(&self, before: Option<&NodeStatus>) -> NodeStatus {
         let config = &self.context.config;
         let machine = &self.machine;
-        let quantity = |text: String| Quantity(text);
-        let capacity: BTreeMap<String, Quantity> = [
-            ("cpu", quantity(machine.processors.to_string())),
-            ("memory", quantity(format!("{}Ki", machine.memory / 1024))),
-            ("ephemeral-storage", quantity(format!("{}Ki", machine.disk / 1024))),
-            ("hugepages-1Gi", quantity("0".to_owned())),
-            ("hugepages-2Mi", quantity("0".to_owned())),
-            ("pods", quantity(PODS.to_string())),
-        ]
-        .into_iter()
-        .map(|(name, amount)| (name.to_owned(), amount))
-        .collect();
+        let capacity = machine.capacity();
         let address = |kind: &str, address: String| NodeAddress { address, type_: kind.to_owned() };
         NodeStatus {
             addresses: Some(vec![

@@ -50,7 +50,8 @@ impl Amounts {
         self.0.keys().map(String::as_str)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, Quantity)> {
+    /// The resources by name, and how much of each.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, Quantity)> {
         self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
     }
 

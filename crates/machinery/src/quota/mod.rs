@@ -12,6 +12,12 @@ use crate::{kinds::Subresource, object, selector::LabelSelector, status::qualifi
 
 pub use amounts::Amounts;
 
+/// What a pod asks for under the resources' own names: of its containers together or of one init container where that is more,
+/// with sidecars and overhead; what is said for the pod as a whole counts instead.
+pub fn pod_requests(pod: &Value) -> Amounts {
+    pods::requests(pod)
+}
+
 /// The resource that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted<'a> {

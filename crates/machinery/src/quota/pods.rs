@@ -123,7 +123,8 @@ fn set_for_pod(amounts: &mut Amounts, own: &Value) {
     }
 }
 
-fn requests(pod: &Value) -> Amounts {
+/// What the containers of a pod ask for together, or the pod as a whole.
+pub(super) fn requests(pod: &Value) -> Amounts {
     let mut amounts = total(pod, |container| {
         let mut asked = Amounts::read(&container["resources"]["requests"]);
         // While a pod is resized it has the more of what it had and what it wants.

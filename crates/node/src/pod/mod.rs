@@ -6,6 +6,7 @@
 
 mod adopt;
 mod message;
+mod publish;
 mod pull;
 mod setup;
 pub(crate) mod slot;
@@ -15,6 +16,7 @@ mod stop;
 
 pub(crate) use stop::remove_left_overs;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,12 +26,10 @@ use std::time::Duration;
 use dray_engine::SandboxRecord;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::admission::{Place, Rejection};
 use crate::context::Context;
 use crate::identity::PodIdentity;
 use crate::probe::schedule::{Purpose, Report};
@@ -84,7 +84,7 @@ impl Waker {
 /// Why a pod has failed as a whole.
 #[derive(Clone, Debug)]
 struct Verdict {
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -112,6 +112,8 @@ pub(crate) struct Worker {
     /// Every container has ended for good, and what they shared is taken away.
     finished: bool,
     verdict: Option<Verdict>,
+    /// What it holds of the node; none once it has ended, or when it was never taken in.
+    place: Option<Place>,
     start_time: Time,
     /// Why namespaces or volumes could not be made, and when that is tried again.
     setup_retry: Option<Instant>,
@@ -136,10 +138,16 @@ impl Next {
 }
 
 impl Worker {
-    pub(crate) fn new(context: Arc<Context>, desired: watch::Receiver<Desired>, waker: Arc<Waker>) -> Self {
+    /// The task of a pod that has its place on the node; of one without a place nothing is made.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        desired: watch::Receiver<Desired>,
+        waker: Arc<Waker>,
+        place: Option<Place>,
+    ) -> Self {
         let pod = Arc::clone(&desired.borrow().pod);
         let identity = PodIdentity::of(&pod);
-        let directory = context.config.state_dir.join("pods").join(&identity.uid);
+        let directory = context.config.state_dir.join(crate::agent::PODS).join(&identity.uid);
         let (report_sender, reports) = mpsc::channel(REPORTS);
         let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
         let slots = pod.spec.as_ref().map(Slot::all).unwrap_or_default();
@@ -161,6 +169,7 @@ impl Worker {
             ending_since: None,
             finished: false,
             verdict: None,
+            place,
             start_time: started.unwrap_or_else(|| Time(jiff::Timestamp::now())),
             setup_retry: None,
             setup_backoff: Backoff::default(),
@@ -171,6 +180,15 @@ impl Worker {
             send_again: None,
             watches: Vec::new(),
         }
+    }
+
+    /// Has the pod fail before anything is made of it.
+    pub(crate) fn reject(mut self, rejection: Rejection) -> Self {
+        let Rejection { reason, message } = rejection;
+        self.context.recorder.pod(&self.identity, None, Severity::Warning, reason.clone(), message.clone());
+        let message = format!("Pod was rejected: {message}");
+        self.verdict = Some(Verdict { reason: reason.into(), message });
+        self
     }
 
     /// Keeps the pod until it is gone.
@@ -312,7 +330,7 @@ impl Worker {
             None if self.verdict.is_none() => {
                 let message = "Pod was active on the node longer than the specified deadline".to_owned();
                 self.tell(Severity::Normal, "DeadlineExceeded", message.clone());
-                self.verdict = Some(Verdict { reason: "DeadlineExceeded", message });
+                self.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message });
             }
             None => {}
         }
@@ -457,6 +475,8 @@ impl Worker {
     async fn finish(&mut self) {
         self.finished = true;
         self.watches.clear();
+        // Who hears that it is over may send the next one at once.
+        self.place = None;
         self.publish().await;
         self.take_down().await;
     }
@@ -499,63 +519,6 @@ impl Worker {
         }
     }
 
-    /// Tells the cluster how the pod is, when that is news.
-    async fn publish(&mut self) {
-        let status = self.status();
-        let is_told = self.sent.as_ref() == Some(&status) && !self.was_overwritten(&status);
-        if is_told && self.send_again.is_none() {
-            return;
-        }
-        if self.send_again.is_some_and(|at| at > Instant::now()) && !self.terminating {
-            return;
-        }
-        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.identity.namespace);
-        let patch = json!({ "metadata": { "uid": self.identity.uid }, "status": status::patch(&status) });
-        let patched =
-            api.patch_status(&self.identity.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
-        match patched {
-            Ok(pod) => {
-                self.sent = Some(status);
-                self.sent_revision = revision(&pod);
-                self.send_again = None;
-            }
-            // The pod is gone, or another has its name: the watch will tell.
-            Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => {
-                self.sent = Some(status);
-                self.send_again = None;
-            }
-            Err(error) => {
-                tracing::warn!(pod = self.identity.full_name(), %error, "cannot tell a pod's status");
-                self.send_again = Some(Instant::now() + RETRY);
-            }
-        }
-    }
-
-    /// Whether somebody else wrote another status over the one that was sent, as the cluster does with the pods of a
-    /// node that it took for lost.
-    fn was_overwritten(&self, status: &PodStatus) -> bool {
-        if revision(&self.pod) <= self.sent_revision {
-            return false;
-        }
-        let Some(seen) = &self.pod.status else { return true };
-        let states = |status: &PodStatus| -> Vec<(String, String)> {
-            let mut states: Vec<_> = status
-                .conditions
-                .iter()
-                .flatten()
-                .filter(|condition| status::OWN_CONDITIONS.contains(&condition.type_.as_str()))
-                .map(|condition| (condition.type_.clone(), condition.status.clone()))
-                .collect();
-            states.sort();
-            states
-        };
-        seen.phase != status.phase
-            || seen.pod_ip != status.pod_ip
-            || states(seen) != states(status)
-            || seen.container_statuses.as_ref().map(Vec::len)
-                != status.container_statuses.as_ref().map(Vec::len)
-    }
-
     /// The pod's address, for probes and forwarded ports.
     fn set_address(&mut self, address: Option<IpAddr>) {
         self.addresses.pod = address.map(|address| address.to_string()).unwrap_or_default();
@@ -576,11 +539,6 @@ fn back_off_image(slot: &mut Slot, image: &str, next: &mut Next) {
     }
     waiting.message = format!("Back-off pulling image {image:?}: ErrImagePull: {}", waiting.message);
     waiting.reason = "ImagePullBackOff";
-}
-
-/// The revision of an object. Versions of this cluster's objects are numbers, and larger ones are newer.
-fn revision(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// A duration to the millisecond, as Go prints it: "317ms", "1.204s".

@@ -252,21 +252,23 @@ impl Worker {
         };
         let has_init = self.slots.iter().any(|slot| matches!(slot.role, Role::Init | Role::Sidecar));
         let main_reason = if has_init && !self.initialized { "PodInitializing" } else { "ContainerCreating" };
+        // Of a pod that was never taken in there is nothing to tell.
+        let is_something = self.verdict.is_none() || self.slots.iter().any(|slot| slot.current.is_some());
         let init = statuses(&[Role::Init, Role::Sidecar], "PodInitializing");
         let address = Some(self.addresses.pod.clone()).filter(|address| !address.is_empty());
         let host = self.context.config.node_address.to_string();
         PodStatus {
             phase: Some(phase.to_owned()),
             conditions: Some(conditions),
-            reason: self.verdict.as_ref().map(|verdict| verdict.reason.to_owned()),
+            reason: self.verdict.as_ref().map(|verdict| verdict.reason.to_string()),
             message: self.verdict.as_ref().map(|verdict| verdict.message.clone()),
             host_ip: Some(host.clone()),
             host_ips: Some(vec![HostIP { ip: host }]),
             pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
             pod_ip: address,
             start_time: Some(self.start_time.clone()),
-            init_container_statuses: has_init.then_some(init),
-            container_statuses: Some(statuses(&[Role::Main], main_reason)),
+            init_container_statuses: (has_init && is_something).then_some(init),
+            container_statuses: is_something.then(|| statuses(&[Role::Main], main_reason)),
             ephemeral_container_statuses: (!self.ephemeral.is_empty())
                 .then(|| statuses(&[Role::Ephemeral], "ContainerCreating")),
             qos_class: Some(Quality::of(&self.pod).as_str().to_owned()),

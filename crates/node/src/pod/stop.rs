@@ -144,6 +144,8 @@ impl Worker {
         }
         self.remove_containers().await;
         self.take_down().await;
+        // Who hears that it is gone may send the next one at once.
+        self.place = None;
         if !self.desired.borrow().deleted {
             self.confirm().await;
         }

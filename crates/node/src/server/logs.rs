@@ -1,17 +1,27 @@
-//! `GET /containerLogs/NAMESPACE/POD/CONTAINER`.
+//! `GET /containerLogs/NAMESPACE/POD/CONTAINER`, as a body or as the messages of a WebSocket.
 
+use std::pin::pin;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use dray_engine::{LogLine, LogOptions, LogStream};
-use http::{Response, StatusCode, header};
+use futures_util::{SinkExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use jiff::{SignedDuration, Timestamp};
 
+use tokio_tungstenite::tungstenite::Message;
+
 use super::query::Query;
+use super::websocket::{self, Socket};
 use super::{Body, Refusal, find};
 use crate::context::Context;
+
+/// How the text is sent to those who ask for a WebSocket.
+const PROTOCOLS: &[&str] = &["binary.k8s.io", "base64.binary.k8s.io", ""];
 
 /// What is asked of a log.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -77,9 +87,9 @@ pub(super) async fn answer(
     namespace: &str,
     pod: &str,
     container: &str,
-    query: Option<&str>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let wanted = Wanted::parse(&Query::parse(query)?)?;
+    let wanted = Wanted::parse(&Query::parse(request.uri().query())?)?;
     let handle = find::container(context, namespace, pod, container, wanted.previous)?;
     let options = LogOptions {
         stdout: wanted.stdout,
@@ -116,12 +126,49 @@ pub(super) async fn answer(
         reading.whole[place] = line.text.ends_with('\n');
         bytes.truncate(usize::try_from(reading.left).unwrap_or(usize::MAX).min(bytes.len()));
         reading.left -= bytes.len() as u64;
-        Some((Ok(Frame::data(bytes)), reading))
+        Some((Ok(bytes), reading))
     });
+    if websocket::is_wanted(request.headers()) {
+        let mut handshake = websocket::accept(&mut request, PROTOCOLS)?;
+        let response = handshake.take_response();
+        tokio::spawn(async move {
+            let is_text = handshake.protocol.starts_with("base64.");
+            if let Some(socket) = handshake.socket().await {
+                send(stream, socket, is_text).await;
+            }
+        });
+        return Ok(response);
+    }
+    let stream = stream.map_ok(Frame::data);
     let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
     let text = http::HeaderValue::from_static("text/plain");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     Ok(response)
+}
+
+/// Sends a log as messages, until its end or until the client goes.
+async fn send(log: impl Stream<Item = std::io::Result<Bytes>>, socket: Socket, is_text: bool) {
+    let (mut sink, mut source) = socket.split();
+    let told = async {
+        let mut log = pin!(log);
+        // By an empty message the client knows that all is ready.
+        sink.send(Message::binary(Bytes::new())).await?;
+        while let Some(Ok(bytes)) = log.next().await {
+            let message =
+                if is_text { Message::text(STANDARD.encode(&bytes)) } else { Message::binary(bytes) };
+            sink.send(message).await?;
+        }
+        sink.close().await
+    };
+    let gone = async { while let Some(Ok(_)) = source.next().await {} };
+    tokio::select! {
+        told = told => {
+            if let Err(error) = told {
+                tracing::debug!(%error, "the client went before the end of a log");
+            }
+        }
+        () = gone => {}
+    }
 }
 
 #[cfg(test)]

@@ -3,19 +3,19 @@
 //! The connection comes from the API server, which has checked who asks and for what; what is in the request still is
 //! data from outside.
 
-mod channels;
 mod find;
-mod forward;
 mod logs;
+mod portforward;
+mod process;
 mod query;
-mod streams;
+mod spdy;
 mod websocket;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -34,11 +34,13 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub(crate) struct Refusal {
     code: StatusCode,
     message: String,
+    /// More headers of the answer.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
     pub(crate) fn new(code: StatusCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), headers: Vec::new() }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -49,6 +51,7 @@ impl Refusal {
         match self.code {
             StatusCode::NOT_FOUND => "NotFound",
             StatusCode::BAD_REQUEST => "BadRequest",
+            StatusCode::FORBIDDEN => "Forbidden",
             StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
             _ => "InternalError",
         }
@@ -61,8 +64,11 @@ impl Refusal {
         });
         let mut response = Response::new(full(status.to_string()));
         *response.status_mut() = self.code;
-        let json = http::HeaderValue::from_static("application/json");
+        let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
         response
     }
 }
@@ -100,18 +106,14 @@ async fn route(context: Arc<Context>, request: Request<Incoming>) -> Result<Resp
     match words.as_slice() {
         ["healthz"] => Ok(Response::new(full("ok"))),
         ["containerLogs", namespace, pod, container] if *request.method() == Method::GET => {
-            logs::answer(&context, namespace, pod, container, request.uri().query()).await
+            logs::answer(&context, namespace, pod, container, request).await
         }
         [verb @ ("exec" | "attach"), namespace, pod, container] if upgrade_method => {
-            let place = streams::Place { namespace, pod, container, exec: *verb == "exec" };
-            streams::answer(&context, &place, request).await
+            let place = process::Place { namespace, pod, container, exec: *verb == "exec" };
+            process::answer(&context, &place, request).await
         }
         ["portForward", namespace, pod] if upgrade_method => {
-            if websocket::offers(request.headers(), channels::PROTOCOL) {
-                channels::answer(&context, namespace, pod, request).await
-            } else {
-                forward::answer(&context, namespace, pod, request).await
-            }
+            portforward::answer(&context, namespace, pod, request).await
         }
         ["containerLogs" | "exec" | "attach" | "portForward", ..] => {
             Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the method or path does not fit the verb"))

@@ -19,7 +19,9 @@ pub(super) type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// A handshake that was agreed on.
 pub(super) struct Handshake {
-    pub(super) response: Response<Body>,
+    /// What goes through the socket, as the list of supported ones names it.
+    pub(super) protocol: &'static str,
+    response: Response<Body>,
     upgrade: OnUpgrade,
 }
 
@@ -47,13 +49,14 @@ impl Handshake {
     }
 }
 
-fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|word| word.trim().eq_ignore_ascii_case(token))
+/// The words of a header, whether they come in one or in several.
+pub(super) fn tokens(headers: &HeaderMap, name: header::HeaderName) -> Vec<&str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).collect()
+}
+
+pub(super) fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    tokens(headers, name).iter().any(|word| word.eq_ignore_ascii_case(token))
 }
 
 /// Whether the client offers this protocol.
@@ -61,7 +64,13 @@ pub(super) fn offers(headers: &HeaderMap, protocol: &str) -> bool {
     has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, protocol)
 }
 
-/// Agrees on a protocol: of those that the client offers the first that is supported.
+/// Whether a request is a handshake.
+pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+    has_token(headers, header::UPGRADE, "websocket") && has_token(headers, header::CONNECTION, "upgrade")
+}
+
+/// Agrees on a protocol: of those that the client offers the first that is supported. One without a name is for clients that offer
+/// nothing.
 ///
 /// # Errors
 /// 400 when it is no handshake, or no protocol fits.
@@ -70,21 +79,15 @@ pub(super) fn accept(
     supported: &[&'static str],
 ) -> Result<Handshake, Refusal> {
     let headers = request.headers();
-    if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade")
-    {
-        return Err(Refusal::bad_request("Upgrade request required: only WebSocket is supported"));
+    if !is_wanted(headers) {
+        return Err(Refusal::bad_request("Upgrade request required"));
     }
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
         .ok_or_else(|| Refusal::bad_request("the WebSocket handshake has no key"))?
         .clone();
-    let offered: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
+    let offered = tokens(headers, header::SEC_WEBSOCKET_PROTOCOL);
+    let offered = if offered.is_empty() { vec![""] } else { offered };
     let protocol =
         offered.iter().find_map(|offer| supported.iter().find(|known| *known == offer)).copied().ok_or_else(
             || {
@@ -93,13 +96,16 @@ pub(super) fn accept(
                 ))
             },
         )?;
-    let response = Response::builder()
+    let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")
         .header(header::CONNECTION, "Upgrade")
-        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))
-        .header(header::SEC_WEBSOCKET_PROTOCOL, protocol)
+        .header(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()));
+    if !protocol.is_empty() {
+        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    let response = response
         .body(full(Bytes::new()))
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(Handshake { response, upgrade: hyper::upgrade::on(request) })
+    Ok(Handshake { protocol, response, upgrade: hyper::upgrade::on(request) })
 }

@@ -287,7 +287,8 @@ pub(crate) fn resource(
     let divisor = selector
         .divisor
         .as_ref()
-        .and_then(|divisor| quantity::thousandths(&divisor.0))
+        .and_then(quantity::parse)
+        .map(|divisor| i128::from(divisor.millis()))
         .filter(|divisor| *divisor > 0)
         .unwrap_or(1000);
     Ok((amount.div_euclid(divisor) + i128::from(amount.rem_euclid(divisor) != 0)).to_string())

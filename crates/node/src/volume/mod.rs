@@ -118,7 +118,7 @@ impl Volumes {
         if let Some(empty) = &volume.empty_dir {
             let path = self.path_of("empty-dir", &volume.name);
             let memory = empty.medium.as_deref() == Some("Memory");
-            let limit = empty.size_limit.as_ref().and_then(|limit| quantity::units(&limit.0));
+            let limit = empty.size_limit.as_ref().and_then(quantity::parse).map(|limit| limit.units());
             if empty.medium.as_deref().is_some_and(|medium| !matches!(medium, "" | "Memory")) {
                 return Err(Error::pod("only the media \"\" and \"Memory\" are supported"));
             }
@@ -305,6 +305,15 @@ pub(crate) fn release(path: &Path) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
+    unmount_below(path)?;
+    std::fs::remove_dir_all(path).io("remove", path)
+}
+
+/// Unmounts everything at or below a path.
+///
+/// # Errors
+/// When something stays mounted.
+pub(crate) fn unmount_below(path: &Path) -> Result<()> {
     for mounted in mounts_below(path)?.into_iter().rev() {
         rustix::mount::unmount(&mounted, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .io("unmount", &mounted)?;
@@ -316,7 +325,7 @@ pub(crate) fn release(path: &Path) -> Result<()> {
             source: std::io::ErrorKind::ResourceBusy.into(),
         });
     }
-    std::fs::remove_dir_all(path).io("remove", path)
+    Ok(())
 }
 
 /// The mount points at or below a path, in the order they were mounted (proc_pid_mountinfo(5)).

@@ -35,6 +35,7 @@ pub fn all() -> Vec<Trial> {
         trial("a_container_removed_by_hand_is_made_again", removed_by_hand),
         trial("readiness_gates_are_others_to_open", gates),
         trial("an_agent_killed_in_the_middle_goes_on_where_it_was", killed_in_the_middle),
+        trial("a_pod_for_which_there_is_no_room_has_failed", rejected),
         trial("a_force_deleted_pod_is_killed", force_delete),
     ]
 }
@@ -487,5 +488,36 @@ async fn killed_in_the_middle(mut world: World) -> World {
         });
         assert_eq!(world.engine().sandboxes().len(), 3 * (round + 1));
     }
+    world
+}
+
+async fn rejected(world: World) -> World {
+    let port = |port: u16| json!([{ "containerPort": 80, "hostPort": port, "hostIP": "127.0.0.1" }]);
+    let spec = |ports: serde_json::Value| {
+        json!({ "terminationGracePeriodSeconds": 0,
+            "containers": [{ "name": "c", "command": ["sleep", "1000"], "ports": ports }] })
+    };
+    world.pod("first", spec(port(8123))).await;
+    world.wait_ready("first").await;
+    world.pod("second", spec(port(8123))).await;
+    let pod = world.wait_phase("second", "Failed").await;
+    let status = pod.status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("NodePorts"));
+    let told = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    assert_eq!(status.message.as_deref(), Some(told));
+    assert!(status.container_statuses.is_none() && status.pod_ip.is_none());
+    world.wait_event("second", "NodePorts Predicate NodePorts failed").await;
+    let much = json!({ "requests": { "cpu": "1000" } });
+    world.pod("large", json!({ "containers": [{ "name": "c", "resources": much }] })).await;
+    let pod = world.wait_phase("large", "Failed").await;
+    assert_eq!(pod.status.unwrap().reason.as_deref(), Some("OutOfcpu"));
+    assert_eq!(world.engine().containers().len(), 1);
+    // What one has given back another can have.
+    for name in ["second", "large", "first"] {
+        world.delete(name).await;
+        world.wait_gone(name).await;
+    }
+    world.pod("third", spec(port(8123))).await;
+    world.wait_ready("third").await;
     world
 }

@@ -3,9 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use libtest_mimic::Trial;
 use serde_json::json;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::trial;
 use crate::world::World;
@@ -21,7 +25,69 @@ pub fn all() -> Vec<Trial> {
         trial("host_ports_lead_to_the_pod", host_port),
         trial("attach_joins_a_running_program", attach),
         trial("port_forward_reaches_the_pods_loopback", port_forward),
+        trial("old_clients_exec_by_spdy", |world| exec(by_spdy(world))),
+        trial("old_clients_attach_by_spdy", |world| attach(by_spdy(world))),
+        trial("old_clients_have_a_terminal_by_spdy", |world| terminal(by_spdy(world))),
+        trial("old_clients_forward_ports_by_spdy", |world| port_forward(by_spdy(world))),
+        trial("old_clients_exec_and_read_logs_by_websockets", old_websockets),
     ]
+}
+
+/// Has kubectl speak as before 1.30.
+fn by_spdy(mut world: World) -> World {
+    world.spdy = true;
+    world
+}
+
+/// What comes of a WebSocket until its end: each message that says something.
+async fn messages(address: &str, path: &str, protocol: Option<&str>) -> Vec<String> {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    if let Some(protocol) = protocol {
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    }
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(Ok(message)) = socket.next().await {
+        if !message.is_close() {
+            found.push(String::from_utf8(message.into_data().to_vec()).unwrap());
+        }
+    }
+    found
+}
+
+async fn old_websockets(world: World) -> World {
+    let spec =
+        json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo said; exec sleep 1000"] }] });
+    world.pod("box", spec).await;
+    world.wait_ready("box").await;
+    let mut child =
+        world.command(&["proxy", "--port=0", "--disable-filter"]).stdout(Stdio::piped()).spawn().unwrap();
+    let out = child.stdout.take().unwrap();
+    let _child = Killed(child);
+    let line = tokio::task::spawn_blocking(move || BufReader::new(out).lines().next().unwrap().unwrap());
+    // Starting to serve on 127.0.0.1:40001
+    let address = line.await.unwrap().rsplit(' ').next().unwrap().to_owned();
+    let pod = "/api/v1/namespaces/default/pods/box";
+    let exec = |script: &str| format!("{pod}/exec?stdout=1&stderr=1&command=sh&command=-c&command={script}");
+    let plain = "echo%20one;exit%203";
+    let failed = "command terminated with non-zero exit code: exit status 3";
+    for (protocol, expected) in [
+        (None, vec!["\u{1}".to_owned(), "\u{1}one\n".to_owned(), format!("\u{3}{failed}")]),
+        (Some("channel.k8s.io"), vec!["\u{1}".to_owned(), "\u{1}one\n".to_owned(), format!("\u{3}{failed}")]),
+        (
+            Some("base64.channel.k8s.io"),
+            vec!["1".to_owned(), "1b25lCg==".to_owned(), format!("3{}", STANDARD.encode(failed))],
+        ),
+    ] {
+        assert_eq!(messages(&address, &exec(plain), protocol).await, expected, "{protocol:?}");
+    }
+    // Without a failure nothing is said of the end.
+    assert_eq!(messages(&address, &exec("true"), Some("channel.k8s.io")).await, ["\u{1}"]);
+    let log = format!("{pod}/log");
+    assert_eq!(messages(&address, &log, Some("binary.k8s.io")).await, ["", "said\n"]);
+    assert_eq!(messages(&address, &log, Some("base64.binary.k8s.io")).await, ["", "c2FpZAo="]);
+    world
 }
 
 async fn logs(world: World) -> World {

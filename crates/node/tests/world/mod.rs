@@ -54,6 +54,8 @@ pub struct World {
     pub directory: tempfile::TempDir,
     pub client: Client,
     pub address: SocketAddr,
+    /// Whether kubectl speaks SPDY, as before 1.30, and no WebSocket.
+    pub spdy: bool,
     server: ApiServer,
     agent: Option<RunningAgent>,
     place: Arc<parking_lot::Mutex<Option<Arc<Agent>>>>,
@@ -186,7 +188,7 @@ impl World {
         maps.create(&PostParams::default(), &authority.unwrap()).await.unwrap();
         let serving = server.clone();
         tokio::spawn(async move { serving.serve(listener, std::future::pending()).await });
-        let mut world = Self { directory, client, address, server, agent: None, place };
+        let mut world = Self { directory, client, address, spdy: false, server, agent: None, place };
         world.start_agent().await;
         world
     }
@@ -327,6 +329,10 @@ impl World {
             .args(arguments)
             .env("KUBECONFIG", self.directory.path().join("kubeconfig"))
             .env("HOME", self.directory.path());
+        let websockets = if self.spdy { "false" } else { "true" };
+        command
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
         command
     }
 

@@ -1,35 +1,55 @@
-//! exec and attach: the streams of a process in the channels of one WebSocket (`v5.channel.k8s.io`).
+//! exec and attach: the streams of a process, carried to a client in the channels of a WebSocket or in streams of SPDY.
 //!
-//! The first byte of each message is its channel: 0 standard input, 1 and 2 standard output and error, 3 how it ended
-//! (a Status), 4 the size of the terminal, and since version 5 also 255, which closes the channel named by the next
-//! byte.
+//! What carries them is behind two traits, so that a process is joined, watched and ended in one way.
 
+mod socket;
+mod spdy;
+
+use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dray_engine::{AttachOptions, ContainerHandle, ExecSpec, WaitCondition};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
 use super::query::Query;
-use super::websocket::{self, Socket};
-use super::{Body, Refusal, find};
+use super::{Body, Refusal, find, websocket};
 use crate::context::Context;
-use crate::output::Frames;
+use crate::output::{Frames, STDOUT as OUTPUT};
 use crate::pod::slot::Background;
 
-const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
-const STDIN: u8 = 0;
-const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+const OUTPUT_OF_ERRORS: u8 = 2;
+/// By it a client is told how the process ended.
+const ERROR: u8 = 3;
+
+/// What a client says.
+enum Said {
+    Input(Bytes),
+    InputEnds,
+    /// The size of its terminal, as JSON.
+    Size(Bytes),
+}
+
+/// Hears a client.
+trait Hears: Send + 'static {
+    /// What it says next; none once it has gone.
+    fn next(&mut self) -> impl Future<Output = Option<Said>> + Send;
+}
+
+/// Tells a client.
+trait Tells: Send {
+    /// All is ready; `first` is the first channel that will be written to. False when the client has gone.
+    fn begin(&mut self, first: u8) -> impl Future<Output = bool> + Send;
+    /// Bytes of a channel. False when the client has gone.
+    fn tell(&mut self, channel: u8, bytes: &[u8]) -> impl Future<Output = bool> + Send;
+    /// How it ended; nothing comes after it.
+    fn end(self, status: Value) -> impl Future<Output = ()> + Send;
+}
 
 /// Whose streams are meant.
 pub(super) struct Place<'a> {
@@ -69,12 +89,26 @@ pub(super) async fn answer(
     if place.exec && wanted.args.is_empty() {
         return Err(Refusal::bad_request("you must specify at least one command for the container"));
     }
-    let mut handshake = websocket::accept(&mut request, PROTOCOLS)?;
-    let response = handshake.take_response();
     let context = Arc::clone(context);
+    if super::spdy::is_wanted(&request) {
+        let (response, agreed) = super::spdy::accept(&mut request, spdy::PROTOCOLS)?;
+        tokio::spawn(async move {
+            let version = agreed.version;
+            let Some(wire) = agreed.wire().await else { return };
+            match spdy::halves(wire, version, &wanted).await {
+                Ok((mouth, ear)) => serve(&context, handle, wanted, mouth, ear).await,
+                Err(error) => tracing::debug!(error = %error.chain(), "a client opened no streams"),
+            }
+        });
+        return Ok(response);
+    }
+    let mut handshake = websocket::accept(&mut request, socket::PROTOCOLS)?;
+    let response = handshake.take_response();
     tokio::spawn(async move {
+        let protocol = handshake.protocol;
         if let Some(socket) = handshake.socket().await {
-            serve(&context, handle, wanted, socket).await;
+            let (mouth, ear) = socket::halves(socket, protocol);
+            serve(&context, handle, wanted, mouth, ear).await;
         }
     });
     Ok(response)
@@ -155,52 +189,59 @@ fn ended(code: u8) -> Value {
     })
 }
 
-fn channel(number: u8, bytes: &[u8]) -> Message {
-    let mut message = Vec::with_capacity(bytes.len() + 1);
-    message.push(number);
-    message.extend_from_slice(bytes);
-    Message::binary(message)
+/// What is said of an end by those who know no Status: nothing where all went well.
+fn plain_words(status: &Value) -> Option<String> {
+    (status["status"] != "Success").then(|| status["message"].as_str().unwrap_or_default().to_owned())
 }
 
-async fn serve(context: &Arc<Context>, handle: Arc<ContainerHandle>, wanted: Wanted, socket: Socket) {
-    let (mut sink, source) = socket.split();
+async fn serve(
+    context: &Arc<Context>,
+    handle: Arc<ContainerHandle>,
+    wanted: Wanted,
+    mut mouth: impl Tells,
+    ear: impl Hears,
+) {
+    let first = match (wanted.stdout, wanted.stderr) {
+        (true, _) => OUTPUT,
+        (false, true) => OUTPUT_OF_ERRORS,
+        (false, false) => ERROR,
+    };
+    if !mouth.begin(first).await {
+        return;
+    }
     let status = match join(context, handle, &wanted).await {
-        Ok(joined) => match pump(context, joined, &mut sink, source).await {
+        Ok(joined) => match pump(context, joined, &mut mouth, ear).await {
             Some(status) => status,
             None => return,
         },
         Err(message) => internal(&message),
     };
-    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    let told = async {
-        sink.send(channel(STATUS, status.to_string().as_bytes())).await?;
-        sink.send(Message::Close(Some(close))).await?;
-        sink.flush().await
-    };
-    if let Err(error) = told.await {
-        tracing::debug!(%error, "the client went before it was told how its command ended");
-    }
+    mouth.end(status).await;
 }
 
 /// Carries bytes both ways until the process ends; none when the client went first.
 async fn pump(
     context: &Arc<Context>,
     joined: Joined,
-    sink: &mut SplitSink<Socket, Message>,
-    source: SplitStream<Socket>,
+    mouth: &mut impl Tells,
+    ear: impl Hears,
 ) -> Option<Value> {
     let (reader, writer) = joined.stream.into_split();
     let mut frames = Frames::new(reader, joined.framed);
     let (gone_sender, gone) = tokio::sync::oneshot::channel::<()>();
     let (terminal, for_input) = (joined.terminal, Arc::clone(context));
     let _input = Background(tokio::spawn(async move {
-        take_input(&for_input, source, writer, terminal).await;
+        take_input(&for_input, ear, writer, terminal).await;
         drop(gone_sender);
     }));
     let output = async {
         loop {
             match frames.next().await {
-                Ok(Some((stream, bytes))) => sink.send(channel(stream, bytes)).await.ok()?,
+                Ok(Some((stream, bytes))) => {
+                    if !mouth.tell(stream, bytes).await {
+                        return None;
+                    }
+                }
                 Ok(None) => return Some(()),
                 Err(error) => {
                     tracing::debug!(%error, "the streams of a process broke");
@@ -233,39 +274,31 @@ fn hang_up(context: &Context, id: &str, framed: bool) {
     }
 }
 
-/// Takes what the client sends until it goes.
+/// Takes what the client says until it goes.
 async fn take_input(
     context: &Context,
-    mut source: SplitStream<Socket>,
+    mut ear: impl Hears,
     writer: OwnedWriteHalf,
     terminal: Option<Terminal>,
 ) {
     let mut writer = Some(writer);
-    while let Some(Ok(message)) = source.next().await {
-        let bytes = match message {
-            Message::Binary(bytes) => bytes,
-            Message::Text(text) => text.into(),
-            Message::Close(_) => return,
-            _ => continue,
-        };
-        let Some((number, rest)) = bytes.split_first() else { continue };
-        match (*number, rest) {
-            (STDIN, rest) => {
+    while let Some(said) = ear.next().await {
+        match said {
+            Said::Input(bytes) => {
                 if let Some(open) = &mut writer
-                    && !rest.is_empty()
-                    && open.write_all(rest).await.is_err()
+                    && !bytes.is_empty()
+                    && open.write_all(&bytes).await.is_err()
                 {
                     // The process no longer reads; what it writes still counts.
                     writer = None;
                 }
             }
-            (CLOSE, [STDIN]) => {
+            Said::InputEnds => {
                 if let Some(mut open) = writer.take() {
                     let _ = open.shutdown().await;
                 }
             }
-            (RESIZE, rest) => resize(context, terminal.as_ref(), rest).await,
-            _ => {}
+            Said::Size(text) => resize(context, terminal.as_ref(), &text).await,
         }
     }
 }

@@ -1,7 +1,10 @@
-//! `/portForward`: connections to ports of a pod, in SPDY/3.1 streams inside a WebSocket.
+//! `/portForward`: connections to ports of a pod, in streams of SPDY/3.1, alone or inside a WebSocket, or in numbered channels
+//! ([`channels`]).
 //!
 //! For each connection the client opens two streams with the same `requestid`: one by which errors are told, and one
 //! for the bytes.
+
+mod channels;
 
 use std::collections::HashMap;
 use std::io;
@@ -11,28 +14,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::SplitStream;
-use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
 
-use super::websocket::{self, Socket};
-use super::{Body, Refusal, find};
+use super::spdy::{self, Source, Wire};
+use super::{Body, Refusal, find, websocket};
 use crate::context::Context;
 use crate::error::{IoContext, blocking};
 use crate::pod::slot::Background;
-use crate::spdy::frame::{self, Decoder, Encoder, Frame};
+use crate::spdy::frame::{self, Encoder, Frame};
 use crate::{Error, Result};
 
 const PROTOCOLS: &[&str] = &["SPDY/3.1+portforward.k8s.io"];
+/// The same without a WebSocket; the older form has no name.
+const VERSIONS: &[&str] = &["portforward.k8s.io", ""];
 /// Streams of one connection at a time.
 const STREAMS: usize = 2048;
-/// Frames on their way to the client.
-const OUTGOING: usize = 32;
 /// Pieces of a stream on their way to the pod.
 const INCOMING: usize = 32;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,29 +43,32 @@ pub(super) async fn answer(
     pod: &str,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
+    if websocket::offers(request.headers(), channels::PROTOCOL) {
+        return channels::answer(context, namespace, pod, request).await;
+    }
     let sandbox = find::sandbox(context, namespace, pod)?;
+    let namespace = sandbox.network_namespace();
+    if spdy::is_wanted(&request) {
+        let (response, agreed) = spdy::accept(&mut request, VERSIONS)?;
+        tokio::spawn(async move {
+            if let Some(wire) = agreed.wire().await {
+                serve(namespace, wire).await;
+            }
+        });
+        return Ok(response);
+    }
     let mut handshake = websocket::accept(&mut request, PROTOCOLS)?;
     let response = handshake.take_response();
-    let namespace = sandbox.network_namespace();
     tokio::spawn(async move {
         if let Some(socket) = handshake.socket().await {
-            serve(namespace, socket).await;
+            serve(namespace, Wire::over_socket(socket)).await;
         }
     });
     Ok(response)
 }
 
-async fn serve(namespace: Option<PathBuf>, socket: Socket) {
-    let (mut sink, source) = socket.split();
-    let (outgoing, mut frames) = mpsc::channel::<Vec<u8>>(OUTGOING);
-    let _writer = Background(tokio::spawn(async move {
-        while let Some(frame) = frames.recv().await {
-            if sink.send(Message::binary(frame)).await.is_err() {
-                return;
-            }
-        }
-        let _ = sink.close().await;
-    }));
+async fn serve(namespace: Option<PathBuf>, wire: Wire) {
+    let Wire { source, outgoing, writer } = wire;
     let mut session = Session {
         namespace,
         outgoing,
@@ -78,6 +81,9 @@ async fn serve(namespace: Option<PathBuf>, socket: Socket) {
         tracing::debug!(error = %error.chain(), "a port-forward connection broke");
         let _ = session.outgoing.send(frame::go_away(session.last)).await;
     }
+    // Its connections go with it, and then nobody can send any more.
+    drop(session);
+    writer.finish().await;
 }
 
 /// A stream that the client has opened.
@@ -115,18 +121,9 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&mut self, mut source: SplitStream<Socket>) -> Result<()> {
-        let mut decoder = Decoder::new();
-        while let Some(message) = source.next().await {
-            let bytes = match message {
-                Ok(Message::Binary(bytes)) => bytes,
-                Ok(Message::Close(_)) | Err(_) => return Ok(()),
-                Ok(_) => continue,
-            };
-            decoder.push(&bytes);
-            while let Some(frame) = decoder.next()? {
-                self.handle(frame).await?;
-            }
+    async fn run(&mut self, mut source: Source) -> Result<()> {
+        while let Some(frame) = source.next().await? {
+            self.handle(frame).await?;
         }
         Ok(())
     }
@@ -295,7 +292,7 @@ impl Connection {
 }
 
 /// Connects to a port on the pod's loopback interface, where programs that serve only the pod listen too.
-pub(super) async fn connect(namespace: Option<PathBuf>, port: u16) -> Result<TcpStream> {
+async fn connect(namespace: Option<PathBuf>, port: u16) -> Result<TcpStream> {
     let stream = match namespace {
         // A thread of its own: its network namespace is changed, and it must not serve anything else afterwards.
         Some(path) => {

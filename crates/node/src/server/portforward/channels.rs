@@ -12,12 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::forward::connect;
-use super::query::Query;
-use super::websocket::{self, Socket};
-use super::{Body, Refusal, find};
+use super::connect;
 use crate::context::Context;
 use crate::pod::slot::Background;
+use crate::server::query::Query;
+use crate::server::websocket::{self, Socket};
+use crate::server::{Body, Refusal, find};
 
 /// The protocol's name; the offers of a request are looked at for it.
 pub(super) const PROTOCOL: &str = "v4.channel.k8s.io";
