@@ -83,7 +83,8 @@ impl Selection {
         let parsed = if !self.asks_values() {
             Value::Null
         } else if kind.stored_as.is_none() {
-            let paths: Vec<&[&str]> = self.fields.fields().map(|field| kind.field_path(field)).collect();
+            let paths: Vec<&[&str]> =
+                self.fields.fields().flat_map(|field| kind.field_paths(field)).collect();
             pick::pick(json, &paths)
         } else {
             match respond::parse_as(kind, json) {

@@ -21,6 +21,8 @@ pub(super) const FIELDS: &[(&str, &[&str])] = &[
     ("reason", &["reason"]),
     ("reportingComponent", &["reportingComponent"]),
     ("source", &["source", "component"]),
+    // Events of today have their writer elsewhere.
+    ("source", &["reportingComponent"]),
     ("type", &["type"]),
 ];
 
@@ -104,6 +106,19 @@ pub(super) fn validate(event: &Value, errors: &mut FieldErrors) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_found_by_who_wrote_it_wherever_that_is_said() {
+        let kind = crate::kinds::find("", "v1", "events").unwrap();
+        for (event, expected) in [
+            (json!({ "source": { "component": "kubelet" }, "reportingComponent": "other" }), "kubelet"),
+            (json!({ "source": { "component": "" }, "reportingComponent": "scheduler" }), "scheduler"),
+            (json!({ "reportingComponent": "scheduler" }), "scheduler"),
+            (json!({}), ""),
+        ] {
+            assert_eq!(kind.field(&event, "source"), expected, "{event}");
+        }
+    }
 
     #[test]
     fn both_forms_are_the_same_event() {

@@ -311,29 +311,31 @@ impl Kind {
             || self.fields.iter().any(|(name, _)| *name == field)
     }
 
-    /// Where the value of a field is that selectors may ask about; empty for an unknown one.
-    pub fn field_path(&self, field: &str) -> &'static [&'static str] {
-        match field {
-            "metadata.name" => &["metadata", "name"],
-            "metadata.namespace" => &["metadata", "namespace"],
-            other => self.fields.iter().find(|(name, _)| *name == other).map_or(&[], |(_, path)| path),
-        }
+    /// Where the value of a field is that selectors may ask about: where the first place has none, the next one counts. Nowhere for
+    /// an unknown field.
+    pub fn field_paths(&self, field: &str) -> impl Iterator<Item = &'static [&'static str]> + use<'_> {
+        const OF_ALL: &[(&str, &[&str])] =
+            &[("metadata.name", &["metadata", "name"]), ("metadata.namespace", &["metadata", "namespace"])];
+        let field = field.to_owned();
+        OF_ALL.iter().chain(self.fields).filter(move |(name, _)| *name == field).map(|(_, path)| *path)
     }
 
     /// The value of a field that selectors may ask about.
     pub fn field(&self, object: &Value, field: &str) -> String {
-        let path = self.field_path(field);
-        if path.is_empty() {
+        let mut paths = self.field_paths(field).peekable();
+        if paths.peek().is_none() {
             return String::new();
         }
-        match crate::object::at(object, path) {
-            Value::String(text) => text.clone(),
-            Value::Null => match field {
+        let value =
+            paths.map(|path| crate::object::at(object, path)).find(|value| !value.is_null() && *value != "");
+        match value {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => match field {
                 "spec.unschedulable" | "spec.hostNetwork" => "false".into(),
                 "status.replicas" | "status.successful" => "0".into(),
                 _ => String::new(),
             },
-            other => other.to_string(),
         }
     }
 

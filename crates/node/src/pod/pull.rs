@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use dray_image::{Image, Reference};
 use dray_registry::{Credentials, Error as RegistryError, Events, PullRequest};
-use k8s_openapi::api::core::v1::Container;
 use serde_json::Value;
 
 use super::Worker;
+use super::start::WantedImage;
 use crate::api::{self, Kind};
 use crate::recorder::Severity;
 
@@ -111,11 +111,10 @@ impl Worker {
         askers
     }
 
-    /// Pulls the image of a container, and tells of it. The error is what the registry said.
-    pub(super) async fn pull(&self, container: &Container, list: &'static str) -> Result<Image, String> {
-        let name = container.image.as_deref().unwrap_or_default();
+    /// Pulls an image, and tells of it. The error is what the registry said.
+    pub(super) async fn pull(&self, wanted: &WantedImage<'_>) -> Result<Image, String> {
+        let WantedImage { name, place, .. } = *wanted;
         let reference = Reference::parse(name).map_err(|error| error.to_string())?;
-        let place = Some((list, container.name.as_str()));
         let tell = |reason, message: String| {
             self.context.recorder.pod(&self.identity, place, Severity::Normal, reason, message);
         };

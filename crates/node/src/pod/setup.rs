@@ -13,6 +13,7 @@ use kube::runtime::watcher;
 use tokio::time::Instant;
 
 use super::slot::Background;
+use super::start::WantedImage;
 use super::{Next, Waker, Worker};
 use crate::api::Kind;
 use crate::error::{IoContext, blocking};
@@ -97,8 +98,24 @@ impl Worker {
         let (pod, config) = (Arc::clone(&self.pod), self.context.config.clone());
         let text = address.map(|address| address.to_string());
         blocking(move || names::write_hosts(&hosts, &pod, text.as_deref(), &config)).await.map_err(failed)?;
+        self.bring_image_volumes().await?;
         let volumes = Volumes::prepare(&self.context, &self.pod, &self.directory, &self.addresses);
         self.volumes = Some(volumes.await.map_err(failed)?);
+        Ok(())
+    }
+
+    /// Has the images of volumes here.
+    async fn bring_image_volumes(&self) -> Result<(), (&'static str, Error)> {
+        let volumes = self.pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+        for image in volumes.into_iter().flatten().filter_map(|volume| volume.image.as_ref()) {
+            let wanted = WantedImage {
+                name: image.reference.as_deref().unwrap_or_default(),
+                policy: image.pull_policy.as_deref().unwrap_or("IfNotPresent"),
+                place: None,
+            };
+            let brought = self.image(&wanted).await;
+            brought.map_err(|failure| ("Failed", Error::pod(failure.message().to_owned())))?;
+        }
         Ok(())
     }
 

@@ -54,6 +54,30 @@ impl Failure {
     fn image(reason: &'static str, message: impl Into<String>) -> Self {
         Self { image: Missing::Image, ..Self::new(reason, message) }
     }
+
+    /// What is told of it.
+    pub(super) fn message(&self) -> &str {
+        &self.waiting.message
+    }
+}
+
+/// An image that a part of a pod needs.
+pub(super) struct WantedImage<'a> {
+    pub(super) name: &'a str,
+    /// When a registry is asked for it.
+    pub(super) policy: &'a str,
+    /// The container it is for; none means the pod as a whole.
+    pub(super) place: Option<(&'static str, &'a str)>,
+}
+
+impl<'a> WantedImage<'a> {
+    fn of(container: &'a Container, place: Option<(&'static str, &'a str)>) -> Self {
+        WantedImage {
+            name: container.image.as_deref().unwrap_or_default(),
+            policy: container.image_pull_policy.as_deref().unwrap_or("IfNotPresent"),
+            place,
+        }
+    }
 }
 
 impl Worker {
@@ -124,7 +148,8 @@ impl Worker {
             self.context.recorder.pod(&self.identity, place, severity, reason, message);
         };
         let attempt = Self::attempt(slot);
-        let (image, was_here) = self.image(container, slot.role.list()).await.inspect_err(|failure| {
+        let wanted = WantedImage::of(container, place);
+        let (image, was_here) = self.image(&wanted).await.inspect_err(|failure| {
             tell(Severity::Warning, "Failed", failure.waiting.message.clone());
             if failure.waiting.reason == "ErrImagePull" {
                 tell(Severity::Warning, "Failed", "Error: ErrImagePull".to_owned());
@@ -192,16 +217,17 @@ impl Worker {
         Target::new(self.context.engine.clone(), handle, address, container)
     }
 
-    /// The image of a container, and whether it was here already.
-    async fn image(&self, container: &Container, list: &'static str) -> Result<(Arc<Image>, bool), Failure> {
-        let name = container.image.clone().unwrap_or_default();
+    /// An image, and whether it was here already.
+    pub(super) async fn image(&self, wanted: &WantedImage<'_>) -> Result<(Arc<Image>, bool), Failure> {
+        let WantedImage { name, policy, .. } = *wanted;
         let images = Arc::clone(self.context.engine.images());
-        let wanted = name.clone();
+        let resolved = name.to_owned();
         let found = blocking(move || {
-            images.resolve(&wanted).map_err(|source| Error::engine("find the image", wanted)(source.into()))
+            images
+                .resolve(&resolved)
+                .map_err(|source| Error::engine("find the image", resolved)(source.into()))
         })
         .await;
-        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         let is_missing = |error: &Error| {
             matches!(error, Error::Engine { source, .. }
                 if matches!(**source, dray_engine::Error::Image(dray_image::Error::NotFound { .. })))
@@ -229,7 +255,7 @@ impl Worker {
             let _ = desired.wait_for(super::Desired::is_ending).await;
         };
         let pulled = tokio::select! {
-            pulled = self.pull(container, list) => pulled,
+            pulled = self.pull(wanted) => pulled,
             () = deleted => Err("the pod is being deleted".to_owned()),
         };
         pulled.map(|image| (Arc::new(image), false)).map_err(|said| Failure {

@@ -108,6 +108,7 @@ pub(crate) async fn container_spec(from: &Ingredients<'_>) -> Result<ContainerSp
         container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()),
     );
     labels.insert(identity::MESSAGE_FILE.to_owned(), from.message_file.to_string_lossy().into_owned());
+    let devices = from.volumes.devices(container)?;
     let mut mounts = from.volumes.mounts(container, |text| expand(text)).await?;
     let message_path =
         container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned());
@@ -155,6 +156,7 @@ pub(crate) async fn container_spec(from: &Ingredients<'_>) -> Result<ContainerSp
         ..ContainerSpec::default()
     };
     security::apply(&mut spec, pod, container, &from.image.config.config.user)?;
+    spec.security.devices.extend(devices);
     spec.env = environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     Ok(spec)
 }

@@ -1,5 +1,6 @@
 //! A pod's volumes: made before its containers, kept up to date, and taken away with it.
 
+mod claim;
 mod payload;
 mod source;
 mod subpath;
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use dray_engine::{Mount, MountSource};
+use dray_engine::{DeviceSpec, ImageMount, Mount, MountSource};
 use k8s_openapi::api::core::v1::{Container, HostPathVolumeSource, Pod, Volume};
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -20,8 +21,19 @@ use crate::{Error, Result, quantity};
 
 /// What lies behind a volume's name.
 #[derive(Clone, Debug)]
+enum Place {
+    /// A directory, or a single file, of this machine.
+    Path(PathBuf),
+    /// A block device.
+    Device(PathBuf),
+    /// An image, by its reference.
+    Image(String),
+}
+
+/// The same, and what may be done with it.
+#[derive(Clone, Debug)]
 struct Root {
-    path: PathBuf,
+    place: Place,
     /// Whether containers may never write to it.
     read_only: bool,
 }
@@ -124,11 +136,18 @@ impl Volumes {
             }
             let made = path.clone();
             blocking(move || make_empty(&made, memory, limit, group)).await?;
-            return Ok(Root { path, read_only: false });
+            return Ok(Root { place: Place::Path(path), read_only: false });
         }
         if let Some(host) = &volume.host_path {
             let host = host.clone();
             return blocking(move || host_path(&host)).await;
+        }
+        if let Some(claim) = claim::Wanted::of(pod, volume) {
+            return claim::find(context, pod, &claim).await;
+        }
+        if let Some(image) = &volume.image {
+            let reference = image.reference.clone().unwrap_or_default();
+            return Ok(Root { place: Place::Image(reference), read_only: true });
         }
         if source::has_payload(volume) {
             let payload = source::payload(context, pod, volume, addresses).await?;
@@ -144,9 +163,31 @@ impl Volumes {
                 payload::write(&made, &payload, group)
             })
             .await?;
-            return Ok(Root { path, read_only: true });
+            return Ok(Root { place: Place::Path(path), read_only: true });
         }
         Err(Error::pod("this kind of volume is not supported"))
+    }
+
+    /// The devices of one container.
+    ///
+    /// # Errors
+    /// For a device without a volume, or of a volume that is none.
+    pub(crate) fn devices(&self, container: &Container) -> Result<Vec<DeviceSpec>> {
+        let wanted = container.volume_devices.iter().flatten();
+        wanted
+            .map(|wanted| match self.roots.get(&wanted.name) {
+                Some(Root { place: Place::Device(path), read_only }) => Ok(DeviceSpec {
+                    host_path: path.to_string_lossy().into_owned(),
+                    container_path: wanted.device_path.clone(),
+                    permissions: if *read_only { "rm" } else { "rwm" }.to_owned(),
+                }),
+                Some(_) => Err(Error::pod(format!(
+                    "volume {} has volumeMode Filesystem, but is specified in volumeDevices",
+                    wanted.name
+                ))),
+                None => Err(Error::pod(format!("volume device {:?} has no volume", wanted.name))),
+            })
+            .collect()
     }
 
     /// The mounts of one container.
@@ -181,15 +222,25 @@ impl Volumes {
             } else {
                 format!("/{}", wanted.mount_path)
             };
-            if let Some(part) = part {
-                parts.push((mounts.len(), root.path.clone(), part));
-            }
+            let source = match &root.place {
+                Place::Path(path) => {
+                    if let Some(part) = part {
+                        parts.push((mounts.len(), path.clone(), part));
+                    }
+                    bind(path)
+                }
+                Place::Image(image) => {
+                    MountSource::Image(ImageMount { image: image.clone(), subpath: part.unwrap_or_default() })
+                }
+                Place::Device(_) => {
+                    return Err(Error::pod(format!(
+                        "volume {} has volumeMode Block, but is specified in volumeMounts",
+                        wanted.name
+                    )));
+                }
+            };
             mounts.push(Mount {
-                source: MountSource::Bind {
-                    path: root.path.to_string_lossy().into_owned(),
-                    create: false,
-                    non_recursive: false,
-                },
+                source,
                 target: trimmed(target),
                 read_only: root.read_only || wanted.read_only == Some(true),
                 only_top_read_only: !matches!(
@@ -208,16 +259,17 @@ impl Volumes {
             for (index, root, part) in parts {
                 let target = place.join(index.to_string());
                 subpath::bind(&root, &part, &target)?;
-                mounts[index].source = MountSource::Bind {
-                    path: target.to_string_lossy().into_owned(),
-                    create: false,
-                    non_recursive: false,
-                };
+                mounts[index].source = bind(&target);
             }
             Ok(mounts)
         })
         .await
     }
+}
+
+fn bind(path: &Path) -> MountSource {
+    let path = path.to_string_lossy().into_owned();
+    MountSource::Bind { path, create: false, non_recursive: false }
 }
 
 fn trimmed(target: String) -> String {
@@ -293,7 +345,7 @@ fn host_path(wanted: &HostPathVolumeSource) -> Result<Root> {
     if !fits {
         return Err(Error::pod(format!("hostPath type check failed: {} is not {what}", path.display())));
     }
-    Ok(Root { path, read_only: false })
+    Ok(Root { place: Place::Path(path), read_only: false })
 }
 
 /// Takes everything below a directory away: first what is mounted there, and only when nothing is mounted any more

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
@@ -15,6 +15,8 @@ pub fn all() -> Vec<Trial> {
     vec![
         trial("the_environment_comes_from_everywhere", environment),
         trial("volumes_hold_what_they_are_told", volumes),
+        trial("claims_lead_to_the_volumes_they_are_bound_to", claims),
+        trial("images_are_volumes", image_volume),
         trial("configuration_volumes_follow_their_objects", updates),
         trial("missing_configuration_is_waited_for", missing),
         trial("cve_2021_25741_sub_paths_stay_inside", sub_paths),
@@ -252,5 +254,109 @@ async fn names(world: World) -> World {
     let pod = world.pods().get("host").await.unwrap();
     assert_eq!(pod.status.unwrap().pod_ip.as_deref(), Some("127.0.0.1"));
     assert!(text.contains("lo"), "{text}");
+    world
+}
+
+/// A claim and its volume, bound as the cluster's controller would.
+async fn bound(world: &World, name: &str, source: Value) {
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(world.client.clone());
+    let claim = json!({
+        "metadata": { "name": name },
+        "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": name,
+            "volumeMode": source["mode"], "resources": { "requests": { "storage": "1Gi" } } },
+    });
+    let claim = claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Gi" }, "volumeMode": source["mode"],
+        "claimRef": { "namespace": "default", "name": name, "uid": claim.metadata.uid },
+    });
+    for field in ["hostPath", "local", "nodeAffinity"] {
+        spec[field] = source[field].clone();
+    }
+    let volume = json!({ "metadata": { "name": name }, "spec": spec });
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+}
+
+async fn bind(world: &World, name: &str) {
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(world.client.clone());
+    let patch = Patch::Merge(json!({ "status": { "phase": "Bound" } }));
+    claims.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+}
+
+async fn claims(world: World) -> World {
+    let directory = world.directory.path().join("data");
+    std::fs::create_dir(&directory).unwrap();
+    let affinity = json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+        { "key": "kubernetes.io/hostname", "operator": "In", "values": [crate::world::NODE] }] }] } });
+    bound(&world, "files", json!({ "hostPath": { "path": directory } })).await;
+    bound(&world, "place", json!({ "local": { "path": directory }, "nodeAffinity": affinity })).await;
+    bound(
+        &world,
+        "disk",
+        json!({ "local": { "path": directory }, "nodeAffinity": affinity, "mode": "Block" }),
+    )
+    .await;
+    let volume = |name: &str, claim: &str, read_only: bool| json!({ "name": name, "persistentVolumeClaim": { "claimName": claim, "readOnly": read_only } });
+    let script = "echo one > /files/x; cat /place/x; echo two > /place/y || echo refused; exec sleep 1000";
+    let spec = json!({
+        "volumes": [volume("files", "files", false), volume("place", "place", true)],
+        "containers": [{ "name": "c", "command": ["sh", "-c", script], "volumeMounts": [
+            { "name": "files", "mountPath": "/files" }, { "name": "place", "mountPath": "/place" }] }],
+    });
+    world.pod("keeper", spec).await;
+    // Nobody runs before all claims are bound.
+    world
+        .wait_event(
+            "keeper",
+            "FailedMount MountVolume.SetUp failed for volume \"files\" : PVC \"files\" is not bound",
+        )
+        .await;
+    bind(&world, "files").await;
+    bind(&world, "place").await;
+    world.wait_ready("keeper").await;
+    assert_eq!(std::fs::read_to_string(directory.join("x")).unwrap(), "one\n");
+    let said = || async { world.logs("keeper").await };
+    while !said().await.contains("refused") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(said().await.starts_with("one\n"));
+
+    // What is no device cannot be given as one.
+    bind(&world, "disk").await;
+    let spec = json!({ "volumes": [volume("disk", "disk", false)], "containers": [{ "name": "c",
+        "volumeDevices": [{ "name": "disk", "devicePath": "/dev/xvda" }] }] });
+    world.pod("raw", spec).await;
+    world.wait_event("raw", "FailedMount MountVolume.SetUp failed for volume \"disk\"").await;
+
+    // A claim that was not made for the pod is not its own.
+    let template = json!({ "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } });
+    bound(&world, "thief-own", json!({ "hostPath": { "path": directory } })).await;
+    bind(&world, "thief-own").await;
+    let spec = json!({ "volumes": [{ "name": "own", "ephemeral": { "volumeClaimTemplate": template } }],
+        "containers": [{ "name": "c" }] });
+    world.pod("thief", spec).await;
+    let told = "FailedMount MountVolume.SetUp failed for volume \"own\" : PVC default/thief-own was not created for pod default/thief";
+    world.wait_event("thief", told).await;
+    world
+}
+
+async fn image_volume(world: World) -> World {
+    let volume = |policy: &str, image: &str| json!([{ "name": "v", "image": { "reference": image, "pullPolicy": policy } }]);
+    let containers = |script: &str| {
+        json!([{ "name": "c", "command": ["sh", "-c", script],
+            "volumeMounts": [{ "name": "v", "mountPath": "/v" }, { "name": "v", "mountPath": "/part", "subPath": "bin" }] }])
+    };
+    let script = "test -x /v/bin/busybox && test -x /part/busybox && ! touch /v/x 2>/dev/null && echo same; exec sleep 1000";
+    let spec = json!({ "volumes": volume("Never", crate::world::IMAGE), "containers": containers(script) });
+    world.pod("reader", spec).await;
+    world.wait_ready("reader").await;
+    while world.logs("reader").await != "same\n" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let spec = json!({ "volumes": volume("Never", "nowhere:1"), "containers": containers("true") });
+    world.pod("waiter", spec).await;
+    let told = "Failed Container image \"nowhere:1\" is not present with pull policy of Never";
+    world.wait_event("waiter", told).await;
     world
 }
