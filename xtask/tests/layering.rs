@@ -10,7 +10,7 @@ enum May {
     KnowAll,
 }
 
-const LAYERS: [(&str, May); 24] = [
+const LAYERS: [(&str, May); 25] = [
     ("dray-testkit", May::Know(&[])),
     ("dray-runtime", May::Know(&[])),
     ("dray-oci", May::Know(&["dray-runtime"])),
@@ -42,6 +42,7 @@ const LAYERS: [(&str, May); 24] = [
     ("dray-scheduler", May::Know(&[])),
     ("dray-controllers", May::Know(&["dray-machinery"])),
     ("dray-node", May::Know(&["dray-engine", "dray-image", "dray-registry", "dray-machinery"])),
+    ("dray-metrics", May::Know(&["dray-machinery"])),
     ("dray-cli", May::Know(&[])),
     ("dray", May::KnowAll),
     ("xtask", May::Know(&["dray-testkit"])),

@@ -86,6 +86,7 @@ const CLUSTER_ROLES: &[(&str, &str, &[&str])] = &[
             "read resource.k8s.io resourceclaims,resourceclaims/status,resourceclaimtemplates",
         ],
     ),
+    ("system:aggregated-metrics-reader", "view", &["read metrics.k8s.io nodes,pods"]),
     (
         "system:node",
         "",

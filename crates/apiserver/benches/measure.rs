@@ -38,6 +38,7 @@ async fn list_of_pods() {
         advertise_address: address,
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     })
     .await
     .unwrap();

@@ -19,6 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         advertise_address: "127.0.0.1:6443".parse()?,
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     })
     .await?;
     report("open an empty directory", start.elapsed(), 1);

@@ -15,6 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         advertise_address: address,
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     })
     .await?;
     server.write_kubeconfig(&directory.join("kubeconfig"), &format!("https://{address}"))?;

@@ -50,5 +50,5 @@ pub use audit::{Audit, Rotation};
 pub use body::ResponseBody;
 pub use dray_access::User;
 pub use error::Error;
-pub use server::{ApiServer, Config, NodeConnector, NodeStream};
+pub use server::{ApiServer, Config, Extension, NodeConnector, NodeStream};
 pub use service::ApiService;

@@ -20,7 +20,7 @@ use crate::{
     Error,
     access::Access,
     admission::{Policies, Programs, Waiting},
-    aggregator::Aggregator,
+    aggregator::{Aggregator, Reader},
     allocation::{Allocator, Range},
     audit::Auditor,
     flow::Flow,
@@ -45,6 +45,17 @@ pub trait NodeConnector: Send + Sync + 'static {
     fn connect<'a>(&'a self, node: &'a str) -> BoxFuture<'a, io::Result<Box<dyn NodeStream>>>;
 }
 
+/// A server in this process that serves a version of a group beside the kinds of this one, as those that APIServices name do.
+/// HTTP/1.1 is spoken over the connection; who asks has been judged already.
+pub trait Extension: Send + Sync + 'static {
+    /// The group, as "metrics.k8s.io".
+    fn group(&self) -> &str;
+    /// Its version, as "v1beta1".
+    fn version(&self) -> &str;
+    /// Opens a connection.
+    fn connect(&self) -> Box<dyn NodeStream>;
+}
+
 /// What the server is told at its start.
 #[derive(Clone)]
 pub struct Config {
@@ -58,6 +69,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// How node agents are reached.
     pub node_connector: Option<Arc<dyn NodeConnector>>,
+    /// What else is served in this process. Somebody's APIService of the same version goes before it.
+    pub extensions: Vec<Arc<dyn Extension>>,
 }
 
 pub(crate) struct Inner {
@@ -110,7 +123,8 @@ impl ApiServer {
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
         let custom = crate::custom::Registry::load(&store);
-        let aggregator = Aggregator::load(&store, pki.front_proxy());
+        let aggregator =
+            Aggregator::load(&store, Reader { identity: pki.front_proxy(), extensions: &config.extensions });
         let inner = Arc::new(Inner {
             config,
             store,

@@ -28,6 +28,7 @@ fn config(directory: &std::path::Path) -> Config {
         advertise_address: "192.0.2.1:6443".parse().unwrap(),
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     }
 }
 

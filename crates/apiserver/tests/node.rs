@@ -85,6 +85,7 @@ async fn logs_and_exec_reach_the_agent() {
         advertise_address: address,
         names: Vec::new(),
         node_connector: Some(Arc::new(Agent)),
+        extensions: Vec::new(),
     })
     .await
     .unwrap();

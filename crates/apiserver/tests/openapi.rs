@@ -31,6 +31,7 @@ async fn the_document_of_version_2_comes_in_the_forms_that_kubectl_has_asked_for
         advertise_address: "192.0.2.1:6443".parse().unwrap(),
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     };
     let server = ApiServer::open(config).await.unwrap();
     for asked in [PROTOBUF, OLD_PROTOBUF] {

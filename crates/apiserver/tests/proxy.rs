@@ -78,6 +78,7 @@ async fn cluster() -> Cluster {
         advertise_address: address,
         names: Vec::new(),
         node_connector: Some(Arc::new(Agents)),
+        extensions: Vec::new(),
     })
     .await
     .unwrap();

@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dray_apiserver::{ApiServer, Config, NodeConnector, NodeStream, User};
+use dray_apiserver::{ApiServer, Config, Extension, NodeConnector, NodeStream, User};
 use dray_engine::{Engine, NetworkRecord};
+use dray_metrics::MetricsServer;
 use dray_network::link::Netlink;
 use dray_network::names::Resolvers;
 use dray_network::{Ipv4Net, pool};
@@ -123,6 +124,7 @@ impl Cluster {
             None => address,
         };
         let local = Arc::new(LocalNode { name: options.node_name(), agent: OnceLock::new() });
+        let metrics = Arc::new(Metrics::default());
         let data_dir = options.data_dir.join("cluster");
         fs::create_dir_all(&data_dir).map_err(error::io("create", &data_dir))?;
         let config = Config {
@@ -131,6 +133,7 @@ impl Cluster {
             advertise_address,
             names: vec![address.ip().to_string(), options.node_name()],
             node_connector: Some(local.clone()),
+            extensions: vec![metrics.clone()],
         };
         let api = ApiServer::open(config).await.map_err(|source| Error::Api { source })?;
         if let Some(audit) = options.audit.audit() {
@@ -142,6 +145,8 @@ impl Cluster {
             let (api, stopped) = (cluster.api.clone(), cluster.stopped());
             cluster.spawn("API", async move { api.serve(listener, stopped).await });
         }
+        // It is empty: nobody else has this cell.
+        let _ = metrics.server.set(MetricsServer::new(cluster.client("system:metrics-server")));
         cluster.start_parts(&pods, options);
         let agent = match cluster.start_node(engine, registries, &pods, options) {
             Ok(agent) => agent,
@@ -266,6 +271,31 @@ impl NodeConnector for LocalNode {
             tokio::spawn(agent.serve_connection(its));
             Ok(Box::new(ours) as Box<dyn NodeStream>)
         })
+    }
+}
+
+/// The way to the metrics of nodes and pods, which are served in this process.
+#[derive(Default)]
+struct Metrics {
+    server: OnceLock<MetricsServer>,
+}
+
+impl Extension for Metrics {
+    fn group(&self) -> &str {
+        dray_metrics::GROUP
+    }
+
+    fn version(&self) -> &str {
+        dray_metrics::VERSION
+    }
+
+    fn connect(&self) -> Box<dyn NodeStream> {
+        let (ours, its) = tokio::io::duplex(STREAM_BUFFER);
+        // Before it is there the connection ends at once, and whoever asked is told so.
+        if let Some(server) = self.server.get() {
+            tokio::spawn(server.clone().serve_connection(its));
+        }
+        Box::new(ours)
     }
 }
 

@@ -443,3 +443,73 @@ spec:
         (code == 0).then_some(())
     });
 }
+
+#[test]
+fn what_nodes_and_pods_use_is_told_with_nothing_installed() {
+    let daemon = Daemon::start();
+    daemon.load_busybox();
+    let kubectl = Kubectl::real(&daemon);
+    eventually("the account", PATIENCE, || {
+        let (code, ..) = kubectl.fed(&["get", "serviceaccount", "default"], "");
+        (code == 0).then_some(())
+    });
+    let pod = |name: &str, script: &str| {
+        format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {{name: c, image: box, imagePullPolicy: Never, command: [sh, -c, "{script}"]}}
+  - {{name: rests, image: box, imagePullPolicy: Never, command: [sleep, "600"]}}
+"#
+        )
+    };
+    kubectl.apply(&pod("busy", "while true; do true; done"));
+    kubectl.apply(&pod("idle", "exec sleep 600"));
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/busy", "pod/idle", "--timeout=60s"]);
+    let service = kubectl.get("apiservices v1beta1.metrics.k8s.io", "{.status.conditions[0].status}");
+    assert_eq!(service, "True");
+    // A pod has been seen twice, one second apart, before it is told of.
+    let top = eventually("both pods to be told of", PATIENCE, || {
+        let (code, out, _) = kubectl.fed(&["top", "pods", "--no-headers", "--containers"], "");
+        (code == 0 && out.lines().count() == 4).then_some(out)
+    });
+    let cpu = |pod: &str, container: &str| {
+        let line = top.lines().find(|line| line.starts_with(&format!("{pod} ")) && line.contains(container));
+        let milli = line.unwrap().split_whitespace().nth(2).unwrap();
+        milli.strip_suffix('m').unwrap().parse::<u64>().unwrap()
+    };
+    assert!(cpu("busy", " c ") > 20 && cpu("idle", " c ") < 20, "{top}");
+    let nodes = kubectl.ok(&["top", "nodes", "--no-headers"]);
+    assert_eq!(nodes.lines().count(), 1, "{nodes}");
+    assert!(nodes.contains('%') && nodes.contains("Mi"), "{nodes}");
+    let one = kubectl.ok(&["top", "pods", "-l", "app=busy", "--no-headers"]);
+    assert!(one.starts_with("busy ") && one.lines().count() == 1, "{one}");
+    let raw = kubectl.ok(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/busy"]);
+    assert!(raw.contains("\"kind\":\"PodMetrics\"") && raw.contains("\"window\""), "{raw}");
+    let (code, _, error) =
+        kubectl.fed(&["get", "--raw", "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods/nobody"], "");
+    assert!(code != 0 && error.contains("pods.metrics.k8s.io \"default/nobody\" not found"), "{error}");
+
+    // What the agent tells itself.
+    let node = kubectl.get("nodes", "{.items[0].metadata.name}");
+    let raw = |path: &str| kubectl.ok(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/{path}")]);
+    let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary")).unwrap();
+    assert_eq!(summary["node"]["nodeName"], node);
+    assert!(summary["node"]["fs"]["capacityBytes"].as_u64() > Some(0));
+    let pods = summary["pods"].as_array().unwrap();
+    let busy = pods.iter().find(|pod| pod["podRef"]["name"] == "busy").unwrap();
+    assert!(
+        busy["cpu"]["usageCoreNanoSeconds"].as_u64() > Some(0)
+            && busy["memory"]["workingSetBytes"].as_u64() > Some(0)
+    );
+    assert_eq!(busy["containers"].as_array().unwrap().len(), 2);
+    assert!(busy["network"]["rxBytes"].is_u64() && busy["volume"][0]["usedBytes"].is_u64(), "{busy}");
+    assert!(
+        raw("metrics/cadvisor")
+            .contains("container_memory_rss{container=\"rests\",namespace=\"default\",pod=\"busy\"}")
+    );
+}

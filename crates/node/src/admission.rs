@@ -91,6 +91,45 @@ impl Rejection {
     }
 }
 
+/// Kernel settings that change nothing beyond a pod, as the reference lists them. Others might.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Whether a pod may have the kernel settings that it asks for: those that are its own.
+fn check_sysctls(pod: &Pod) -> Result<(), Rejection> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
+    for sysctl in sysctls.into_iter().flatten() {
+        let name = sysctl.name.replace('/', ".");
+        let forbidden = |why: &str| Rejection {
+            reason: "SysctlForbidden".to_owned(),
+            message: format!("forbidden sysctl: {:?} {why}", sysctl.name),
+        };
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(forbidden("not allowlisted"));
+        }
+        if name.starts_with("net.") && spec.host_network == Some(true) {
+            return Err(forbidden("not allowed with host net enabled"));
+        }
+        if name.starts_with("kernel.") && spec.host_ipc == Some(true) {
+            return Err(forbidden("not allowed with host ipc enabled"));
+        }
+    }
+    Ok(())
+}
+
 type Shares = Arc<Mutex<HashMap<String, Share>>>;
 
 /// The place of one pod. It is free again when this is dropped.
@@ -128,6 +167,7 @@ impl Admission {
 
     /// Takes a new pod in, if there is room for it.
     pub(crate) fn admit(&self, uid: &str, pod: &Pod) -> Result<Place, Rejection> {
+        check_sysctls(pod)?;
         let share = Share::of(pod);
         let mut shares = self.shares.lock();
         self.check(&shares, &share)?;
@@ -216,6 +256,27 @@ mod tests {
         }
         drop(first);
         admission.admit("2", &listens(8080, "", "TCP")).unwrap();
+    }
+
+    #[test]
+    fn settings_that_are_not_the_pods_own_are_refused() {
+        let admission = admission();
+        for (name, spec, why) in [
+            ("kernel.shm_rmid_forced", json!({}), None),
+            ("net/ipv4/tcp_syncookies", json!({}), None),
+            ("net.ipv4.ip_forward", json!({}), Some("not allowlisted")),
+            ("vm.swappiness", json!({}), Some("not allowlisted")),
+            ("net.ipv4.tcp_rmem", json!({ "hostNetwork": true }), Some("not allowed with host net enabled")),
+            ("kernel.shm_rmid_forced", json!({ "hostIPC": true }), Some("not allowed with host ipc enabled")),
+        ] {
+            let mut spec = spec;
+            spec["containers"] = json!([{ "name": "c" }]);
+            spec["securityContext"] = json!({ "sysctls": [{ "name": name, "value": "1" }] });
+            let pod = serde_json::from_value(json!({ "metadata": {}, "spec": spec })).unwrap();
+            let rejection = admission.admit("1", &pod).err();
+            let expected = why.map(|why| format!("forbidden sysctl: {name:?} {why}"));
+            assert_eq!(rejection.map(|rejection| rejection.message), expected);
+        }
     }
 
     #[test]

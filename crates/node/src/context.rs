@@ -1,5 +1,7 @@
 //! What every part of the agent holds in common.
 
+use std::path::PathBuf;
+
 use dray_engine::Engine;
 use kube::Client;
 use parking_lot::RwLock;
@@ -36,6 +38,11 @@ const MAKERS: usize = 4;
 impl Context {
     pub(crate) fn makers(processors: usize) -> Semaphore {
         Semaphore::new(processors.max(1) * MAKERS)
+    }
+
+    /// Where a pod's files are.
+    pub(crate) fn pod_directory(&self, uid: &str) -> PathBuf {
+        self.config.state_dir.join(crate::agent::PODS).join(uid)
     }
 
     /// Waits for a turn; it ends when the permit is dropped.

@@ -24,6 +24,7 @@ mod server;
 mod services;
 mod spdy;
 mod spec;
+mod usage;
 mod volume;
 
 pub use agent::{Agent, unmount_volumes};

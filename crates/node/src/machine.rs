@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -67,6 +69,26 @@ pub(crate) fn memory_available() -> i64 {
         .and_then(|rest| rest.trim().strip_suffix("kB"))
         .and_then(|number| number.trim().parse::<i64>().ok())
         .map_or(i64::MAX, |kib| kib.saturating_mul(1024))
+}
+
+/// Processor time of the whole machine since it started, idle time left out (proc_stat(5)).
+pub(crate) fn busy() -> Duration {
+    /// Ticks of a second in the kernel's answers to programs (time(7)).
+    const TICKS: u64 = 100;
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = text.lines().next().unwrap_or_default();
+    let ticks = first.split_whitespace().skip(1).take(8).map(|ticks| ticks.parse::<u64>().unwrap_or(0));
+    // The fourth and fifth are spent idle, or idle and waiting for a disk.
+    let busy: u64 =
+        ticks.enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    Duration::from_millis(busy.saturating_mul(1000 / TICKS))
+}
+
+/// When the machine started.
+pub(crate) fn started() -> Timestamp {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let seconds = text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<i64>().ok());
+    seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Size and free space of the file system that holds `path`, in bytes.

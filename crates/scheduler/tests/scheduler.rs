@@ -28,6 +28,7 @@ async fn cluster() -> Cluster {
         advertise_address: "127.0.0.1:6443".parse().unwrap(),
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     };
     let server = ApiServer::open(config).await.unwrap();
     let client = Client::new(server.service(User::component("test")), "default");

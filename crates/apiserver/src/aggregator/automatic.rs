@@ -51,10 +51,15 @@ const PRIORITIES: &[(&str, i64)] = &[
     ("discovery.k8s.io", 16_200),
     ("resource.k8s.io", 16_200),
     ("flowcontrol.apiserver.k8s.io", 16_100),
+    ("metrics.k8s.io", 100),
 ];
 /// The versions whose rank is not the usual one.
-const VERSIONS: &[((&str, &str), i64)] =
-    &[(("", "v1"), 1), (("autoscaling", "v2"), 30), (("flowcontrol.apiserver.k8s.io", "v1"), 21)];
+const VERSIONS: &[((&str, &str), i64)] = &[
+    (("", "v1"), 1),
+    (("autoscaling", "v2"), 30),
+    (("flowcontrol.apiserver.k8s.io", "v1"), 21),
+    (("metrics.k8s.io", "v1beta1"), 100),
+];
 const USUAL: i64 = 15;
 /// What comes with definitions comes late.
 const DEFINED: (i64, i64) = (1000, 100);
@@ -102,7 +107,9 @@ fn built_in() -> Vec<(&'static str, &'static str)> {
 impl ApiServer {
     /// Makes the APIServices of what is built in; those of an earlier release go.
     pub(crate) async fn bootstrap_services(&self) -> Result<(), Error> {
-        let wanted = built_in();
+        let mut wanted = built_in();
+        let extensions = &self.inner.config.extensions;
+        wanted.extend(extensions.iter().map(|one| (one.group(), one.version())));
         let made = wanted.iter().map(|(group, version)| self.ensure_local(group, version, ON_START));
         futures_util::future::try_join_all(made).await?;
         let directory = self.inner.aggregator.directory();
@@ -119,7 +126,10 @@ impl ApiServer {
         let wanted = object(group, version, managed);
         self.ensure_with(GROUP, KIND, wanted, |old, wanted| {
             let mut new = old.clone();
-            if matches!(old["metadata"]["labels"][MANAGED].as_str(), Some(ON_START | ALWAYS)) {
+            // Who has put a server of his own there keeps it.
+            let is_elsewhere = old["spec"]["service"].is_object();
+            if !is_elsewhere && matches!(old["metadata"]["labels"][MANAGED].as_str(), Some(ON_START | ALWAYS))
+            {
                 new["spec"] = wanted["spec"].clone();
             }
             new

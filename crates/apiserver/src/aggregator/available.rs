@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{
     GROUP, KIND, Registered, SERVICES,
-    directory::Remote,
+    directory::{Behind, Place, Remote},
     discovered::{self, Discovered},
     remote::introduce,
 };
@@ -26,14 +26,14 @@ use crate::{
     custom::set_condition,
     negotiate::{Accept, Encoding, Shape},
     passage::{
-        dial::{self, Address, Tls, Trust, authority},
+        dial::{self, Tls, Trust, authority},
         exchange,
         proxy::told,
     },
     query::Query,
     request::ResourceRequest,
     respond,
-    server::Inner,
+    server::{Inner, NodeStream},
     write::{Change, Retry},
 };
 
@@ -74,12 +74,31 @@ impl Seen {
 /// Looks at a server until somebody ends this.
 pub(super) async fn keep(inner: Weak<Inner>, registered: Arc<Registered>) {
     let Some(remote) = &registered.remote else { return };
+    let behind = match &remote.place {
+        Place::Service(behind) => behind,
+        Place::Here(_) => {
+            // It has always the same; only at the start it may not be there yet.
+            let mut pause = SOON;
+            while let Some(alive) = inner.upgrade() {
+                let Err(why) = alive.discover(&registered, remote).await else { return };
+                tracing::debug!(
+                    name = registered.name,
+                    why,
+                    "a server in this process does not say what it has"
+                );
+                drop(alive);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(AGAIN);
+            }
+            return;
+        }
+    };
     let mut pause = SOON;
     loop {
         let Some(alive) = inner.upgrade() else { return };
         // What happens after the look is seen here.
-        let Some((mut service, mut slices)) = watchers(&alive, remote) else { return };
-        let seen = alive.look(&registered, remote).await;
+        let Some((mut service, mut slices)) = watchers(&alive, behind) else { return };
+        let seen = alive.look(&registered, remote, behind).await;
         let wait = if seen.reason == "FailedDiscoveryCheck" {
             let wait = pause;
             pause = (pause * 2).min(AGAIN);
@@ -94,16 +113,16 @@ pub(super) async fn keep(inner: Weak<Inner>, registered: Arc<Registered>) {
         drop(alive);
         tokio::select! {
             _ = service.next() => pause = SOON,
-            () = changed(&mut slices, &remote.service) => pause = SOON,
+            () = changed(&mut slices, &behind.service) => pause = SOON,
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-fn watchers(inner: &Inner, remote: &Remote) -> Option<(Watcher, Watcher)> {
-    let place = format!("{}/{}", remote.namespace, remote.service);
+fn watchers(inner: &Inner, behind: &Behind) -> Option<(Watcher, Watcher)> {
+    let place = format!("{}/{}", behind.namespace, behind.service);
     let (_, service) = inner.store.snapshot_and_watch("core/services", &place).ok()?;
-    let slices = format!("{}/", remote.namespace);
+    let slices = format!("{}/", behind.namespace);
     let (_, slices) = inner.store.snapshot_and_watch("discovery.k8s.io/endpointslices", &slices).ok()?;
     Some((service, slices))
 }
@@ -128,7 +147,7 @@ impl Inner {
     /// Says of what this server serves itself that it is there, where something else was said before.
     pub(super) async fn write_own(&self) -> Result<(), Status> {
         let directory = self.aggregator.directory();
-        let own = directory.all().filter(|one| one.remote.is_none() && one.reason != LOCAL);
+        let own = directory.all().filter(|one| !one.is_elsewhere() && one.reason != LOCAL);
         for registered in own {
             self.write_seen(&registered.name, &Seen::own()).await?;
         }
@@ -136,16 +155,20 @@ impl Inner {
     }
 
     /// Looks at a server, and keeps what it says that it has.
-    async fn look(&self, registered: &Registered, remote: &Remote) -> Seen {
-        if let Some(missing) = self.missing(remote) {
+    async fn look(&self, registered: &Registered, remote: &Remote, behind: &Behind) -> Seen {
+        if let Some(missing) = self.missing(behind) {
             return missing;
         }
+        match self.discover(registered, remote).await {
+            Ok(()) => Seen { status: "True", reason: "Passed", message: "all checks passed".to_owned() },
+            Err(why) => Seen::missing("FailedDiscoveryCheck", why),
+        }
+    }
+
+    /// Asks a server what it has.
+    async fn discover(&self, registered: &Registered, remote: &Remote) -> Result<(), String> {
         let Registered { name, group, version, .. } = registered;
-        let path = format!("/apis/{group}/{version}");
-        let list = match self.ask(remote, &path).await {
-            Ok(list) => list,
-            Err(why) => return Seen::missing("FailedDiscoveryCheck", why),
-        };
+        let list = self.ask(remote, &format!("/apis/{group}/{version}")).await?;
         let parsed = |text: &Bytes| serde_json::from_slice::<Value>(text).unwrap_or_default();
         let before = self.aggregator.discovered(name);
         let before = before.as_deref().cloned().unwrap_or_default();
@@ -156,12 +179,12 @@ impl Inner {
             document: index.and_then(|index| discovered::document(&parsed(&index), group, version)),
         };
         self.aggregator.discovered.write().insert(name.clone(), Arc::new(now));
-        Seen { status: "True", reason: "Passed", message: "all checks passed".to_owned() }
+        Ok(())
     }
 
     /// What a server lacks to be looked at.
-    fn missing(&self, remote: &Remote) -> Option<Seen> {
-        let Remote { namespace, service: name, port, .. } = remote;
+    fn missing(&self, behind: &Behind) -> Option<Seen> {
+        let Behind { namespace, service: name, port, .. } = behind;
         let Some(service) = self.object("core/services", format!("{namespace}/{name}")) else {
             let message = format!("service/{name} in {namespace:?} is not present");
             return Some(Seen::missing("ServiceNotFound", message));
@@ -194,14 +217,28 @@ impl Inner {
 
     /// Asks a server for a list, at one of its endpoints after the other.
     async fn ask(&self, remote: &Remote, path: &str) -> Result<Bytes, String> {
-        let addresses = self.addresses(&remote.namespace, &remote.service, remote.port)?;
+        let behind = match &remote.place {
+            Place::Service(behind) => behind,
+            Place::Here(extension) => {
+                return timeout(PATIENCE, list(extension.connect(), "localhost", path, path))
+                    .await
+                    .unwrap_or_else(|_| Err("it does not answer".to_owned()));
+            }
+        };
+        let addresses = self.addresses(&behind.namespace, &behind.service, behind.port)?;
         // Who it is matters to those who send requests there, not to whether it is there.
         let config = dial::config(Trust::Anybody, Some(self.pki.front_proxy()))?;
         let mut failure = String::new();
         for address in addresses.iter().take(ENDPOINTS) {
             let tls = Tls { name: address.0.clone(), config: config.clone() };
-            let url = format!("https://{}{path}", authority(&address.0, address.1));
-            let why = match timeout(PATIENCE, list(address, &tls, path, &url)).await {
+            let host = authority(&address.0, address.1);
+            let url = format!("https://{host}{path}");
+            let asked = async {
+                let stream = dial::connect(std::slice::from_ref(address), Some(&tls)).await;
+                let stream = stream.map_err(|why| format!("Get {url:?}: {why}"))?;
+                list(stream, &host, path, &url).await
+            };
+            let why = match timeout(PATIENCE, asked).await {
                 Ok(Ok(list)) => return Ok(list),
                 Ok(Err(why)) => why,
                 Err(_) => format!("Get {url:?}: context deadline exceeded"),
@@ -245,14 +282,13 @@ impl Inner {
     }
 }
 
-/// Asks for a list at one endpoint.
-async fn list(address: &Address, tls: &Tls, path: &str, url: &str) -> Result<Bytes, String> {
+/// Asks for a list over a connection; `url` is what is told of it.
+async fn list(stream: Box<dyn NodeStream>, host: &str, path: &str, url: &str) -> Result<Bytes, String> {
     let failed = |why: String| format!("Get {url:?}: {why}");
-    let stream = dial::connect(std::slice::from_ref(address), Some(tls)).await.map_err(failed)?;
     let mut request = Request::new(body::full(""));
     *request.uri_mut() = path.parse().map_err(|_| failed("it is no path".to_owned()))?;
     let headers = request.headers_mut();
-    let host = HeaderValue::from_str(&authority(&address.0, address.1)).map_err(|error| error.to_string())?;
+    let host = HeaderValue::from_str(host).map_err(|error| error.to_string())?;
     headers.insert(header::HOST, host);
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     let (name, groups) = ("system:kube-aggregator".to_owned(), vec![MASTERS.to_owned()]);

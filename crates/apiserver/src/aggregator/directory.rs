@@ -10,10 +10,10 @@ use super::automatic::{self, MANAGED};
 use crate::{
     custom::by_priority,
     passage::dial::{self, Identity, Tls, Trust},
+    server::Extension,
 };
 
 /// A version of a group, as an APIService registers it.
-#[derive(Debug)]
 pub(crate) struct Registered {
     pub(crate) name: String,
     pub(crate) group: String,
@@ -29,15 +29,35 @@ pub(crate) struct Registered {
 }
 
 /// A server of others.
-#[derive(Debug)]
 pub(crate) struct Remote {
+    pub(super) place: Place,
+    /// Whether it answered when it was looked at.
+    pub(crate) is_available: bool,
+}
+
+/// Where a server of others is.
+pub(super) enum Place {
+    /// Behind a Service.
+    Service(Behind),
+    /// In this process.
+    Here(Arc<dyn Extension>),
+}
+
+/// A Service, and how the server behind it is spoken with.
+#[derive(Debug)]
+pub(super) struct Behind {
     pub(super) namespace: String,
     pub(super) service: String,
     pub(super) port: u16,
-    /// Whether it answered when it was looked at.
-    pub(crate) is_available: bool,
     /// How TLS is spoken with it, or why it cannot be.
     pub(super) tls: Result<Tls, String>,
+}
+
+/// What an APIService is read with: who this server is to others, and what is in this process.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) extensions: &'a [Arc<dyn Extension>],
 }
 
 /// The condition `Available` of an APIService.
@@ -47,9 +67,17 @@ fn available(service: &Value) -> Option<&Value> {
 }
 
 impl Registered {
-    fn read(name: &str, service: &Value, identity: &Identity) -> Registered {
+    fn read(name: &str, service: &Value, reader: Reader<'_>) -> Registered {
         let text = |field: &str| object::text(service, &["spec", field]).to_owned();
         let reference = &service["spec"]["service"];
+        let remote = if reference.is_object() {
+            Some(Remote::read(service, reader.identity))
+        } else {
+            let is_meant =
+                |one: &&Arc<dyn Extension>| one.group() == text("group") && one.version() == text("version");
+            let found = reader.extensions.iter().find(is_meant).cloned();
+            found.map(|extension| Remote { place: Place::Here(extension), is_available: true })
+        };
         Registered {
             name: name.to_owned(),
             group: text("group"),
@@ -57,8 +85,13 @@ impl Registered {
             spec: service["spec"].clone(),
             managed: service["metadata"]["labels"][MANAGED].as_str().unwrap_or_default().to_owned(),
             reason: available(service).map_or("", |one| object::text(one, &["reason"])).to_owned(),
-            remote: reference.is_object().then(|| Remote::read(service, identity)),
+            remote,
         }
+    }
+
+    /// Whether it is served outside of this process.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| matches!(remote.place, Place::Service(_)))
     }
 
     fn priority(&self, field: &str) -> i64 {
@@ -80,20 +113,21 @@ impl Remote {
             .map(|config| Tls { name: format!("{service}.{namespace}.svc"), config });
         let port = spec["service"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         let is_available = available(object).is_some_and(|one| one["status"] == "True");
-        Remote { namespace, service, port: port.unwrap_or(443), is_available, tls }
+        let behind = Behind { namespace, service, port: port.unwrap_or(443), tls };
+        Remote { place: Place::Service(behind), is_available }
     }
 }
 
 /// Everything that is registered, by the name of the APIService.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Directory(BTreeMap<String, Arc<Registered>>);
 
 /// A group, and its versions with the first the preferred one.
 pub(crate) type Group<'a> = (&'a str, Vec<&'a str>);
 
 impl Directory {
-    pub(super) fn set(&mut self, name: &str, service: &Value, identity: &Identity) {
-        self.0.insert(name.to_owned(), Arc::new(Registered::read(name, service, identity)));
+    pub(super) fn set(&mut self, name: &str, service: &Value, reader: Reader<'_>) {
+        self.0.insert(name.to_owned(), Arc::new(Registered::read(name, service, reader)));
     }
 
     pub(super) fn remove(&mut self, name: &str) {
@@ -180,7 +214,9 @@ mod tests {
             "group": group, "version": version, "groupPriorityMinimum": priorities.0,
             "versionPriority": priorities.1, "service": service,
         });
-        directory.set(&format!("{version}.{group}"), &json!({ "spec": spec }), &identity());
+        let (identity, extensions) = (identity(), &[]);
+        let reader = Reader { identity: &identity, extensions };
+        directory.set(&format!("{version}.{group}"), &json!({ "spec": spec }), reader);
     }
 
     #[test]

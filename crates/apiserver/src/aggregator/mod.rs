@@ -4,7 +4,8 @@
 //! One task follows the stored APIServices: it exchanges an immutable [`Directory`] of who serves what, keeps one for each
 //! version that this server serves itself ([`automatic`]), and has one more task look at each server of others
 //! ([`available`]). A request for a version of theirs is let through ([`remote`]) once everything has been asked that is
-//! asked of any request. It must not know what those servers serve.
+//! asked of any request. A server of others may be in this process too ([`crate::Extension`]): then a pipe leads there. It must
+//! not know what those servers serve.
 
 mod automatic;
 mod available;
@@ -23,11 +24,11 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-pub(crate) use directory::{Directory, Group, Registered};
+pub(crate) use directory::{Directory, Group, Reader, Registered};
 pub(crate) use discovered::Discovered;
 pub(crate) use remote::Target;
 
-use crate::{passage::dial::Identity, respond, server::Inner};
+use crate::{respond, server::Inner};
 
 /// Where APIServices are stored.
 const SERVICES: &str = "apiregistration.k8s.io/apiservices";
@@ -46,10 +47,10 @@ pub(crate) struct Aggregator {
 
 impl Aggregator {
     /// What a store says.
-    pub(crate) fn load(store: &Store, identity: &Identity) -> Aggregator {
+    pub(crate) fn load(store: &Store, reader: Reader<'_>) -> Aggregator {
         let mut directory = Directory::default();
         for (name, entry) in store.snapshot().range(SERVICES, "", None) {
-            directory.set(name, &read(name, entry.json()), identity);
+            directory.set(name, &read(name, entry.json()), reader);
         }
         Aggregator { directory: RwLock::new(Arc::new(directory)), discovered: RwLock::default() }
     }
@@ -84,13 +85,13 @@ impl Aggregator {
         documents.collect()
     }
 
-    fn apply(&self, events: &[Arc<Event>], identity: &Identity) {
+    fn apply(&self, events: &[Arc<Event>], reader: Reader<'_>) {
         let mut directory = Directory::clone(&self.directory.read());
         for event in events {
             if event.kind == EventKind::Deleted {
                 directory.remove(&event.name);
             } else {
-                directory.set(&event.name, &read(&event.name, event.entry.json()), identity);
+                directory.set(&event.name, &read(&event.name, event.entry.json()), reader);
             }
         }
         self.discovered.write().retain(|name, _| directory.get(name).is_some_and(|one| one.remote.is_some()));
@@ -138,6 +139,11 @@ impl Drop for Keepers {
 }
 
 impl Inner {
+    /// What APIServices are read with.
+    fn reader(&self) -> Reader<'_> {
+        Reader { identity: self.pki.front_proxy(), extensions: &self.config.extensions }
+    }
+
     /// Follows the APIServices until the server shuts down.
     pub(crate) fn follow_services(self: &Arc<Self>) -> Result<(), Error> {
         let (_, watcher) = self.store.snapshot_and_watch(SERVICES, "")?;
@@ -155,7 +161,7 @@ impl Inner {
     }
 
     fn reload(&self) {
-        let again = Aggregator::load(&self.store, self.pki.front_proxy());
+        let again = Aggregator::load(&self.store, self.reader());
         *self.aggregator.directory.write() = again.directory.into_inner();
     }
 }
@@ -193,7 +199,7 @@ async fn follow(inner: Weak<Inner>, mut watcher: Watcher) {
         let Some(alive) = inner.upgrade() else { return };
         match seen {
             None => {}
-            Some(Ok(events)) => alive.aggregator.apply(&events, alive.pki.front_proxy()),
+            Some(Ok(events)) => alive.aggregator.apply(&events, alive.reader()),
             Some(Err(Error::Expired { .. })) => match alive.store.snapshot_and_watch(SERVICES, "") {
                 // More has happened than is remembered: everything is looked at again.
                 Ok((_, again)) => {

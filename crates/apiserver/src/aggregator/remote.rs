@@ -6,7 +6,7 @@ use dray_machinery::Status;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
-use super::Registered;
+use super::{Registered, directory::Place};
 use crate::{
     body::{self, ResponseBody},
     passage::{
@@ -119,32 +119,37 @@ impl Inner {
         body: ResponseBody,
     ) -> Result<Answer, Status> {
         let unavailable = |why: &str| Ok(plain(StatusCode::SERVICE_UNAVAILABLE, why));
+        let unreachable = |why: &str| format!("error trying to reach service: {why}");
         let remote = registered.remote.as_ref().filter(|remote| remote.is_available);
         let Some(remote) = remote else { return unavailable("service unavailable") };
-        let tls = match &remote.tls {
-            Ok(tls) => tls,
-            Err(why) => return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR, why)),
-        };
-        let addresses = match self.addresses(&remote.namespace, &remote.service, remote.port) {
-            Ok(addresses) => addresses,
-            Err(why) => {
-                tracing::debug!(name = registered.name, why, "an APIService is nowhere");
-                return unavailable("service unavailable");
+        let (host, stream) = match &remote.place {
+            Place::Here(extension) => ("localhost".to_owned(), extension.connect()),
+            Place::Service(behind) => {
+                let tls = match &behind.tls {
+                    Ok(tls) => tls,
+                    Err(why) => return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR, why)),
+                };
+                let addresses = match self.addresses(&behind.namespace, &behind.service, behind.port) {
+                    Ok(addresses) => addresses,
+                    Err(why) => {
+                        tracing::debug!(name = registered.name, why, "an APIService is nowhere");
+                        return unavailable("service unavailable");
+                    }
+                };
+                let host = addresses.first().map(|(host, port)| authority(host, *port)).unwrap_or_default();
+                match dial::connect(&addresses, Some(tls)).await {
+                    Ok(stream) => (host, stream),
+                    Err(why) => return unavailable(&unreachable(&why)),
+                }
             }
         };
-        let host = addresses.first().map(|(host, port)| authority(host, *port)).unwrap_or_default();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let upgrade = upgrade.filter(|_| exchange::wanted_protocol(&parts.headers).is_some());
         let request = outgoing(parts, user, &host, body)
             .map_err(|_| Status::bad_request("the request cannot be passed on"))?;
-        let unreachable = |why: &str| unavailable(&format!("error trying to reach service: {why}"));
-        let stream = match dial::connect(&addresses, Some(tls)).await {
-            Ok(stream) => stream,
-            Err(why) => return unreachable(&why),
-        };
         let exchange = match exchange::send(stream, request).await {
             Ok(exchange) => exchange,
-            Err(error) => return unreachable(&told(&error)),
+            Err(error) => return unavailable(&unreachable(&told(&error))),
         };
         let code = exchange.answer.status();
         if let Some(upgrade) = upgrade.filter(|_| code == StatusCode::SWITCHING_PROTOCOLS) {

@@ -52,6 +52,7 @@ impl Cluster {
                 advertise_address: address,
                 names: Vec::new(),
                 node_connector: None,
+                extensions: Vec::new(),
             })
             .await
             .unwrap();

@@ -13,6 +13,7 @@ pub async fn open(directory: &Path) -> ApiServer {
         advertise_address: "192.0.2.1:6443".parse().unwrap(),
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     };
     ApiServer::open(config).await.unwrap()
 }

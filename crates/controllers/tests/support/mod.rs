@@ -45,6 +45,7 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
         advertise_address: "127.0.0.1:6443".parse().unwrap(),
         names: Vec::new(),
         node_connector: None,
+        extensions: Vec::new(),
     };
     let server = ApiServer::open(config).await.unwrap();
     let client = Client::new(server.service(User::component("test")), "default");

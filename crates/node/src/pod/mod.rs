@@ -147,7 +147,7 @@ impl Worker {
     ) -> Self {
         let pod = Arc::clone(&desired.borrow().pod);
         let identity = PodIdentity::of(&pod);
-        let directory = context.config.state_dir.join(crate::agent::PODS).join(&identity.uid);
+        let directory = context.pod_directory(&identity.uid);
         let (report_sender, reports) = mpsc::channel(REPORTS);
         let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
         let slots = pod.spec.as_ref().map(Slot::all).unwrap_or_default();

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use dray_engine::SandboxSpec;
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Secret};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use kube::runtime::watcher;
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ use crate::spec::{build, names};
 use crate::volume::{self, Volumes};
 use crate::{Error, Result};
 
+/// What RuntimeClasses call the runtime of this node: by its own name, or by that of the one it stands for.
+const HANDLERS: &[&str] = &["dray", "runc"];
 /// The longest pause before namespaces or volumes are tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,7 @@ impl Worker {
 
     async fn make_shared(&mut self) -> Result<(), (&'static str, Error)> {
         let spec = self.pod.spec.clone().unwrap_or_default();
+        self.check_runtime(&spec).await?;
         let host_network = names::is_host_network(&spec);
         let directory = self.directory.clone();
         let engine = &self.context.engine;
@@ -102,6 +106,24 @@ impl Worker {
         let volumes = Volumes::prepare(&self.context, &self.pod, &self.directory, &self.addresses);
         self.volumes = Some(volumes.await.map_err(failed)?);
         Ok(())
+    }
+
+    /// Whether the runtime that the pod's class names is this one, under any of the names by which classes know it.
+    async fn check_runtime(&self, spec: &PodSpec) -> Result<(), (&'static str, Error)> {
+        let Some(name) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(());
+        };
+        let failed = |error: Error| {
+            let message = format!("Failed to create pod sandbox: {}", error.chain());
+            ("FailedCreatePodSandBox", Error::pod(message))
+        };
+        let api: Api<RuntimeClass> = Api::all(self.context.client.clone());
+        let class =
+            api.get(name).await.map_err(|error| failed(Error::api("get runtimeclass", name)(error)))?;
+        if HANDLERS.contains(&class.handler.as_str()) {
+            return Ok(());
+        }
+        Err(failed(Error::pod(format!("no runtime for {:?} is configured", class.handler))))
     }
 
     /// Has the images of volumes here.

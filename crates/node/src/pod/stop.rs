@@ -84,13 +84,12 @@ impl Worker {
         })
     }
 
-    /// Ends one container in the background.
+    /// Ends one container in the background. It counts as ready until it has ended, as with the kubelet.
     pub(super) fn stop_one(&mut self, index: usize, grace: Duration, message: String) {
         if let Some(ending) = self.ending(index, grace, message) {
             let waker = Arc::clone(&self.waker);
             let slot = &mut self.slots[index];
             slot.probes.clear();
-            slot.ready = false;
             slot.stopping = Some(Background(tokio::spawn(async move {
                 ending.run().await;
                 waker.wake();

@@ -1,14 +1,16 @@
-//! What the API server asks a node: logs, exec, attach, port-forward, on the kubelet's paths.
+//! What the API server asks a node: logs, exec, attach, port-forward, and what is used, on the kubelet's paths.
 //!
 //! The connection comes from the API server, which has checked who asks and for what; what is in the request still is
 //! data from outside.
 
+mod exposition;
 mod find;
 mod logs;
 mod portforward;
 mod process;
 mod query;
 mod spdy;
+mod summary;
 mod websocket;
 
 use std::convert::Infallible;
@@ -105,6 +107,12 @@ async fn route(context: Arc<Context>, request: Request<Incoming>) -> Result<Resp
     let upgrade_method = matches!(*request.method(), Method::GET | Method::POST);
     match words.as_slice() {
         ["healthz"] => Ok(Response::new(full("ok"))),
+        ["metrics", "resource"] => Ok(exposition::resource(&context).await),
+        ["metrics", "cadvisor"] => Ok(exposition::cadvisor(&context).await),
+        ["stats", "summary"] => {
+            let query = query::Query::parse(request.uri().query())?;
+            Ok(summary::answer(&context, &query).await)
+        }
         ["containerLogs", namespace, pod, container] if *request.method() == Method::GET => {
             logs::answer(&context, namespace, pod, container, request).await
         }

@@ -155,7 +155,8 @@ pub(crate) async fn container_spec(from: &Ingredients<'_>) -> Result<ContainerSp
         cgroup_parent: Some(cgroup_parent(quality, &identity.uid)),
         ..ContainerSpec::default()
     };
-    security::apply(&mut spec, pod, container, &from.image.config.config.user)?;
+    let profiles = context.config.state_dir.join("seccomp");
+    security::apply(&mut spec, pod, container, &from.image.config.config.user, &profiles)?;
     spec.security.devices.extend(devices);
     spec.env = environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     Ok(spec)

@@ -1,11 +1,15 @@
 //! Who a container's processes are and what they may do.
 
-use dray_engine::{ContainerSpec, NamespaceMode, SeccompMode};
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+use std::path::{Component, Path};
 
+use dray_engine::{ContainerSpec, NamespaceMode, SeccompMode};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SeccompProfile};
+
+use crate::error::IoContext;
 use crate::{Error, Result};
 
-/// Fills in user, groups, capabilities, filter and namespaces. `image_user` is the user that the image names.
+/// Fills in user, groups, capabilities, filter and namespaces. `image_user` is the user that the image names; profiles of the node's
+/// own are below `profiles`.
 ///
 /// # Errors
 /// When the pod forbids root and the container would be root, or asks for a profile that is not there.
@@ -14,6 +18,7 @@ pub(crate) fn apply(
     pod: &Pod,
     container: &Container,
     image_user: &str,
+    profiles: &Path,
 ) -> Result<()> {
     let pod_spec = pod.spec.clone().unwrap_or_default();
     let of_pod = pod_spec.security_context.unwrap_or_default();
@@ -48,7 +53,12 @@ pub(crate) fn apply(
         spec.security.capabilities_drop = capabilities.drop.unwrap_or_default();
     }
     let profile = own.seccomp_profile.or(of_pod.seccomp_profile);
-    spec.security.seccomp = seccomp(profile.as_ref())?;
+    spec.security.seccomp = seccomp(profile.as_ref(), profiles)?;
+    spec.security.apparmor = apparmor(own.app_armor_profile.or(of_pod.app_armor_profile));
+    if own.proc_mount.as_deref() == Some("Unmasked") {
+        spec.security.masked_paths = Some(Vec::new());
+        spec.security.read_only_paths = Some(Vec::new());
+    }
     spec.sysctls = of_pod.sysctls.into_iter().flatten().map(|sysctl| (sysctl.name, sysctl.value)).collect();
     if pod_spec.host_pid == Some(true) {
         spec.pid = NamespaceMode::Host;
@@ -60,11 +70,33 @@ pub(crate) fn apply(
 }
 
 /// Without a word about it the default profile holds, as with the kubelet's seccompDefault.
-fn seccomp(profile: Option<&SeccompProfile>) -> Result<SeccompMode> {
-    match profile.map(|profile| profile.type_.as_str()) {
-        None | Some("RuntimeDefault") => Ok(SeccompMode::Default),
-        Some("Unconfined") => Ok(SeccompMode::Unconfined),
-        Some(other) => Err(Error::pod(format!("seccomp profile type {other} is not supported"))),
+fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<SeccompMode> {
+    let Some(profile) = profile else { return Ok(SeccompMode::Default) };
+    match profile.type_.as_str() {
+        "RuntimeDefault" => Ok(SeccompMode::Default),
+        "Unconfined" => Ok(SeccompMode::Unconfined),
+        "Localhost" => {
+            let name = profile.localhost_profile.as_deref().unwrap_or_default();
+            let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            if name.is_empty() || !plain {
+                return Err(Error::pod(format!(
+                    "localhostProfile {name:?} must be a path below the node's profiles"
+                )));
+            }
+            let path = profiles.join(name);
+            std::fs::read_to_string(&path).io("read the seccomp profile", &path).map(SeccompMode::Profile)
+        }
+        other => Err(Error::pod(format!("seccomp profile type {other} is not supported"))),
+    }
+}
+
+/// The name of a profile that is loaded on the host; without one the engine's default holds.
+fn apparmor(profile: Option<AppArmorProfile>) -> Option<String> {
+    let profile = profile?;
+    match profile.type_.as_str() {
+        "Unconfined" => Some("unconfined".to_owned()),
+        "Localhost" => profile.localhost_profile,
+        _ => None,
     }
 }
 
@@ -105,7 +137,35 @@ mod tests {
         let container: Container =
             serde_json::from_value(json!({ "name": "c", "securityContext": own })).unwrap();
         let mut spec = ContainerSpec::default();
-        apply(&mut spec, &pod, &container, image).map(|()| spec)
+        let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        apply(&mut spec, &pod, &container, image, &profiles).map(|()| spec)
+    }
+
+    #[test]
+    fn profiles_are_of_the_runtime_or_of_the_node() {
+        let profile = |kind: &str, name: Option<&str>| json!({ "type": kind, "localhostProfile": name });
+        let seccomp = |profile: serde_json::Value| {
+            applied(json!({ "seccompProfile": profile }), json!({}), "").map(|spec| spec.security.seccomp)
+        };
+        assert_eq!(seccomp(profile("RuntimeDefault", None)).unwrap(), SeccompMode::Default);
+        assert_eq!(seccomp(profile("Unconfined", None)).unwrap(), SeccompMode::Unconfined);
+        let SeccompMode::Profile(text) = seccomp(profile("Localhost", Some("lib.rs"))).unwrap() else {
+            panic!()
+        };
+        assert_eq!(text, include_str!("../lib.rs"));
+        for hostile in ["", "/etc/passwd", "../Cargo.toml", "nowhere.json"] {
+            assert!(seccomp(profile("Localhost", Some(hostile))).is_err(), "{hostile}");
+        }
+        for (given, expected) in [
+            (profile("RuntimeDefault", None), None),
+            (profile("Unconfined", None), Some("unconfined")),
+            (profile("Localhost", Some("mine")), Some("mine")),
+        ] {
+            let spec = applied(json!({}), json!({ "appArmorProfile": given }), "").unwrap();
+            assert_eq!(spec.security.apparmor.as_deref(), expected);
+        }
+        let spec = applied(json!({}), json!({ "procMount": "Unmasked" }), "").unwrap();
+        assert_eq!(spec.security.masked_paths, Some(Vec::new()));
     }
 
     #[test]

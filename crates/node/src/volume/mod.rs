@@ -2,8 +2,11 @@
 
 mod claim;
 mod payload;
+mod size;
 mod source;
 mod subpath;
+
+pub(crate) use size::{FileSystem, file_system, measure};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};

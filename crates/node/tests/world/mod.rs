@@ -175,6 +175,7 @@ impl World {
             advertise_address: address,
             names: Vec::new(),
             node_connector: Some(Arc::new(pipe)),
+            extensions: Vec::new(),
         })
         .await
         .unwrap();
