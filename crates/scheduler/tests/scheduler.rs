@@ -161,7 +161,11 @@ async fn a_pod_that_fits_nowhere_waits_for_what_makes_room() {
     cluster.pod("a", asking("2")).await;
     cluster.node_of("a").await;
     cluster.pod("b", asking("2")).await;
-    assert_eq!(cluster.refusal_of("b").await, "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        cluster.refusal_of("b").await,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims \
+         found for incoming pod."
+    );
     let event = cluster.event("FailedScheduling", "b").await;
     assert_eq!(event.type_.as_deref(), Some("Warning"));
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
@@ -178,7 +182,8 @@ async fn taints_and_cordons_hold_until_they_are_taken_away() {
     cluster.pod("a", json!({})).await;
     assert_eq!(
         cluster.refusal_of("a").await,
-        "0/2 nodes are available: 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."
+        "0/2 nodes are available: 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable. \
+         preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
     );
     cluster.pod("b", json!({ "tolerations": [{ "key": "k", "operator": "Exists" }] })).await;
     assert_eq!(cluster.node_of("b").await, "tainted");
@@ -250,6 +255,10 @@ async fn a_scheduler_that_begins_again_knows_what_is_taken() {
     cluster.pod("b", asking("1")).await;
     cluster.pod("c", asking("500m")).await;
     cluster.stop = Some(start(&cluster.server));
-    assert_eq!(cluster.refusal_of("b").await, "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        cluster.refusal_of("b").await,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims \
+         found for incoming pod."
+    );
     assert_eq!(cluster.node_of("c").await, "one");
 }

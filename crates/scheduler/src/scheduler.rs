@@ -1,0 +1,445 @@
+//! The loop: what is told changes the picture, and pods whose turn it is are placed. Binding and pushing away happen
+//! beside it. It must not know how a node is chosen.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use kube::api::{PostParams, Request};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource as _};
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::ask::{Ask, Occupant};
+use crate::error::{Error, Result};
+use crate::hints::{self, Event};
+use crate::inbox::{Change, Inbox};
+use crate::model::{Node, Pod};
+use crate::nominations::Nominations;
+use crate::objects::{self, Fact, Identity, KINDS, Kind, Told};
+use crate::pending::Pending;
+use crate::picture::Picture;
+use crate::preempt::{self, Budgets};
+use crate::push::{self, Pushed};
+use crate::report::{self, Report, Reports};
+use crate::{decide, decide::Refusal};
+
+/// The name by which pods ask for this scheduler.
+const NAME: &str = "default-scheduler";
+/// So many pods are given to nodes at the same time.
+const BINDINGS: usize = 256;
+
+/// How giving a pod to a node ended.
+struct Bound {
+    ask: Arc<Ask>,
+    node: String,
+    result: kube::Result<()>,
+}
+
+struct Scheduler {
+    client: Client,
+    picture: Picture,
+    pending: Pending,
+    nominations: Nominations,
+    budgets: Budgets,
+    bindings: JoinSet<Bound>,
+    pushes: JoinSet<Pushed>,
+    reports: Reports,
+    /// Where the next search for a node begins.
+    start: usize,
+    /// What a list under way has brought.
+    listed_nodes: Option<HashSet<String>>,
+    listed_pods: Option<HashSet<String>>,
+    complete_nodes: bool,
+    complete_pods: bool,
+    /// The other kinds of which a whole list has come.
+    complete: HashSet<Kind>,
+}
+
+/// Gives pods to nodes until `shutdown`.
+///
+/// # Errors
+/// `WatchEnded`. What fails for one pod is logged and tried again.
+pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+    let (reports, receiver) = report::channel();
+    // Ends with the scheduler: a set aborts its tasks when it is dropped.
+    let mut writing = JoinSet::new();
+    writing.spawn(report::write(client.clone(), receiver));
+    let config = || watcher::Config::default().streaming_lists();
+    let unfinished = "status.phase!=Succeeded,status.phase!=Failed";
+    let pods = watcher(Api::<Pod>::all(client.clone()), config().fields(unfinished)).default_backoff();
+    let nodes = watcher(Api::<Node>::all(client.clone()), config()).default_backoff();
+    let mut pods = Inbox::new("Pods", pods);
+    let mut nodes = Inbox::new("Nodes", nodes);
+    let mut others = objects::follow(&client);
+    let mut scheduler = Scheduler {
+        client,
+        picture: Picture::default(),
+        pending: Pending::default(),
+        nominations: Nominations::default(),
+        budgets: Budgets::default(),
+        bindings: JoinSet::new(),
+        pushes: JoinSet::new(),
+        reports,
+        start: 0,
+        listed_nodes: None,
+        listed_pods: None,
+        complete_nodes: false,
+        complete_pods: false,
+        complete: HashSet::new(),
+    };
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let timer = scheduler.pending.next_timer();
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            change = nodes.receive() => scheduler.node_changed(change?),
+            change = pods.receive() => scheduler.pod_changed(change?),
+            told = others.next() => scheduler.told(told.ok_or(Error::WatchEnded { kind: "other objects" })?),
+            Some(bound) = scheduler.bindings.join_next(), if !scheduler.bindings.is_empty() => {
+                if let Some(bound) = ended(bound) {
+                    scheduler.bound(bound);
+                }
+            }
+            Some(pushed) = scheduler.pushes.join_next(), if !scheduler.pushes.is_empty() => {
+                if let Some(pushed) = ended(pushed) {
+                    scheduler.pushed(&pushed);
+                }
+            }
+            () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
+        }
+        // What has arrived meanwhile is part of the picture.
+        while let Some(Some(told)) = others.next().now_or_never() {
+            scheduler.told(told);
+        }
+        while let Some(change) = nodes.receive_waiting()? {
+            scheduler.node_changed(change);
+        }
+        while let Some(change) = pods.receive_waiting()? {
+            scheduler.pod_changed(change);
+        }
+        scheduler.pending.tick(Instant::now());
+        scheduler.place_all();
+    }
+}
+
+/// What a task gave; a panic goes on here.
+fn ended<T>(result: std::result::Result<T, JoinError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            if let Ok(panic) = error.try_into_panic() {
+                std::panic::resume_unwind(panic);
+            }
+            None
+        }
+    }
+}
+
+impl Scheduler {
+    /// Has pods tried again to which an event may mean something.
+    fn wake(&mut self, event: Event<'_>) {
+        let picture = &self.picture;
+        self.pending.wake(Instant::now(), |ask, by| hints::worth(picture, ask, by, event));
+    }
+
+    fn told(&mut self, told: Told) {
+        let (kind, identity, fact) = match told {
+            Told::Complete(kind) => {
+                self.complete.insert(kind);
+                return;
+            }
+            Told::Is(kind, identity, fact) => (kind, identity, Some(fact)),
+            Told::Gone(kind, identity) => (kind, identity, None),
+        };
+        let Identity { namespace, name, uid } = identity;
+        match (kind, fact) {
+            (_, Some(Fact::Namespace(labels))) => {
+                let old = self.picture.namespaces.insert(name, labels.clone());
+                if old.as_ref() == Some(&labels) {
+                    return;
+                }
+            }
+            (_, Some(Fact::Service(selector))) => {
+                self.picture.workloads.apply_service(&namespace, &name, selector);
+            }
+            (_, Some(Fact::Controller(selector))) => self.picture.workloads.apply_controller(&uid, selector),
+            (_, Some(Fact::Budget(budget))) => {
+                self.budgets.entry(namespace).or_default().insert(name, budget);
+            }
+            (Kind::Namespace, None) => {
+                self.picture.namespaces.remove(&name);
+            }
+            (Kind::Service, None) => self.picture.workloads.remove_service(&namespace, &name),
+            (Kind::ReplicationController | Kind::ReplicaSet | Kind::StatefulSet, None) => {
+                self.picture.workloads.remove_controller(&uid);
+            }
+            (Kind::DisruptionBudget, None) => {
+                if let Some(budgets) = self.budgets.get_mut(&namespace) {
+                    budgets.remove(&name);
+                    if budgets.is_empty() {
+                        self.budgets.remove(&namespace);
+                    }
+                }
+            }
+        }
+        self.wake(Event::Other(kind));
+    }
+
+    fn node_changed(&mut self, change: Change<Node>) {
+        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::Apply(node) => {
+                if let Some(listed) = &mut self.listed_nodes {
+                    listed.insert(name(&node));
+                }
+                let change = self.picture.apply_node(&node);
+                if let Some(index) = self.picture.find_node(&name(&node)) {
+                    self.wake(Event::Node { index, change });
+                }
+            }
+            Change::Delete(node) => self.remove_node(&name(&node)),
+            Change::ListBegins => self.listed_nodes = Some(HashSet::new()),
+            Change::ListEnds => {
+                let listed = self.listed_nodes.take().unwrap_or_default();
+                for name in self.picture.node_names() {
+                    if !listed.contains(&name) {
+                        self.remove_node(&name);
+                    }
+                }
+                self.complete_nodes = true;
+            }
+        }
+    }
+
+    fn remove_node(&mut self, name: &str) {
+        self.picture.remove_node(name);
+        self.wake(Event::NodeGone);
+    }
+
+    fn pod_changed(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Apply(pod) => {
+                if let Some(listed) = &mut self.listed_pods {
+                    listed.insert(pod.uid().to_owned());
+                }
+                self.apply_pod(pod);
+            }
+            Change::Delete(pod) => self.remove_pod(pod.uid()),
+            Change::ListBegins => self.listed_pods = Some(HashSet::new()),
+            Change::ListEnds => {
+                let listed = self.listed_pods.take().unwrap_or_default();
+                let placed = self.picture.placed_uids().into_iter().map(|uid| uid.to_string());
+                for uid in placed.chain(self.pending.uids()) {
+                    if !listed.contains(&uid) {
+                        self.remove_pod(&uid);
+                    }
+                }
+                self.complete_pods = true;
+            }
+        }
+    }
+
+    fn apply_pod(&mut self, pod: Pod) {
+        if pod.is_finished() {
+            return self.remove_pod(pod.uid());
+        }
+        if !pod.spec.node_name.is_empty() {
+            return self.place(&pod);
+        }
+        let ours = pod.spec.scheduler_name.is_empty() || pod.spec.scheduler_name == NAME;
+        // One that is being bound stays in the picture until that is told.
+        if !ours || self.picture.is_placed(pod.uid()) {
+            return;
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            return self.remove_pod(pod.uid());
+        }
+        if !pod.spec.scheduling_gates.is_empty() {
+            if self.pending.gate(pod.uid()) {
+                self.report(Report::Gated { pod: Arc::new(pod) });
+            }
+            return;
+        }
+        let ask = Ask::new(pod);
+        let nominated = &ask.pod.status.nominated_node_name;
+        if !nominated.is_empty() && self.nominations.node(ask.uid()).is_none() {
+            self.nominations.set(ask.occupant.clone(), nominated);
+        }
+        self.pending.apply(ask);
+    }
+
+    /// Counts a pod that has a node.
+    fn place(&mut self, pod: &Pod) {
+        self.pending.remove(pod.uid());
+        self.nominations.remove(pod.uid());
+        let occupant = Arc::new(Occupant::new(pod));
+        let old = self.picture.place(occupant.clone(), &pod.spec.node_name);
+        match old {
+            Some(old) if *old == *occupant => {}
+            Some(old) => {
+                let index = self.picture.find_node(&pod.spec.node_name);
+                let relaxed = old.requests != occupant.requests || old.terminating != occupant.terminating;
+                if let (true, Some(index)) = (relaxed || old.labels != occupant.labels, index) {
+                    self.wake(Event::PodGone { index, pod: &old });
+                }
+                if old.labels != occupant.labels {
+                    self.wake(Event::PodPlaced(&occupant));
+                }
+            }
+            // It may be the neighbour that others wait for.
+            None => self.wake(Event::PodPlaced(&occupant)),
+        }
+    }
+
+    fn remove_pod(&mut self, uid: &str) {
+        self.pending.remove(uid);
+        if self.nominations.remove(uid) {
+            self.wake(Event::NominationGone);
+        }
+        self.forget(uid);
+    }
+
+    /// Counts a pod no more.
+    fn forget(&mut self, uid: &str) {
+        let Some((index, _)) = self.picture.placed(uid) else { return };
+        if let Some(pod) = self.picture.remove(uid) {
+            self.wake(Event::PodGone { index, pod: &pod });
+        }
+    }
+
+    /// Finds nodes for all pods whose turn it is.
+    fn place_all(&mut self) {
+        // Half a picture would fill nodes twice.
+        if !(self.complete_nodes && self.complete_pods && self.complete.len() == KINDS.len()) {
+            return;
+        }
+        while self.bindings.len() < BINDINGS {
+            let Some(ask) = self.pending.next() else { return };
+            match decide::decide(&mut self.picture, &self.nominations, &ask, &mut self.start) {
+                Ok(index) => {
+                    let Some(node) = self.picture.node(index).map(|node| node.name().to_owned()) else {
+                        continue;
+                    };
+                    self.picture.place(ask.occupant.clone(), &node);
+                    self.wake(Event::PodPlaced(&ask.occupant));
+                    self.bindings.spawn(bind(self.client.clone(), ask, node));
+                }
+                Err(refusal) => self.refused(&ask, &refusal),
+            }
+        }
+    }
+
+    /// No node takes a pod: others are pushed away for it, or it waits.
+    fn refused(&mut self, ask: &Arc<Ask>, refusal: &Refusal) {
+        let mut message = refusal.message();
+        let mut nominated = None;
+        let mut push = None;
+        if refusal.nodes > 0 {
+            let (nominations, start) = (&self.nominations, self.start);
+            match preempt::plan(&mut self.picture, nominations, &self.budgets, ask, refusal, start) {
+                Ok(plan) => {
+                    let name = self.picture.node(plan.node).map(|node| node.name().to_owned());
+                    push = name.map(|name| (plan.victims, name));
+                }
+                Err(why) => {
+                    message = format!("{message} preemption: {why}");
+                    // While those go for whom it waits, what is kept for it stays.
+                    let waits = why.starts_with("not eligible due to a terminating");
+                    if !waits && self.nominations.remove(ask.uid()) {
+                        nominated = Some(String::new());
+                        self.wake(Event::NominationGone);
+                    }
+                }
+            }
+        }
+        if let Some((_, node)) = &push {
+            nominated = Some(node.clone());
+        }
+        let said = format!("{message}{}", nominated.as_deref().unwrap_or_default());
+        let new = self.pending.park(ask.uid(), refusal.by, &said, Instant::now());
+        if let Some((victims, node)) = push {
+            for pod in self.nominations.less_urgent(&node, ask.priority()) {
+                self.nominations.remove(&pod.uid);
+                self.report(Report::Unnominated { pod });
+            }
+            self.nominations.set(ask.occupant.clone(), &node);
+            self.pending.busy(ask.uid());
+            self.pushes.spawn(push::push(self.client.clone(), ask.clone(), victims, node));
+        }
+        if new {
+            let pod = ask.pod.clone();
+            self.report(Report::Failed { pod, message, reason: "Unschedulable", nominated });
+        }
+    }
+
+    /// Others have been pushed away for a pod: they are on their way, and it is tried again.
+    fn pushed(&mut self, pushed: &Pushed) {
+        for victim in &pushed.gone {
+            let Some((index, pod)) = self.picture.placed(&victim.uid) else { continue };
+            let name = self.picture.node(index).map(|node| node.name().to_owned()).unwrap_or_default();
+            let going = pod.going();
+            self.picture.place(Arc::new(going), &name);
+        }
+        self.pending.retry(pushed.ask.uid(), Instant::now(), !pushed.complete);
+    }
+
+    fn bound(&mut self, bound: Bound) {
+        let Bound { ask, node, result } = bound;
+        let error = match result {
+            Ok(()) => {
+                self.pending.remove(ask.uid());
+                self.nominations.remove(ask.uid());
+                self.report(Report::Scheduled { pod: ask.pod.clone(), node });
+                return;
+            }
+            Err(error) => error,
+        };
+        self.forget(ask.uid());
+        self.pending.retry(ask.uid(), Instant::now(), true);
+        match &error {
+            // It is gone, or has a node: the watch tells.
+            kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
+                tracing::debug!(pod = ask.pod.name(), %node, %error, "a pod was not bound");
+            }
+            _ => {
+                tracing::warn!(pod = ask.pod.name(), %node, %error, "a pod was not bound");
+                let message = format!("binding to node {node:?} failed: {error}");
+                let pod = ask.pod.clone();
+                self.report(Report::Failed { pod, message, reason: "SchedulerError", nominated: None });
+            }
+        }
+    }
+
+    fn report(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            tracing::debug!("a report was dropped: too many wait to be written");
+        }
+    }
+}
+
+/// Gives a pod to a node.
+async fn bind(client: Client, ask: Arc<Ask>, node: String) -> Bound {
+    let pod = &ask.pod;
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": { "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid() },
+        "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+    });
+    let request = Request::new(Pod::url_path(&(), Some(pod.namespace()))).create_subresource(
+        "binding",
+        pod.name(),
+        &PostParams::default(),
+        binding.to_string().into_bytes(),
+    );
+    let result = match request {
+        Ok(request) => client.request::<IgnoredAny>(request).await.map(drop),
+        Err(error) => Err(kube::Error::BuildRequest(error)),
+    };
+    Bound { ask, node, result }
+}
