@@ -14,11 +14,15 @@ mod neighbours;
 mod node;
 mod nominations;
 mod objects;
+#[cfg(test)]
+mod oracle;
 mod pending;
 mod picture;
 mod preempt;
 mod push;
 mod quantity;
+#[cfg(test)]
+mod random;
 mod report;
 mod resources;
 mod scheduler;

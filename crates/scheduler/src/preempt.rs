@@ -193,3 +193,153 @@ fn best(candidates: Vec<Candidate>) -> Option<Candidate> {
         key(a).cmp(&key(b)).then_with(|| started(b).cmp(&started(a)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decide::decide;
+    use crate::model::{Node, Pod};
+    use crate::selector::Selector;
+
+    /// Pods as uid, node, priority, processors, and the second in which they began.
+    type Placed<'a> = (&'a str, &'a str, i32, i64, u8);
+
+    fn ask(uid: &str, priority: i32, cpu: i64, more: &Value) -> Ask {
+        let mut spec = json!({
+            "priority": priority,
+            "containers": [{ "resources": { "requests": { "cpu": cpu.to_string() } } }],
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": uid, "uid": uid, "namespace": "default", "labels": { "app": &uid[..1] } },
+            "spec": spec,
+        }))
+        .unwrap();
+        Ask::new(pod)
+    }
+
+    fn picture(nodes: &[&str], pods: &[Placed<'_>]) -> Picture {
+        let mut picture = Picture::default();
+        for name in nodes {
+            let node: Node = serde_json::from_value(json!({
+                "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+                "status": { "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "10" } },
+            }))
+            .unwrap();
+            picture.apply_node(&node);
+        }
+        for (uid, node, priority, cpu, second) in pods {
+            let started = format!("2026-01-01T00:00:{second:02}Z").parse().map(Time).ok();
+            let occupant = ask(uid, *priority, *cpu, &json!({})).occupant;
+            picture.place(Arc::new(Occupant { started, ..(*occupant).clone() }), node);
+        }
+        picture
+    }
+
+    fn budget(app: &str, allowed: i64) -> Budgets {
+        let labels = [("app".to_owned(), app.to_owned())];
+        let budget = Budget {
+            selector: Selector::of(labels.iter().map(|(key, value)| (key, value))),
+            allowed,
+            leaving: Vec::new(),
+        };
+        Budgets::from([("default".to_owned(), BTreeMap::from([("budget".to_owned(), budget)]))])
+    }
+
+    /// The node and who goes, or what is said.
+    fn planned(picture: &mut Picture, budgets: &Budgets, ask: &Ask) -> String {
+        let nominations = Nominations::default();
+        let refusal = decide(picture, &nominations, ask, &mut 0).unwrap_err();
+        match plan(picture, &nominations, budgets, ask, &refusal, 0) {
+            Ok(plan) => {
+                let names: Vec<&str> = plan.victims.iter().map(|pod| pod.name.as_str()).collect();
+                format!("{}: {}", picture.node(plan.node).unwrap().name(), names.join(" "))
+            }
+            Err(why) => why,
+        }
+    }
+
+    fn check(nodes: &[&str], pods: &[Placed<'_>], budgets: &Budgets, cpu: i64, expected: &str) {
+        let mut picture = picture(nodes, pods);
+        assert_eq!(planned(&mut picture, budgets, &ask("new", 10, cpu, &json!({}))), expected);
+    }
+
+    #[test]
+    fn the_fewest_and_least_important_go() {
+        let none = Budgets::new();
+        // The more important stay where there is room for them.
+        check(&["n1"], &[("a", "n1", 5, 1, 0), ("b", "n1", 1, 3, 0)], &none, 3, "n1: b");
+        check(&["n1"], &[("a", "n1", 5, 2, 0), ("b", "n1", 1, 2, 0)], &none, 4, "n1: a b");
+        // The lowest highest priority, then the smaller sum, then those who began last.
+        check(&["n1", "n2"], &[("a", "n1", 5, 4, 0), ("b", "n2", 1, 4, 0)], &none, 4, "n2: b");
+        let pods = [("a", "n1", 5, 2, 0), ("b", "n1", 3, 2, 0), ("c", "n2", 5, 2, 0), ("d", "n2", 2, 2, 0)];
+        check(&["n1", "n2"], &pods, &none, 4, "n2: c d");
+        check(&["n1", "n2"], &[("a", "n1", 5, 4, 1), ("b", "n2", 5, 4, 2)], &none, 4, "n2: b");
+    }
+
+    #[test]
+    fn budgets_are_honoured_where_that_can_be() {
+        let pods = [("a", "n1", 1, 4, 0), ("b", "n2", 2, 4, 0)];
+        check(&["n1", "n2"], &pods, &budget("a", 1), 4, "n1: a");
+        check(&["n1", "n2"], &pods, &budget("a", 0), 4, "n2: b");
+        check(&["n1"], &pods[..1], &budget("a", 0), 4, "n1: a");
+        // Of two pods the one that is not protected goes, though it is more important.
+        let pods = [("a", "n1", 1, 2, 0), ("b", "n1", 2, 2, 0)];
+        check(&["n1"], &pods, &budget("a", 0), 2, "n1: b");
+    }
+
+    #[test]
+    fn what_cannot_be_helped_is_told_as_in_the_reference() {
+        let none = Budgets::new();
+        check(
+            &["n1", "n2"],
+            &[("a", "n1", 20, 4, 0), ("b", "n2", 10, 4, 0)],
+            &none,
+            4,
+            "0/2 nodes are available: 2 No preemption victims found for incoming pod.",
+        );
+        check(
+            &["n1", "n2"],
+            &[("a", "n1", 1, 4, 0)],
+            &none,
+            5,
+            "0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+        );
+        check(
+            &["n1"],
+            &[("a", "n1", 20, 2, 0), ("b", "n1", 1, 2, 0)],
+            &none,
+            4,
+            "0/1 nodes are available: 1 Insufficient cpu.",
+        );
+        let mut picture = picture(&["n1"], &[("a", "n1", 1, 4, 0)]);
+        let never = ask("new", 10, 4, &json!({ "preemptionPolicy": "Never" }));
+        assert_eq!(planned(&mut picture, &none, &never), "not eligible due to preemptionPolicy=Never.");
+    }
+
+    #[test]
+    fn while_those_go_for_whom_a_pod_waits_nobody_else_does() {
+        let mut picture = picture(&["n1", "n2"], &[("a", "n1", 1, 4, 0), ("b", "n2", 1, 4, 0)]);
+        let new = ask("new", 10, 4, &json!({}));
+        let mut nominations = Nominations::default();
+        nominations.set(new.occupant.clone(), "n1");
+        let refusal = decide(&mut picture, &nominations, &new, &mut 0).unwrap_err();
+        assert!(plan(&mut picture, &nominations, &Budgets::new(), &new, &refusal, 0).is_ok());
+        let going = picture.placed("a").unwrap().1.going();
+        picture.place(Arc::new(going), "n1");
+        let refusal = decide(&mut picture, &nominations, &new, &mut 0).unwrap_err();
+        let why = plan(&mut picture, &nominations, &Budgets::new(), &new, &refusal, 0).unwrap_err();
+        assert_eq!(why, "not eligible due to a terminating pod on the nominated node.");
+    }
+
+    #[test]
+    fn neighbours_that_are_in_the_way_go_too() {
+        let mut picture = picture(&["n1"], &[("a", "n1", 1, 1, 0), ("b", "n1", 1, 1, 0)]);
+        let away = json!({ "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "a" } } }] } } });
+        let new = ask("new", 10, 1, &away);
+        assert_eq!(planned(&mut picture, &Budgets::new(), &new), "n1: a");
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dray_apiserver::{ApiServer, Config, User};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -261,4 +262,52 @@ async fn a_scheduler_that_begins_again_knows_what_is_taken() {
          found for incoming pod."
     );
     assert_eq!(cluster.node_of("c").await, "one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_more_urgent_push_the_less_urgent_away() {
+    let cluster = cluster().await;
+    for (name, policy) in [("high", "PreemptLowerPriority"), ("never", "Never")] {
+        let class = json!({ "metadata": { "name": name }, "value": 1000, "preemptionPolicy": policy });
+        let class: PriorityClass = serde_json::from_value(class).unwrap();
+        Api::<PriorityClass>::all(cluster.client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    }
+    cluster.node("one", json!({}), size("2")).await;
+    cluster.pod("low", asking("2")).await;
+    cluster.node_of("low").await;
+    let high = |cpu: &str| {
+        let mut spec = asking(cpu);
+        spec["priorityClassName"] = "high".into();
+        spec
+    };
+    cluster.pod("high", high("1")).await;
+    let has_gone = |pod: &Pod| {
+        let conditions =
+            pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let target = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget");
+        pod.metadata.deletion_timestamp.is_some()
+            && target.is_some_and(|target| target.reason.as_deref() == Some("PreemptionByScheduler"))
+    };
+    cluster.pod_when("low", has_gone).await;
+    let kept = |pod: &Pod| pod.status.as_ref().unwrap().nominated_node_name.as_deref() == Some("one");
+    let pod = cluster.pod_when("high", kept).await;
+    assert_eq!(message(&pod).unwrap(), "0/1 nodes are available: 1 Insufficient cpu.");
+    let event = cluster.event("Preempted", "low").await;
+    let uid = pod.metadata.uid.unwrap();
+    assert_eq!(event.message, Some(format!("Preempted by pod {uid} on node one")));
+    // Room that is kept is nobody else's.
+    cluster.pod("other", asking("1500m")).await;
+    cluster.refusal_of("other").await;
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    cluster.pods().delete("low", &now).await.unwrap();
+    assert_eq!(cluster.node_of("high").await, "one");
+    let other = cluster.pods().get("other").await.unwrap();
+    assert_eq!(other.spec.unwrap().node_name, None);
+    let mut never = high("2");
+    never["priorityClassName"] = "never".into();
+    cluster.pod("never", never).await;
+    assert_eq!(
+        cluster.refusal_of("never").await,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."
+    );
 }
