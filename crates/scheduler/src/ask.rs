@@ -198,6 +198,16 @@ impl Ask {
         self.occupant.priority
     }
 
+    /// The names of its claims, and whether each is made for it alone.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (&String, bool)> {
+        let volumes = self.pod.spec.volumes.iter();
+        let made = volumes.filter_map(|volume| match &volume.persistent_volume_claim {
+            Some(_) => Some(false),
+            None => volume.ephemeral.as_ref().map(|_| true),
+        });
+        self.occupant.claims.iter().zip(made)
+    }
+
     /// Over what it is spread if it says nothing about that.
     pub(crate) fn default_spread(&self, selector: &Selector) -> Vec<Spread> {
         if selector.is_empty() { Vec::new() } else { Spread::defaults(selector) }

@@ -190,7 +190,13 @@ pub(crate) fn decide(
     ask: &Ask,
     start: &mut usize,
 ) -> Result<NodeIndex, Refusal> {
-    let prepared = Prepared::new(picture, ask);
+    let prepared = match Prepared::new(picture, ask) {
+        Ok(prepared) => prepared,
+        Err((filter, why)) => {
+            let nodes = picture.count();
+            return Err(Refusal { nodes, general: Some(why), by: 1 << filter, ..Refusal::default() });
+        }
+    };
     let preferences = Preferences::new(picture, ask);
     let search = Search::new(picture, ask, &prepared, nominations);
     let feasible = search.feasible(start, nominations.node(ask.uid()))?;

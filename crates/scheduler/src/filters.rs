@@ -2,13 +2,14 @@
 //! picture and changes nothing.
 
 use crate::ask::{Ask, Occupant};
-use crate::hints::wakes::{NAMESPACE, NODE, NODE_GONE, POD_GONE, POD_PLACED};
+use crate::hints::wakes::{NAMESPACE, NODE, NODE_GONE, POD_GONE, POD_PLACED, STORAGE};
 use crate::neighbours::{Neighbours, Unfriendly};
 use crate::node::{NodeFacts, Usage};
 use crate::picture::Picture;
 use crate::selections::Unfit;
 use crate::spread::{HardSpread, Uneven};
 use crate::topology::NodeIndex;
+use crate::volumes::{Misplaced, Needs};
 
 /// A reason against a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,16 +46,20 @@ pub(crate) struct Prepared {
     pub(crate) selection: usize,
     pub(crate) spread: HardSpread,
     pub(crate) neighbours: Neighbours,
+    pub(crate) volumes: Needs,
 }
 
 impl Prepared {
-    pub(crate) fn new(picture: &mut Picture, ask: &Ask) -> Prepared {
+    /// # Errors
+    /// What is wrong whichever node it is: the filter, and what it says.
+    pub(crate) fn new(picture: &mut Picture, ask: &Ask) -> Result<Prepared, (usize, String)> {
         let selection = picture.begin(ask);
-        Prepared {
+        Ok(Prepared {
             selection,
+            volumes: picture.volumes.needs(ask).map_err(|why| (VOLUME_BINDING, why))?,
             spread: HardSpread::new(picture, ask, selection),
             neighbours: Neighbours::new(picture, ask),
-        }
+        })
     }
 
     /// Supposes that a pod came to a node, or left it.
@@ -68,6 +73,7 @@ impl Prepared {
     ) {
         self.spread.suppose(picture, pod, node, more);
         self.neighbours.suppose(picture, ask, pod, node, more);
+        self.volumes.suppose(pod, more);
     }
 
     /// The filters that have something to say, by their number in [`FILTERS`].
@@ -111,7 +117,7 @@ pub(crate) struct Filter {
 }
 
 /// All filters, in the order of the reference. Like it a node is refused by the first that does.
-pub(crate) static FILTERS: [Filter; 7] = [
+pub(crate) static FILTERS: [Filter; 11] = [
     Filter { name: "NodeUnschedulable", check: cordoned, wakes: NODE, ..BASE },
     Filter { name: "TaintToleration", check: tainted, wakes: NODE, ..BASE },
     Filter { name: "NodeAffinity", check: selected, wakes: NODE, ..BASE },
@@ -123,6 +129,35 @@ pub(crate) static FILTERS: [Filter; 7] = [
         ..BASE
     },
     Filter { name: "NodeResourcesFit", check: resources, alone: true, ..BASE },
+    Filter {
+        name: "VolumeRestrictions",
+        applies: |_, prepared| prepared.volumes.conflicts(),
+        check: shared,
+        wakes: POD_GONE | STORAGE,
+        local: false,
+        ..BASE
+    },
+    Filter {
+        name: "NodeVolumeLimits",
+        applies: |_, prepared| prepared.volumes.attaches(),
+        check: attached,
+        wakes: NODE | POD_GONE | STORAGE,
+        ..BASE
+    },
+    Filter {
+        name: "VolumeBinding",
+        applies: |_, prepared| !prepared.volumes.is_empty(),
+        check: volumes,
+        wakes: NODE | STORAGE,
+        ..BASE
+    },
+    Filter {
+        name: "VolumeZone",
+        applies: |_, prepared| !prepared.volumes.is_empty(),
+        check: zone,
+        wakes: NODE | STORAGE,
+        ..BASE
+    },
     Filter {
         name: "PodTopologySpread",
         applies: |_, prepared| !prepared.spread.is_empty(),
@@ -153,6 +188,8 @@ const BASE: Filter = Filter {
 
 /// The number of the filter that looks at nodes' labels.
 pub(crate) const NODE_AFFINITY: usize = 2;
+/// The number of the filter that looks at claims.
+pub(crate) const VOLUME_BINDING: usize = 7;
 
 impl<'a> Question<'a, '_> {
     /// The first of the `active` filters that refuses a node, and what it says.
@@ -272,4 +309,43 @@ fn neighbours<'a>(
     };
     reasons.push(Reason::Text(text));
     verdict
+}
+
+fn shared<'a>(question: &Question<'a, '_>, _: Place<'a, '_>, reasons: &mut Vec<Reason<'a>>) -> Verdict {
+    if !question.prepared.volumes.conflicts() {
+        return Verdict::Passes;
+    }
+    let text = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+    reasons.push(Reason::Text(text));
+    Verdict::Unschedulable
+}
+
+fn attached<'a>(question: &Question<'a, '_>, place: Place<'a, '_>, reasons: &mut Vec<Reason<'a>>) -> Verdict {
+    let volumes = &question.picture.volumes;
+    if !volumes.exceeds(&question.prepared.volumes, place.facts, place.usage) {
+        return Verdict::Passes;
+    }
+    reasons.push(Reason::Text("node(s) exceed max volume count"));
+    Verdict::Unschedulable
+}
+
+fn volumes<'a>(question: &Question<'a, '_>, place: Place<'a, '_>, reasons: &mut Vec<Reason<'a>>) -> Verdict {
+    let text = match question.picture.volumes.refuse(&question.prepared.volumes, place.facts) {
+        None => return Verdict::Passes,
+        Some(Misplaced::NoVolume) => {
+            "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+        }
+        Some(Misplaced::Elsewhere) => "node(s) didn't match PersistentVolume's node affinity",
+        Some(Misplaced::NothingToBind) => "node(s) didn't find available persistent volumes to bind",
+    };
+    reasons.push(Reason::Text(text));
+    Verdict::Unresolvable
+}
+
+fn zone<'a>(question: &Question<'a, '_>, place: Place<'a, '_>, reasons: &mut Vec<Reason<'a>>) -> Verdict {
+    if !question.picture.volumes.is_in_other_zone(&question.prepared.volumes, place.facts) {
+        return Verdict::Passes;
+    }
+    reasons.push(Reason::Text("node(s) had no available volume zone"));
+    Verdict::Unresolvable
 }

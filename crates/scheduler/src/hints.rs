@@ -44,6 +44,8 @@ pub(crate) mod wakes {
     pub(crate) const POD_GONE: u32 = 1 << 3;
     /// A namespace changed.
     pub(crate) const NAMESPACE: u32 = 1 << 4;
+    /// A claim, a volume, a class, or what drivers can do changed.
+    pub(crate) const STORAGE: u32 = 1 << 5;
 }
 
 /// Whether a pod that filters refused, a bit each in `by`, is worth another try.
@@ -58,6 +60,7 @@ pub(crate) fn worth(picture: &Picture, ask: &Ask, by: u32, event: Event<'_>) -> 
         Event::PodGone { .. } => wakes::POD_GONE,
         Event::NominationGone => return true,
         Event::Other(Kind::Namespace) => wakes::NAMESPACE,
+        Event::Other(Kind::Claim | Kind::Volume | Kind::Class | Kind::NodeDrivers) => wakes::STORAGE,
         Event::Other(_) => return false,
     };
     let refused = FILTERS.iter().enumerate().filter(|(number, _)| by & (1 << number) != 0);
@@ -106,6 +109,8 @@ fn concerns(picture: &Picture, ask: &Ask, pod: &Occupant) -> bool {
     let mut own = ask.occupant.terms.near.iter().chain(&ask.occupant.terms.away);
     let means = |term: &Term| term.means(&pod.namespace, labels, &pod.labels);
     own.any(means)
+        || (pod.namespace == ask.namespace()
+            && pod.claims.iter().any(|name| ask.occupant.claims.contains(name)))
         || !pod.terms.away.is_empty()
         || (pod.namespace == ask.occupant.namespace
             && ask.spread.iter().any(|spread| spread.selector.takes(&pod.labels)))

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod binding;
 mod counters;
 mod decide;
 mod error;
@@ -31,8 +32,10 @@ mod selections;
 mod selector;
 mod spread;
 mod standing;
+mod storage;
 mod terms;
 mod topology;
+mod volumes;
 mod workloads;
 
 pub use error::{Error, Result};

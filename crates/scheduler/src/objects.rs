@@ -1,7 +1,7 @@
 //! The other kinds as the scheduler needs them, and what it is told of them: that one is so, or gone, or that a whole
 //! list has come. It must not know what is made of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
@@ -12,8 +12,10 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{lean_metadata, resource};
+use crate::model::resource;
 use crate::selector::{Labels, Selector};
+use crate::storage;
+use crate::volumes::{Claim, Class, Volume};
 
 /// Which object something is said of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -32,16 +34,24 @@ pub(crate) enum Kind {
     ReplicaSet,
     StatefulSet,
     DisruptionBudget,
+    Claim,
+    Volume,
+    Class,
+    NodeDrivers,
 }
 
 /// All of it.
-pub(crate) const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 10] = [
     Kind::Namespace,
     Kind::Service,
     Kind::ReplicationController,
     Kind::ReplicaSet,
     Kind::StatefulSet,
     Kind::DisruptionBudget,
+    Kind::Claim,
+    Kind::Volume,
+    Kind::Class,
+    Kind::NodeDrivers,
 ];
 
 /// What an object says.
@@ -51,6 +61,11 @@ pub(crate) enum Fact {
     Service(Labels),
     Controller(Selector),
     Budget(Budget),
+    Claim(Claim),
+    Volume(Box<Volume>),
+    Class(Class),
+    /// How many volumes each driver may attach to a node.
+    Limits(BTreeMap<String, i64>),
 }
 
 /// One thing that is told.
@@ -73,10 +88,10 @@ pub(crate) struct Budget {
 
 macro_rules! object {
     ($name:ident, $group:literal, $version:literal, $plural:literal, $scope:ty, { $($field:ident: $type:ty),* }) => {
-        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
         #[serde(default, rename_all = "camelCase")]
-        struct $name {
-            #[serde(deserialize_with = "lean_metadata")]
+        pub(crate) struct $name {
+            #[serde(deserialize_with = "crate::model::lean_metadata")]
             metadata: ObjectMeta,
             $($field: $type,)*
         }
@@ -85,6 +100,8 @@ macro_rules! object {
         resource!($name, $group, $version, stringify!($name), $plural, $scope);
     };
 }
+
+pub(crate) use object;
 
 object!(Namespace, "", "v1", "namespaces", ClusterResourceScope, {});
 object!(Service, "", "v1", "services", NamespaceResourceScope, { spec: PlainSelector });
@@ -97,19 +114,19 @@ object!(PodDisruptionBudget, "policy", "policy/v1", "poddisruptionbudgets", Name
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct PlainSelector {
+pub(crate) struct PlainSelector {
     selector: Option<Labels>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct FullSelector {
+pub(crate) struct FullSelector {
     selector: Option<LabelSelector>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct BudgetStatus {
+pub(crate) struct BudgetStatus {
     disruptions_allowed: i64,
     disrupted_pods: HashMap<String, Time>,
 }
@@ -132,6 +149,10 @@ pub(crate) fn follow(client: &Client) -> impl stream::Stream<Item = Told> + Unpi
         Kind::StatefulSet => one(client, *kind, |object: StatefulSet| {
             Fact::Controller(Selector::new(object.spec.selector.as_ref()))
         }),
+        Kind::Claim => one(client, *kind, storage::claim),
+        Kind::Volume => one(client, *kind, storage::volume),
+        Kind::Class => one(client, *kind, storage::class),
+        Kind::NodeDrivers => one(client, *kind, storage::limits),
         Kind::DisruptionBudget => one(client, *kind, |object: PodDisruptionBudget| {
             Fact::Budget(Budget {
                 selector: Selector::new(object.spec.selector.as_ref()),

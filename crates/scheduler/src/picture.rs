@@ -15,6 +15,7 @@ use crate::selector::Labels;
 use crate::standing::Standing;
 use crate::terms::Term;
 use crate::topology::{NodeIndex, Topologies};
+use crate::volumes::Volumes;
 use crate::workloads::Workloads;
 
 /// What a node's change may mean for pods that found no node.
@@ -39,6 +40,7 @@ pub(crate) struct Picture {
     pub(crate) workloads: Workloads,
     pub(crate) standing: Standing,
     pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
     counters: Counters,
     topologies: Topologies,
     selections: Selections,
@@ -248,6 +250,7 @@ impl Picture {
         let old = self.remove_where(&pod.uid, Some(index));
         self.counters.change(&pod, index, true);
         self.standing.change(&pod, index, true);
+        self.volumes.change(&pod, true);
         self.placed.insert(pod.uid.clone(), (index, pod));
         old
     }
@@ -261,6 +264,7 @@ impl Picture {
         let (index, pod) = self.placed.remove(uid)?;
         self.counters.change(&pod, index, false);
         self.standing.change(&pod, index, false);
+        self.volumes.change(&pod, false);
         if let Some(entry) = self.nodes[index].as_mut() {
             entry.usage.remove(&pod);
         }

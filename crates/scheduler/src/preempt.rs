@@ -55,7 +55,15 @@ pub(crate) fn plan(
     start: usize,
 ) -> Result<Plan, String> {
     eligible(picture, nominations, ask, refusal)?;
-    let prepared = Prepared::new(picture, ask);
+    let hopeless = |reasons: &BTreeMap<String, usize>| {
+        let mut reasons = reasons.clone();
+        let rest = refusal.nodes - refusal.resolvable.len();
+        if rest > 0 {
+            reasons.insert("Preemption is not helpful for scheduling".to_owned(), rest);
+        }
+        unavailable(refusal.nodes, None, &reasons)
+    };
+    let Ok(prepared) = Prepared::new(picture, ask) else { return Err(hopeless(&BTreeMap::new())) };
     let search = Search::new(picture, ask, &prepared, nominations);
     let nodes = &refusal.resolvable;
     let wanted = (picture.count() / 10).max(COMPARED);
@@ -77,13 +85,7 @@ pub(crate) fn plan(
             }
         }
     }
-    let Some(best) = best(candidates) else {
-        let hopeless = refusal.nodes - nodes.len();
-        if hopeless > 0 {
-            reasons.insert("Preemption is not helpful for scheduling".to_owned(), hopeless);
-        }
-        return Err(unavailable(refusal.nodes, None, &reasons));
-    };
+    let Some(best) = best(candidates) else { return Err(hopeless(&reasons)) };
     Ok(Plan { node: best.node, victims: best.victims })
 }
 

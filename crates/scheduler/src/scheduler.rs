@@ -1,21 +1,19 @@
 //! The loop: what is told changes the picture, and pods whose turn it is are placed. Binding and pushing away happen
 //! beside it. It must not know how a node is chosen.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use kube::api::{PostParams, Request};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource as _};
-use serde::de::IgnoredAny;
-use serde_json::json;
+use kube::{Api, Client};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::ask::{Ask, Occupant};
+use crate::binding::{self, Bound, Failure, Waiter, bind, bind_with_volumes};
 use crate::error::{Error, Result};
 use crate::hints::{self, Event};
 use crate::inbox::{Change, Inbox};
@@ -27,19 +25,13 @@ use crate::picture::Picture;
 use crate::preempt::{self, Budgets};
 use crate::push::{self, Pushed};
 use crate::report::{self, Report, Reports};
+use crate::volumes::Promise;
 use crate::{decide, decide::Refusal};
 
 /// The name by which pods ask for this scheduler.
 const NAME: &str = "default-scheduler";
 /// So many pods are given to nodes at the same time.
 const BINDINGS: usize = 256;
-
-/// How giving a pod to a node ended.
-struct Bound {
-    ask: Arc<Ask>,
-    node: String,
-    result: kube::Result<()>,
-}
 
 struct Scheduler {
     client: Client,
@@ -48,6 +40,10 @@ struct Scheduler {
     nominations: Nominations,
     budgets: Budgets,
     bindings: JoinSet<Bound>,
+    /// Bindings that wait for volumes.
+    slow_bindings: JoinSet<Bound>,
+    /// Pods that wait for volumes, by uid.
+    waiters: HashMap<Arc<str>, Waiter>,
     pushes: JoinSet<Pushed>,
     reports: Reports,
     /// Where the next search for a node begins.
@@ -84,6 +80,8 @@ pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> R
         nominations: Nominations::default(),
         budgets: Budgets::default(),
         bindings: JoinSet::new(),
+        slow_bindings: JoinSet::new(),
+        waiters: HashMap::new(),
         pushes: JoinSet::new(),
         reports,
         start: 0,
@@ -102,6 +100,11 @@ pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> R
             change = pods.receive() => scheduler.pod_changed(change?),
             told = others.next() => scheduler.told(told.ok_or(Error::WatchEnded { kind: "other objects" })?),
             Some(bound) = scheduler.bindings.join_next(), if !scheduler.bindings.is_empty() => {
+                if let Some(bound) = ended(bound) {
+                    scheduler.bound(bound);
+                }
+            }
+            Some(bound) = scheduler.slow_bindings.join_next(), if !scheduler.slow_bindings.is_empty() => {
                 if let Some(bound) = ended(bound) {
                     scheduler.bound(bound);
                 }
@@ -172,6 +175,30 @@ impl Scheduler {
             (_, Some(Fact::Budget(budget))) => {
                 self.budgets.entry(namespace).or_default().insert(name, budget);
             }
+            (_, Some(Fact::Claim(claim))) => {
+                self.picture.volumes.claims.insert((namespace, name), claim);
+            }
+            (_, Some(Fact::Volume(volume))) => {
+                self.picture.volumes.volumes.insert(name, *volume);
+            }
+            (_, Some(Fact::Class(class))) => {
+                self.picture.volumes.classes.insert(name, class);
+            }
+            (_, Some(Fact::Limits(limits))) => {
+                self.picture.volumes.limits.insert(name, limits);
+            }
+            (Kind::Claim, None) => {
+                self.picture.volumes.claims.remove(&(namespace, name));
+            }
+            (Kind::Volume, None) => {
+                self.picture.volumes.volumes.remove(&name);
+            }
+            (Kind::Class, None) => {
+                self.picture.volumes.classes.remove(&name);
+            }
+            (Kind::NodeDrivers, None) => {
+                self.picture.volumes.limits.remove(&name);
+            }
             (Kind::Namespace, None) => {
                 self.picture.namespaces.remove(&name);
             }
@@ -187,6 +214,9 @@ impl Scheduler {
                     }
                 }
             }
+        }
+        if kind == Kind::Claim {
+            self.waiters.values_mut().for_each(|waiter| waiter.look(&self.picture.volumes));
         }
         self.wake(Event::Other(kind));
     }
@@ -307,10 +337,47 @@ impl Scheduler {
 
     /// Counts a pod no more.
     fn forget(&mut self, uid: &str) {
+        self.break_promise(uid);
         let Some((index, _)) = self.picture.placed(uid) else { return };
         if let Some(pod) = self.picture.remove(uid) {
             self.wake(Event::PodGone { index, pod: &pod });
         }
+    }
+
+    /// What was promised to a pod is free again, or kept.
+    fn break_promise(&mut self, uid: &str) {
+        let Some(waiter) = self.waiters.remove(uid) else { return };
+        for (volume, _) in &waiter.promise.found {
+            self.picture.volumes.promised.remove(volume);
+        }
+    }
+
+    /// Has a pod given to a node, where it counts from now on.
+    fn assign(&mut self, ask: Arc<Ask>, node: String) {
+        let promise = self.promise(&ask, &node);
+        self.picture.place(ask.occupant.clone(), &node);
+        self.wake(Event::PodPlaced(&ask.occupant));
+        let client = self.client.clone();
+        if promise.is_empty() {
+            self.bindings.spawn(bind(client, ask, node));
+            return;
+        }
+        let volumes = &mut self.picture.volumes;
+        let writes = binding::writes(volumes, &promise, &node);
+        volumes.promised.extend(promise.found.iter().cloned());
+        let (mut waiter, told) = Waiter::new(promise, node.clone());
+        waiter.look(volumes);
+        self.waiters.insert(ask.occupant.uid.clone(), waiter);
+        self.slow_bindings.spawn(bind_with_volumes(client, ask, node, writes, told));
+    }
+
+    /// What is to be done about a pod's volumes before it can have a node.
+    fn promise(&self, ask: &Ask, node: &str) -> Promise {
+        let volumes = &self.picture.volumes;
+        let node = self.picture.find_node(node).and_then(|index| self.picture.node(index));
+        let (Some(node), false) = (node, ask.occupant.claims.is_empty()) else { return Promise::default() };
+        let needs = volumes.needs(ask).unwrap_or_default();
+        volumes.promise(&needs, &node.facts).unwrap_or_default()
     }
 
     /// Finds nodes for all pods whose turn it is.
@@ -326,9 +393,7 @@ impl Scheduler {
                     let Some(node) = self.picture.node(index).map(|node| node.name().to_owned()) else {
                         continue;
                     };
-                    self.picture.place(ask.occupant.clone(), &node);
-                    self.wake(Event::PodPlaced(&ask.occupant));
-                    self.bindings.spawn(bind(self.client.clone(), ask, node));
+                    self.assign(ask, node);
                 }
                 Err(refusal) => self.refused(&ask, &refusal),
             }
@@ -393,6 +458,7 @@ impl Scheduler {
         let Bound { ask, node, result } = bound;
         let error = match result {
             Ok(()) => {
+                self.break_promise(ask.uid());
                 self.pending.remove(ask.uid());
                 self.nominations.remove(ask.uid());
                 self.report(Report::Scheduled { pod: ask.pod.clone(), node });
@@ -402,18 +468,17 @@ impl Scheduler {
         };
         self.forget(ask.uid());
         self.pending.retry(ask.uid(), Instant::now(), true);
-        match &error {
-            // It is gone, or has a node: the watch tells.
-            kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
-                tracing::debug!(pod = ask.pod.name(), %node, %error, "a pod was not bound");
-            }
-            _ => {
-                tracing::warn!(pod = ask.pod.name(), %node, %error, "a pod was not bound");
-                let message = format!("binding to node {node:?} failed: {error}");
-                let pod = ask.pod.clone();
-                self.report(Report::Failed { pod, message, reason: "SchedulerError", nominated: None });
-            }
+        if error.is_passing() {
+            tracing::debug!(pod = ask.pod.name(), %node, %error, "a pod was not bound");
+            return;
         }
+        tracing::warn!(pod = ask.pod.name(), %node, %error, "a pod was not bound");
+        let message = match &error {
+            Failure::Api(_) => format!("binding to node {node:?} failed: {error}"),
+            Failure::Volumes(_) => format!("running PreBind plugin \"VolumeBinding\": {error}"),
+        };
+        let pod = ask.pod.clone();
+        self.report(Report::Failed { pod, message, reason: "SchedulerError", nominated: None });
     }
 
     fn report(&self, report: Report) {
@@ -421,25 +486,4 @@ impl Scheduler {
             tracing::debug!("a report was dropped: too many wait to be written");
         }
     }
-}
-
-/// Gives a pod to a node.
-async fn bind(client: Client, ask: Arc<Ask>, node: String) -> Bound {
-    let pod = &ask.pod;
-    let binding = json!({
-        "apiVersion": "v1", "kind": "Binding",
-        "metadata": { "name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid() },
-        "target": { "apiVersion": "v1", "kind": "Node", "name": node },
-    });
-    let request = Request::new(Pod::url_path(&(), Some(pod.namespace()))).create_subresource(
-        "binding",
-        pod.name(),
-        &PostParams::default(),
-        binding.to_string().into_bytes(),
-    );
-    let result = match request {
-        Ok(request) => client.request::<IgnoredAny>(request).await.map(drop),
-        Err(error) => Err(kube::Error::BuildRequest(error)),
-    };
-    Bound { ask, node, result }
 }
