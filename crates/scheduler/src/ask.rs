@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::config::Profile;
 use crate::model::{Container, Pod};
 use crate::resources::Resources;
 use crate::selector::{Labels, NodeTerm, Selector, Tolerance, only_names};
@@ -164,10 +165,35 @@ pub(crate) struct Ask {
     pub(crate) images: Vec<String>,
     /// Whether others may be pushed away for it.
     pub(crate) preempts: bool,
+    /// The pods with which it is placed together, or not at all.
+    pub(crate) group: Option<Group>,
+    /// By whose preferences nodes are compared.
+    pub(crate) profile: Arc<Profile>,
+}
+
+/// Pods of which at least so many are placed together, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) least: usize,
+}
+
+impl Group {
+    /// The label by which pods say that they belong to a group.
+    pub(crate) const NAME: &str = "pod-group.scheduling.sigs.k8s.io/name";
+    /// The label that says how many have to be placed together.
+    const LEAST: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
+
+    fn new(pod: &Pod, labels: &Labels) -> Option<Group> {
+        let name = labels.get(Group::NAME).filter(|name| !name.is_empty())?;
+        let least = labels.get(Group::LEAST)?.parse().ok().filter(|least| *least > 1)?;
+        Some(Group { namespace: pod.namespace().to_owned(), name: name.clone(), least })
+    }
 }
 
 impl Ask {
-    pub(crate) fn new(pod: Pod) -> Ask {
+    pub(crate) fn new(pod: Pod, profile: Arc<Profile>) -> Ask {
         let occupant = Occupant::new(&pod);
         let selection = Selection::new(&pod);
         let spreads = !pod.spec.topology_spread_constraints.is_empty();
@@ -180,6 +206,8 @@ impl Ask {
             soft_spread: spreads.then(|| Spread::of_pod(&pod, &occupant.labels, false)),
             images: images.map(|image| tagged(image)).collect(),
             preempts: pod.spec.preemption_policy != "Never",
+            group: Group::new(&pod, &occupant.labels),
+            profile,
             occupant: Arc::new(occupant),
             selection: Arc::new(selection),
             pod: Arc::new(pod),

@@ -239,7 +239,7 @@ mod tests {
             "spec": spec,
         }))
         .unwrap();
-        Ask::new(pod)
+        Ask::new(pod, Arc::default())
     }
 
     fn picture(nodes: &[Node]) -> Picture {

@@ -48,6 +48,9 @@ pub(crate) mod wakes {
     pub(crate) const STORAGE: u32 = 1 << 5;
 }
 
+/// Stands for filters where a pod waits for nothing that an event could tell.
+pub(crate) const NOTHING: u32 = 1 << 31;
+
 /// Whether a pod that filters refused, a bit each in `by`, is worth another try.
 pub(crate) fn worth(picture: &Picture, ask: &Ask, by: u32, event: Event<'_>) -> bool {
     if by == 0 {

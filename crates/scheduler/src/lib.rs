@@ -4,12 +4,14 @@
 
 mod ask;
 mod binding;
+mod config;
 mod counters;
 mod decide;
 mod error;
 mod filters;
 mod hints;
 mod inbox;
+mod lease;
 mod model;
 mod neighbours;
 mod node;
@@ -38,5 +40,50 @@ mod topology;
 mod volumes;
 mod workloads;
 
+use std::future::Future;
+use std::pin::pin;
+
+use kube::Client;
+
+pub use config::{Config, DEFAULT_SCHEDULER, Profile};
 pub use error::{Error, Result};
-pub use scheduler::run;
+
+use crate::lease::Election;
+
+/// Gives pods to nodes until `shutdown`, as nothing special is wanted.
+///
+/// # Errors
+/// `WatchEnded`. What fails for one pod is logged and tried again.
+pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+    run_with(client, Config::default(), shutdown).await
+}
+
+/// Gives pods to nodes until `shutdown`. Where it has a name among several, it waits until it is its turn, and whenever
+/// it is not any more.
+///
+/// # Errors
+/// `WatchEnded`. What fails for one pod is logged and tried again.
+pub async fn run_with(
+    client: Client,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<()> {
+    let mut shutdown = pin!(shutdown);
+    let Some(identity) = config.identity.clone() else {
+        return scheduler::run(client, &config, shutdown).await;
+    };
+    let mut election = Election::new(client.clone(), identity);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            () = election.win() => {}
+        }
+        tokio::select! {
+            result = scheduler::run(client.clone(), &config, &mut shutdown) => {
+                election.release().await;
+                return result;
+            }
+            () = election.keep() => {}
+        }
+    }
+}

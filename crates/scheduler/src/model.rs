@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::config::DEFAULT_SCHEDULER;
 use crate::resources::Quantities;
 
 /// The beginnings of the annotations that are read here.
@@ -244,6 +245,11 @@ impl Pod {
 
     pub(crate) fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The scheduler that it asks for.
+    pub(crate) fn scheduler(&self) -> &str {
+        if self.spec.scheduler_name.is_empty() { DEFAULT_SCHEDULER } else { &self.spec.scheduler_name }
     }
 
     pub(crate) fn is_finished(&self) -> bool {

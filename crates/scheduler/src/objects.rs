@@ -61,7 +61,7 @@ pub(crate) enum Fact {
     Service(Labels),
     Controller(Selector),
     Budget(Budget),
-    Claim(Claim),
+    Claim(Box<Claim>),
     Volume(Box<Volume>),
     Class(Class),
     /// How many volumes each driver may attach to a node.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ask::Ask;
+use crate::ask::{Ask, Group};
 
 /// The pause after the first refusal; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +52,8 @@ pub(crate) struct Pending {
     timers: BTreeMap<(Instant, u64), Arc<str>>,
     /// Uids of pods that are not to have a node yet.
     gated: HashSet<String>,
+    /// Uids of pods that belong to a group, by its namespace and name.
+    groups: HashMap<(String, String), HashSet<Arc<str>>>,
     /// Uids of pods that were refused and wait for a change.
     parked: HashSet<Arc<str>>,
     count: u64,
@@ -84,20 +86,34 @@ impl Pending {
             said: None,
             changed: false,
         };
+        if let Some(group) = &waiting.ask.group {
+            let key = (group.namespace.clone(), group.name.clone());
+            self.groups.entry(key).or_default().insert(uid.clone());
+        }
         self.pods.insert(uid.clone(), waiting);
         self.make_ready(&uid);
     }
 
     pub(crate) fn remove(&mut self, uid: &str) {
-        self.pods.remove(uid);
+        let removed = self.pods.remove(uid);
+        if let Some(group) = removed.and_then(|waiting| waiting.ask.group.clone()) {
+            let key = (group.namespace, group.name);
+            if let Some(members) = self.groups.get_mut(&key) {
+                members.remove(uid);
+                if members.is_empty() {
+                    self.groups.remove(&key);
+                }
+            }
+        }
         self.gated.remove(uid);
         self.parked.remove(uid);
     }
 
     /// Notes that a pod is not to have a node yet; tells whether that is new.
     pub(crate) fn gate(&mut self, uid: &str) -> bool {
-        self.pods.remove(uid);
-        self.parked.remove(uid);
+        if self.pods.contains_key(uid) {
+            self.remove(uid);
+        }
         self.gated.insert(uid.to_owned())
     }
 
@@ -117,6 +133,23 @@ impl Pending {
             }
         }
         self.next_of_later()
+    }
+
+    /// All pods of a group that are not busy, in their order, and with them one that is about to be tried.
+    pub(crate) fn take_group(&mut self, group: &Group, first: &Arc<Ask>) -> Vec<Arc<Ask>> {
+        let key = (group.namespace.clone(), group.name.clone());
+        let mut members: Vec<(Reverse<i32>, u64, Arc<Ask>)> = Vec::new();
+        for uid in self.groups.get(&key).into_iter().flatten() {
+            let Some(waiting) = self.pods.get_mut(uid) else { continue };
+            if waiting.place == Place::Busy && **uid != *first.uid() {
+                continue;
+            }
+            waiting.place = Place::Busy;
+            self.parked.remove(uid);
+            members.push((Reverse(waiting.ask.priority()), waiting.order, waiting.ask.clone()));
+        }
+        members.sort_by_key(|(priority, order, _)| (*priority, *order));
+        members.into_iter().map(|(_, _, ask)| ask).collect()
     }
 
     /// With nothing else to do nobody has to wait who only waits so that others have their turn.
@@ -250,7 +283,7 @@ mod tests {
         let pod = serde_json::from_value(json!({
             "metadata": { "name": name, "uid": name, "generation": generation }, "spec": { "priority": priority },
         }));
-        Ask::new(pod.unwrap())
+        Ask::new(pod.unwrap(), Arc::default())
     }
 
     fn names(pending: &mut Pending) -> Vec<String> {

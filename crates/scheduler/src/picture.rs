@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ask::{Ask, Occupant};
-use crate::counters::{Counters, Matcher};
+use crate::ask::{Ask, Group, Occupant};
+use crate::counters::{Counters, Matcher, Scope};
 use crate::model::Node;
 use crate::node::{NodeEntry, NodeFacts};
 use crate::quantity::units;
 use crate::resources::Resources;
 use crate::selections::Selections;
-use crate::selector::Labels;
+use crate::selector::{Labels, Selector};
 use crate::standing::Standing;
 use crate::terms::Term;
 use crate::topology::{NodeIndex, Topologies};
@@ -133,6 +133,15 @@ impl Picture {
 
     pub(crate) fn find_counter(&mut self, matcher: Matcher) -> usize {
         self.counters.find(matcher, self.placed.values().map(|(node, pod)| (*node, &**pod)))
+    }
+
+    /// How many pods of a group have a node.
+    pub(crate) fn count_group(&mut self, group: &Group) -> usize {
+        let name = (Group::NAME.to_owned(), group.name.clone());
+        let selector = Selector::of(std::iter::once((&name.0, &name.1)));
+        let scope = Scope { namespaces: vec![group.namespace.clone()], selector };
+        let counter = self.find_counter(Matcher { all: vec![scope], living: true });
+        usize::try_from(self.counters.get(counter).total()).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn find_topology(&mut self, key: &str) -> usize {

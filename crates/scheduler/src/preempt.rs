@@ -219,7 +219,7 @@ mod tests {
             "spec": spec,
         }))
         .unwrap();
-        Ask::new(pod)
+        Ask::new(pod, Arc::default())
     }
 
     fn picture(nodes: &[&str], pods: &[Placed<'_>]) -> Picture {

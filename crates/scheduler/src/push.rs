@@ -40,7 +40,7 @@ pub(crate) async fn push(client: Client, ask: Arc<Ask>, victims: Vec<Arc<Occupan
 async fn push_one(client: &Client, ask: &Ask, victim: &Occupant, node: &str) -> kube::Result<()> {
     let pods = Api::<PartialObjectMeta<Pod>>::namespaced(client.clone(), &victim.namespace);
     if !victim.terminating {
-        let scheduler = ask.pod.spec.scheduler_name.as_str();
+        let scheduler = ask.pod.scheduler();
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
             "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),

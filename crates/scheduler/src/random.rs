@@ -210,7 +210,7 @@ impl Both {
 
     fn check(&mut self, pod: Pod) -> Result<(), TestCaseError> {
         let expected = self.world.decide(&pod);
-        match decide(&mut self.picture, &Nominations::default(), &Ask::new(pod), &mut 0) {
+        match decide(&mut self.picture, &Nominations::default(), &Ask::new(pod, Arc::default()), &mut 0) {
             Ok(index) => {
                 let name = self.picture.node(index).unwrap().name();
                 let right = matches!(&expected, Decision::Best(best) if best.contains(name));

@@ -22,7 +22,6 @@ use crate::model::Pod;
 const WAITING: usize = 1024;
 /// Reports that are written at the same time.
 const WIDTH: usize = 16;
-const NAME: &str = "default-scheduler";
 
 /// What is to be said.
 pub(crate) enum Report {
@@ -99,7 +98,12 @@ pub(crate) async fn preempted(client: &Client, victim: &Occupant, ask: &Ask, nod
     };
     let note = format!("Preempted by pod {} on node {node}", ask.uid());
     let related = Some(ask.pod.object_ref(&()));
-    let event = Event { related, ..event(regarding, "Normal", "Preempted", "Preempting", note) };
+    let event = Event {
+        related,
+        reporting_controller: Some(ask.pod.scheduler().to_owned()),
+        reporting_instance: Some(ask.pod.scheduler().to_owned()),
+        ..event(regarding, "Normal", "Preempted", "Preempting", note)
+    };
     create(client, &event).await
 }
 
@@ -112,7 +116,12 @@ async fn publish(
     action: &str,
     note: String,
 ) -> kube::Result<()> {
-    create(client, &event(pod.object_ref(&()), severity, reason, action, note)).await
+    let event = Event {
+        reporting_controller: Some(pod.scheduler().to_owned()),
+        reporting_instance: Some(pod.scheduler().to_owned()),
+        ..event(pod.object_ref(&()), severity, reason, action, note)
+    };
+    create(client, &event).await
 }
 
 fn event(regarding: ObjectReference, severity: &str, reason: &str, action: &str, note: String) -> Event {
@@ -129,8 +138,6 @@ fn event(regarding: ObjectReference, severity: &str, reason: &str, action: &str,
         reason: Some(reason.to_owned()),
         action: Some(action.to_owned()),
         note: Some(note),
-        reporting_controller: Some(NAME.to_owned()),
-        reporting_instance: Some(NAME.to_owned()),
         ..Event::default()
     }
 }

@@ -12,8 +12,9 @@ use kube::{Api, Client};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::ask::{Ask, Occupant};
+use crate::ask::{Ask, Group, Occupant};
 use crate::binding::{self, Bound, Failure, Waiter, bind, bind_with_volumes};
+use crate::config::{Config, Profile};
 use crate::error::{Error, Result};
 use crate::hints::{self, Event};
 use crate::inbox::{Change, Inbox};
@@ -28,13 +29,13 @@ use crate::report::{self, Report, Reports};
 use crate::volumes::Promise;
 use crate::{decide, decide::Refusal};
 
-/// The name by which pods ask for this scheduler.
-const NAME: &str = "default-scheduler";
 /// So many pods are given to nodes at the same time.
 const BINDINGS: usize = 256;
 
 struct Scheduler {
     client: Client,
+    /// By the names by which pods ask for them.
+    profiles: HashMap<String, Arc<Profile>>,
     picture: Picture,
     pending: Pending,
     nominations: Nominations,
@@ -58,23 +59,25 @@ struct Scheduler {
 }
 
 /// Gives pods to nodes until `shutdown`.
-///
-/// # Errors
-/// `WatchEnded`. What fails for one pod is logged and tried again.
-pub async fn run(client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+pub(crate) async fn run(
+    client: Client,
+    config: &Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<()> {
     let (reports, receiver) = report::channel();
     // Ends with the scheduler: a set aborts its tasks when it is dropped.
     let mut writing = JoinSet::new();
     writing.spawn(report::write(client.clone(), receiver));
-    let config = || watcher::Config::default().streaming_lists();
+    let watching = || watcher::Config::default().streaming_lists();
     let unfinished = "status.phase!=Succeeded,status.phase!=Failed";
-    let pods = watcher(Api::<Pod>::all(client.clone()), config().fields(unfinished)).default_backoff();
-    let nodes = watcher(Api::<Node>::all(client.clone()), config()).default_backoff();
+    let pods = watcher(Api::<Pod>::all(client.clone()), watching().fields(unfinished)).default_backoff();
+    let nodes = watcher(Api::<Node>::all(client.clone()), watching()).default_backoff();
     let mut pods = Inbox::new("Pods", pods);
     let mut nodes = Inbox::new("Nodes", nodes);
     let mut others = objects::follow(&client);
     let mut scheduler = Scheduler {
         client,
+        profiles: config.profiles().into_iter().map(|one| (one.name.clone(), Arc::new(one))).collect(),
         picture: Picture::default(),
         pending: Pending::default(),
         nominations: Nominations::default(),
@@ -176,7 +179,7 @@ impl Scheduler {
                 self.budgets.entry(namespace).or_default().insert(name, budget);
             }
             (_, Some(Fact::Claim(claim))) => {
-                self.picture.volumes.claims.insert((namespace, name), claim);
+                self.picture.volumes.claims.insert((namespace, name), *claim);
             }
             (_, Some(Fact::Volume(volume))) => {
                 self.picture.volumes.volumes.insert(name, *volume);
@@ -282,9 +285,9 @@ impl Scheduler {
         if !pod.spec.node_name.is_empty() {
             return self.place(&pod);
         }
-        let ours = pod.spec.scheduler_name.is_empty() || pod.spec.scheduler_name == NAME;
+        let Some(profile) = self.profiles.get(pod.scheduler()).cloned() else { return };
         // One that is being bound stays in the picture until that is told.
-        if !ours || self.picture.is_placed(pod.uid()) {
+        if self.picture.is_placed(pod.uid()) {
             return;
         }
         if pod.metadata.deletion_timestamp.is_some() {
@@ -296,7 +299,7 @@ impl Scheduler {
             }
             return;
         }
-        let ask = Ask::new(pod);
+        let ask = Ask::new(pod, profile);
         let nominated = &ask.pod.status.nominated_node_name;
         if !nominated.is_empty() && self.nominations.node(ask.uid()).is_none() {
             self.nominations.set(ask.occupant.clone(), nominated);
@@ -354,7 +357,12 @@ impl Scheduler {
 
     /// Has a pod given to a node, where it counts from now on.
     fn assign(&mut self, ask: Arc<Ask>, node: String) {
-        let promise = self.promise(&ask, &node);
+        let Some(promise) = self.promise(&ask, &node) else {
+            // Another pod of its group was faster.
+            self.forget(ask.uid());
+            self.pending.retry(ask.uid(), Instant::now(), true);
+            return;
+        };
         self.picture.place(ask.occupant.clone(), &node);
         self.wake(Event::PodPlaced(&ask.occupant));
         let client = self.client.clone();
@@ -372,12 +380,70 @@ impl Scheduler {
     }
 
     /// What is to be done about a pod's volumes before it can have a node.
-    fn promise(&self, ask: &Ask, node: &str) -> Promise {
+    fn promise(&self, ask: &Ask, node: &str) -> Option<Promise> {
+        if ask.occupant.claims.is_empty() {
+            return Some(Promise::default());
+        }
         let volumes = &self.picture.volumes;
-        let node = self.picture.find_node(node).and_then(|index| self.picture.node(index));
-        let (Some(node), false) = (node, ask.occupant.claims.is_empty()) else { return Promise::default() };
-        let needs = volumes.needs(ask).unwrap_or_default();
-        volumes.promise(&needs, &node.facts).unwrap_or_default()
+        let node = self.picture.find_node(node).and_then(|index| self.picture.node(index))?;
+        volumes.promise(&volumes.needs(ask).ok()?, &node.facts)
+    }
+
+    /// Finds nodes for as many of a group as have to be placed together, or for none.
+    fn place_group(&mut self, group: &Group, first: &Arc<Ask>) {
+        let members = self.pending.take_group(group, first);
+        let placed = self.picture.count_group(group);
+        let nodes = self.picture.count();
+        if placed + members.len() < group.least {
+            let (name, there) = (&group.name, placed + members.len());
+            let why = format!("pod group {name:?} has {there} of at least {} pods", group.least);
+            for ask in &members {
+                self.wait(ask, hints::NOTHING, format!("0/{nodes} nodes are available: {why}."), None);
+            }
+            return;
+        }
+        let mut found = Vec::new();
+        let mut refused = Vec::new();
+        for ask in members {
+            match decide::decide(&mut self.picture, &self.nominations, &ask, &mut self.start) {
+                Ok(index) => {
+                    let name =
+                        self.picture.node(index).map(|node| node.name().to_owned()).unwrap_or_default();
+                    // The next one is to see it.
+                    self.picture.place(ask.occupant.clone(), &name);
+                    found.push((ask, name));
+                }
+                Err(refusal) => refused.push((ask, refusal)),
+            }
+        }
+        if placed + found.len() >= group.least {
+            found.into_iter().for_each(|(ask, node)| self.assign(ask, node));
+            refused.iter().for_each(|(ask, refusal)| self.refused(ask, refusal));
+            return;
+        }
+        let by = refused.iter().fold(0, |by, (_, refusal)| by | refusal.by);
+        let fit = placed + found.len();
+        for (ask, _) in &found {
+            self.picture.remove(ask.uid());
+        }
+        for (ask, _) in &found {
+            let name = &group.name;
+            let why =
+                format!("only {fit} of at least {} pods of pod group {name:?} find a node", group.least);
+            self.wait(ask, by, format!("0/{nodes} nodes are available: {why}."), None);
+        }
+        for (ask, refusal) in &refused {
+            self.wait(ask, by, refusal.message(), None);
+        }
+    }
+
+    /// Has a pod wait for a change, and says why.
+    fn wait(&mut self, ask: &Ask, by: u32, message: String, nominated: Option<String>) {
+        let said = format!("{message}{}", nominated.as_deref().unwrap_or_default());
+        if self.pending.park(ask.uid(), by, &said, Instant::now()) {
+            let pod = ask.pod.clone();
+            self.report(Report::Failed { pod, message, reason: "Unschedulable", nominated });
+        }
     }
 
     /// Finds nodes for all pods whose turn it is.
@@ -388,6 +454,10 @@ impl Scheduler {
         }
         while self.bindings.len() < BINDINGS {
             let Some(ask) = self.pending.next() else { return };
+            if let Some(group) = &ask.group {
+                self.place_group(group, &ask);
+                continue;
+            }
             match decide::decide(&mut self.picture, &self.nominations, &ask, &mut self.start) {
                 Ok(index) => {
                     let Some(node) = self.picture.node(index).map(|node| node.name().to_owned()) else {
@@ -426,8 +496,7 @@ impl Scheduler {
         if let Some((_, node)) = &push {
             nominated = Some(node.clone());
         }
-        let said = format!("{message}{}", nominated.as_deref().unwrap_or_default());
-        let new = self.pending.park(ask.uid(), refusal.by, &said, Instant::now());
+        self.wait(ask, refusal.by, message, nominated);
         if let Some((victims, node)) = push {
             for pod in self.nominations.less_urgent(&node, ask.priority()) {
                 self.nominations.remove(&pod.uid);
@@ -436,10 +505,6 @@ impl Scheduler {
             self.nominations.set(ask.occupant.clone(), &node);
             self.pending.busy(ask.uid());
             self.pushes.spawn(push::push(self.client.clone(), ask.clone(), victims, node));
-        }
-        if new {
-            let pod = ask.pod.clone();
-            self.report(Report::Failed { pod, message, reason: "Unschedulable", nominated });
         }
     }
 

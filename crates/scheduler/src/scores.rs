@@ -50,6 +50,8 @@ pub(crate) struct Contest<'a> {
 }
 
 struct Score {
+    /// As the reference calls it.
+    name: &'static str,
     weight: i64,
     scale: Scale,
     /// Whether nodes can differ in it.
@@ -59,33 +61,37 @@ struct Score {
 
 /// All scores.
 static SCORES: [Score; 7] = [
-    // TaintToleration
-    Score { weight: 3, scale: Scale::ShareReversed, applies: |_| true, score: soft_taints },
-    // NodeAffinity
     Score {
+        name: "TaintToleration",
+        weight: 3,
+        scale: Scale::ShareReversed,
+        applies: |_| true,
+        score: soft_taints,
+    },
+    Score {
+        name: "NodeAffinity",
         weight: 2,
         scale: Scale::Share,
         applies: |contest| contest.ask.selection.has_preference(),
         score: preference,
     },
-    // PodTopologySpread
     Score {
+        name: "PodTopologySpread",
         weight: 2,
         scale: Scale::Crowd,
         applies: |contest| !contest.preferences.spread.is_empty(),
         score: |contest, index, node| contest.spread.crowd(contest.picture, index, node),
     },
-    // InterPodAffinity
     Score {
+        name: "InterPodAffinity",
         weight: 2,
         scale: Scale::Between,
         applies: |contest| !contest.preferences.liking.is_empty(),
         score: |contest, index, _| Some(contest.preferences.liking.of(contest.picture, index)),
     },
-    // NodeResourcesFit
-    Score { weight: 1, scale: Scale::Points, applies: |_| true, score: free_share },
-    // NodeResourcesBalancedAllocation
+    Score { name: "NodeResourcesFit", weight: 1, scale: Scale::Points, applies: |_| true, score: free_share },
     Score {
+        name: "NodeResourcesBalancedAllocation",
         weight: 1,
         scale: Scale::Points,
         applies: |contest| {
@@ -94,14 +100,24 @@ static SCORES: [Score; 7] = [
         },
         score: balance,
     },
-    // ImageLocality
     Score {
+        name: "ImageLocality",
         weight: 1,
         scale: Scale::Points,
         applies: |contest| !contest.images.is_empty(),
         score: has_images,
     },
 ];
+
+/// The number of a score.
+pub(crate) fn number(name: &str) -> Option<usize> {
+    SCORES.iter().position(|score| score.name == name)
+}
+
+/// The weights of all scores, as the reference has them.
+pub(crate) fn weights() -> Vec<i64> {
+    SCORES.iter().map(|score| score.weight).collect()
+}
 
 impl<'a> Contest<'a> {
     pub(crate) fn new(
@@ -127,14 +143,17 @@ impl<'a> Contest<'a> {
     pub(crate) fn points(&self, feasible: &[NodeIndex]) -> Vec<i64> {
         let mut totals = vec![0; feasible.len()];
         let mut raw: Vec<Option<i64>> = Vec::with_capacity(feasible.len());
-        for score in SCORES.iter().filter(|score| (score.applies)(self)) {
+        for (score, weight) in SCORES.iter().zip(&self.ask.profile.weights) {
+            if *weight == 0 || !(score.applies)(self) {
+                continue;
+            }
             raw.clear();
             raw.extend(
                 feasible
                     .iter()
                     .map(|&index| self.picture.node(index).and_then(|node| (score.score)(self, index, node))),
             );
-            score.scale.apply(&raw, score.weight, &mut totals);
+            score.scale.apply(&raw, *weight, &mut totals);
         }
         totals
     }
@@ -182,7 +201,7 @@ fn preference(contest: &Contest<'_>, index: NodeIndex, _: &NodeEntry) -> Option<
     Some(contest.picture.selections().get(contest.selection)[index].preference)
 }
 
-/// How much of the node stays free.
+/// How much of the node stays free; of a profile that packs, how much is used.
 fn free_share(contest: &Contest<'_>, _: NodeIndex, node: &NodeEntry) -> Option<i64> {
     let own = &contest.ask.occupant.weight;
     let (have, taken) = (&node.facts.allocatable, &node.usage.weight);
@@ -190,7 +209,8 @@ fn free_share(contest: &Contest<'_>, _: NodeIndex, node: &NodeEntry) -> Option<i
     for (have, taken) in [(have.cpu, taken.cpu + own.cpu), (have.memory, taken.memory + own.memory)] {
         if have > 0 {
             resources += 1;
-            sum += (i128::from((have - taken).max(0)) * i128::from(MOST) / i128::from(have)) as i64;
+            let counts = if contest.ask.profile.packs { taken.min(have) } else { (have - taken).max(0) };
+            sum += (i128::from(counts) * i128::from(MOST) / i128::from(have)) as i64;
         }
     }
     Some(if resources == 0 { 0 } else { sum / resources })

@@ -118,7 +118,7 @@ pub(crate) fn claim(object: PersistentVolumeClaim) -> Fact {
     let (metadata, spec) = (object.metadata, object.spec);
     let owners = metadata.owner_references.iter().flatten();
     let class = annotation(&metadata, CLASS).cloned().or(spec.storage_class_name);
-    Fact::Claim(Claim {
+    Fact::Claim(Box::new(Claim {
         owner: owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()).next(),
         deleted: metadata.deletion_timestamp.is_some(),
         lost: object.status.phase == "Lost",
@@ -132,7 +132,7 @@ pub(crate) fn claim(object: PersistentVolumeClaim) -> Fact {
         selector: spec.selector.as_ref().map(|selector| Selector::new(Some(selector))),
         uid: metadata.uid.unwrap_or_default(),
         version: metadata.resource_version.unwrap_or_default(),
-    })
+    }))
 }
 
 pub(crate) fn volume(object: PersistentVolume) -> Fact {

@@ -348,6 +348,8 @@ impl Needs {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -357,7 +359,7 @@ mod tests {
             "metadata": { "name": "p", "uid": "p", "namespace": "default" },
             "spec": { "containers": [{}], "volumes": volumes },
         }));
-        Ask::new(pod.unwrap())
+        Ask::new(pod.unwrap(), Arc::default())
     }
 
     fn claimed(name: &str) -> Ask {

@@ -1,15 +1,12 @@
-//! The scheduler against the real API server, in the same process.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Where pods go, and what is said of those that go nowhere.
 
-mod support;
-
+use crate::support::{Stop, asking, cluster, message, size, start, within};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use serde_json::json;
-use support::{Stop, asking, cluster, message, size, start, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_gets_a_node_and_an_event() {

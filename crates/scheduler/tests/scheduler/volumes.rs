@@ -1,15 +1,12 @@
 //! Pods whose volumes are somewhere, or are yet to be: the test is the controller that binds them.
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-mod support;
-
+use crate::support::{Cluster, cluster, message, size, within};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
-use support::{Cluster, cluster, message, size, within};
 
 fn using(claim: &str) -> Value {
     json!({ "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": claim } }] })

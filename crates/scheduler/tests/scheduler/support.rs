@@ -1,5 +1,5 @@
 //! A cluster of the API server and the scheduler in one process, and what is asked of it.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, reason = "measurements use a part")]
 
 use std::future::Future;
 use std::time::Duration;
@@ -41,10 +41,14 @@ pub(crate) struct Stop {
 }
 
 pub(crate) fn start(server: &ApiServer) -> Stop {
+    start_with(server, dray_scheduler::Config::default())
+}
+
+pub(crate) fn start_with(server: &ApiServer, config: dray_scheduler::Config) -> Stop {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = Client::new(server.service(User::component("system:kube-scheduler")), "default");
     let running = tokio::spawn(async move {
-        dray_scheduler::run(client, async { drop(stopped.await) }).await.unwrap();
+        dray_scheduler::run_with(client, config, async { drop(stopped.await) }).await.unwrap();
     });
     Stop { stop, running }
 }
