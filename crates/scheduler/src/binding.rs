@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::api::{PartialObjectMeta, Patch, PatchParams, PostParams, Request};
 use kube::{Api, Client, Resource as _};
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::ask::Ask;
+use crate::device_objects::ClaimWrite;
 use crate::model::Pod;
 use crate::storage::{PersistentVolume, PersistentVolumeClaim, SELECTED_NODE};
 use crate::volumes::{ClaimKey, Promise, Volumes};
@@ -73,6 +75,8 @@ pub(crate) enum Write {
     Volume { name: String, patch: Value },
     /// A volume is to be made for a claim.
     Claim { key: ClaimKey, patch: Value },
+    /// A claim gets devices, or one more pod.
+    Devices(ClaimWrite),
 }
 
 /// What is to be written so that a promise is kept.
@@ -125,6 +129,7 @@ pub(crate) async fn bind_with_volumes(
                     );
                     merge(&claims, name, patch).await?;
                 }
+                Write::Devices(write) => write_claim(&client, write).await?,
             }
         }
         match tokio::time::timeout(VOLUMES_WITHIN, bound).await {
@@ -146,20 +151,44 @@ where
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).map_err(Failure::Api)
 }
 
+/// Writes what a claim of devices gets.
+async fn write_claim(client: &Client, write: &ClaimWrite) -> Result<(), Failure> {
+    let (namespace, name) = &write.key;
+    let claims = Api::<PartialObjectMeta<ResourceClaim>>::namespaced(client.clone(), namespace);
+    let mut version = write.version.clone();
+    if let Some(finalizers) = &write.finalizers {
+        let patch = json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } });
+        let patched = claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        version = patched.metadata.resource_version.unwrap_or_default();
+    }
+    let patch = json!({ "metadata": { "resourceVersion": version }, "status": write.status });
+    claims
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map(drop)
+        .map_err(Failure::Api)
+}
+
 /// A pod that has a node as soon as its volumes are bound.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) promise: Promise,
     pub(crate) node: String,
+    /// Claims that get devices.
+    pub(crate) devices: Vec<ClaimKey>,
     /// Claims that have been seen to wait for their volume on the node.
     seen: Vec<ClaimKey>,
     tell: Option<oneshot::Sender<Result<(), String>>>,
 }
 
 impl Waiter {
-    pub(crate) fn new(promise: Promise, node: String) -> (Waiter, oneshot::Receiver<Result<(), String>>) {
+    pub(crate) fn new(
+        promise: Promise,
+        devices: Vec<ClaimKey>,
+        node: String,
+    ) -> (Waiter, oneshot::Receiver<Result<(), String>>) {
         let (tell, told) = oneshot::channel();
-        (Waiter { promise, node, seen: Vec::new(), tell: Some(tell) }, told)
+        (Waiter { promise, devices, node, seen: Vec::new(), tell: Some(tell) }, told)
     }
 
     /// Looks whether all volumes are bound, or one cannot be.

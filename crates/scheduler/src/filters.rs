@@ -2,7 +2,8 @@
 //! picture and changes nothing.
 
 use crate::ask::{Ask, Occupant};
-use crate::hints::wakes::{NAMESPACE, NODE, NODE_GONE, POD_GONE, POD_PLACED, STORAGE};
+use crate::devices::{DeviceNeeds, Lacking};
+use crate::hints::wakes::{DEVICES, NAMESPACE, NODE, NODE_GONE, POD_GONE, POD_PLACED, STORAGE};
 use crate::neighbours::{Neighbours, Unfriendly};
 use crate::node::{NodeFacts, Usage};
 use crate::picture::Picture;
@@ -47,6 +48,7 @@ pub(crate) struct Prepared {
     pub(crate) spread: HardSpread,
     pub(crate) neighbours: Neighbours,
     pub(crate) volumes: Needs,
+    pub(crate) devices: DeviceNeeds,
 }
 
 impl Prepared {
@@ -57,6 +59,7 @@ impl Prepared {
         Ok(Prepared {
             selection,
             volumes: picture.volumes.needs(ask).map_err(|why| (VOLUME_BINDING, why))?,
+            devices: picture.devices.needs(ask).map_err(|why| (DYNAMIC_RESOURCES, why))?,
             spread: HardSpread::new(picture, ask, selection),
             neighbours: Neighbours::new(picture, ask),
         })
@@ -117,7 +120,7 @@ pub(crate) struct Filter {
 }
 
 /// All filters, in the order of the reference. Like it a node is refused by the first that does.
-pub(crate) static FILTERS: [Filter; 11] = [
+pub(crate) static FILTERS: [Filter; 12] = [
     Filter { name: "NodeUnschedulable", check: cordoned, wakes: NODE, ..BASE },
     Filter { name: "TaintToleration", check: tainted, wakes: NODE, ..BASE },
     Filter { name: "NodeAffinity", check: selected, wakes: NODE, ..BASE },
@@ -174,6 +177,13 @@ pub(crate) static FILTERS: [Filter; 11] = [
         local: false,
         ..BASE
     },
+    Filter {
+        name: "DynamicResources",
+        applies: |_, prepared| !prepared.devices.is_empty(),
+        check: devices,
+        wakes: NODE | DEVICES,
+        ..BASE
+    },
 ];
 
 /// What most filters are like.
@@ -190,6 +200,8 @@ const BASE: Filter = Filter {
 pub(crate) const NODE_AFFINITY: usize = 2;
 /// The number of the filter that looks at claims.
 pub(crate) const VOLUME_BINDING: usize = 7;
+/// The number of the filter that looks at devices.
+pub(crate) const DYNAMIC_RESOURCES: usize = 11;
 
 impl<'a> Question<'a, '_> {
     /// The first of the `active` filters that refuses a node, and what it says.
@@ -347,5 +359,15 @@ fn zone<'a>(question: &Question<'a, '_>, place: Place<'a, '_>, reasons: &mut Vec
         return Verdict::Passes;
     }
     reasons.push(Reason::Text("node(s) had no available volume zone"));
+    Verdict::Unresolvable
+}
+
+fn devices<'a>(question: &Question<'a, '_>, place: Place<'a, '_>, reasons: &mut Vec<Reason<'a>>) -> Verdict {
+    let text = match question.picture.devices.refuse(&question.prepared.devices, place.facts) {
+        None => return Verdict::Passes,
+        Some(Lacking::Elsewhere) => "resourceclaim not available on the node",
+        Some(Lacking::NotEnough) => "cannot allocate all claims",
+    };
+    reasons.push(Reason::Text(text));
     Verdict::Unresolvable
 }

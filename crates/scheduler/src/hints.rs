@@ -46,6 +46,8 @@ pub(crate) mod wakes {
     pub(crate) const NAMESPACE: u32 = 1 << 4;
     /// A claim, a volume, a class, or what drivers can do changed.
     pub(crate) const STORAGE: u32 = 1 << 5;
+    /// A device, a class of them, or a claim changed.
+    pub(crate) const DEVICES: u32 = 1 << 6;
 }
 
 /// Stands for filters where a pod waits for nothing that an event could tell.
@@ -64,6 +66,7 @@ pub(crate) fn worth(picture: &Picture, ask: &Ask, by: u32, event: Event<'_>) -> 
         Event::NominationGone => return true,
         Event::Other(Kind::Namespace) => wakes::NAMESPACE,
         Event::Other(Kind::Claim | Kind::Volume | Kind::Class | Kind::NodeDrivers) => wakes::STORAGE,
+        Event::Other(Kind::DeviceClaim | Kind::DeviceClass | Kind::DeviceSlice) => wakes::DEVICES,
         Event::Other(_) => return false,
     };
     let refused = FILTERS.iter().enumerate().filter(|(number, _)| by & (1 << number) != 0);

@@ -77,6 +77,15 @@ pub(crate) struct PodSpec {
     pub(crate) preemption_policy: String,
     pub(crate) termination_grace_period_seconds: Option<i64>,
     pub(crate) volumes: Vec<Volume>,
+    pub(crate) resource_claims: Vec<PodClaim>,
+}
+
+/// A claim of devices; in a status the one that was made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodClaim {
+    pub(crate) name: String,
+    pub(crate) resource_claim_name: Option<String>,
 }
 
 /// A volume as far as it says something about nodes.
@@ -151,6 +160,7 @@ pub(crate) struct PodStatus {
     pub(crate) conditions: Vec<PodCondition>,
     pub(crate) container_statuses: Vec<ContainerStatus>,
     pub(crate) init_container_statuses: Vec<ContainerStatus>,
+    pub(crate) resource_claim_statuses: Vec<PodClaim>,
     pub(crate) resources: Requests,
     pub(crate) allocated_resources: Option<Quantities>,
 }

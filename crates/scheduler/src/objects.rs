@@ -12,6 +12,8 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::device_objects;
+use crate::devices::{DeviceClaim, DeviceClass, Slice};
 use crate::model::resource;
 use crate::selector::{Labels, Selector};
 use crate::storage;
@@ -38,10 +40,13 @@ pub(crate) enum Kind {
     Volume,
     Class,
     NodeDrivers,
+    DeviceClaim,
+    DeviceClass,
+    DeviceSlice,
 }
 
 /// All of it.
-pub(crate) const KINDS: [Kind; 10] = [
+pub(crate) const KINDS: [Kind; 13] = [
     Kind::Namespace,
     Kind::Service,
     Kind::ReplicationController,
@@ -52,6 +57,9 @@ pub(crate) const KINDS: [Kind; 10] = [
     Kind::Volume,
     Kind::Class,
     Kind::NodeDrivers,
+    Kind::DeviceClaim,
+    Kind::DeviceClass,
+    Kind::DeviceSlice,
 ];
 
 /// What an object says.
@@ -66,6 +74,9 @@ pub(crate) enum Fact {
     Class(Class),
     /// How many volumes each driver may attach to a node.
     Limits(BTreeMap<String, i64>),
+    DeviceClaim(Box<DeviceClaim>),
+    DeviceClass(DeviceClass),
+    DeviceSlice(Box<Slice>),
 }
 
 /// One thing that is told.
@@ -153,6 +164,9 @@ pub(crate) fn follow(client: &Client) -> impl stream::Stream<Item = Told> + Unpi
         Kind::Volume => one(client, *kind, storage::volume),
         Kind::Class => one(client, *kind, storage::class),
         Kind::NodeDrivers => one(client, *kind, storage::limits),
+        Kind::DeviceClaim => one(client, *kind, device_objects::claim),
+        Kind::DeviceClass => one(client, *kind, device_objects::class),
+        Kind::DeviceSlice => one(client, *kind, device_objects::slice),
         Kind::DisruptionBudget => one(client, *kind, |object: PodDisruptionBudget| {
             Fact::Budget(Budget {
                 selector: Selector::new(object.spec.selector.as_ref()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::ask::{Ask, Group, Occupant};
 use crate::counters::{Counters, Matcher, Scope};
+use crate::devices::Devices;
 use crate::model::Node;
 use crate::node::{NodeEntry, NodeFacts};
 use crate::quantity::units;
@@ -41,6 +42,7 @@ pub(crate) struct Picture {
     pub(crate) standing: Standing,
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
+    pub(crate) devices: Devices,
     counters: Counters,
     topologies: Topologies,
     selections: Selections,

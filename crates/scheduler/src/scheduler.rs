@@ -13,14 +13,16 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::ask::{Ask, Group, Occupant};
-use crate::binding::{self, Bound, Failure, Waiter, bind, bind_with_volumes};
+use crate::binding::{self, Bound, Failure, Waiter, Write, bind, bind_with_volumes};
 use crate::config::{Config, Profile};
+use crate::device_objects;
+use crate::devices::Allocation;
 use crate::error::{Error, Result};
 use crate::hints::{self, Event};
 use crate::inbox::{Change, Inbox};
 use crate::model::{Node, Pod};
 use crate::nominations::Nominations;
-use crate::objects::{self, Fact, Identity, KINDS, Kind, Told};
+use crate::objects::{self, KINDS, Kind};
 use crate::pending::Pending;
 use crate::picture::Picture;
 use crate::preempt::{self, Budgets};
@@ -32,19 +34,19 @@ use crate::{decide, decide::Refusal};
 /// So many pods are given to nodes at the same time.
 const BINDINGS: usize = 256;
 
-struct Scheduler {
+pub(crate) struct Scheduler {
     client: Client,
     /// By the names by which pods ask for them.
     profiles: HashMap<String, Arc<Profile>>,
-    picture: Picture,
+    pub(crate) picture: Picture,
     pending: Pending,
     nominations: Nominations,
-    budgets: Budgets,
+    pub(crate) budgets: Budgets,
     bindings: JoinSet<Bound>,
     /// Bindings that wait for volumes.
     slow_bindings: JoinSet<Bound>,
     /// Pods that wait for volumes, by uid.
-    waiters: HashMap<Arc<str>, Waiter>,
+    pub(crate) waiters: HashMap<Arc<str>, Waiter>,
     pushes: JoinSet<Pushed>,
     reports: Reports,
     /// Where the next search for a node begins.
@@ -55,7 +57,7 @@ struct Scheduler {
     complete_nodes: bool,
     complete_pods: bool,
     /// The other kinds of which a whole list has come.
-    complete: HashSet<Kind>,
+    pub(crate) complete: HashSet<Kind>,
 }
 
 /// Gives pods to nodes until `shutdown`.
@@ -149,79 +151,9 @@ fn ended<T>(result: std::result::Result<T, JoinError>) -> Option<T> {
 
 impl Scheduler {
     /// Has pods tried again to which an event may mean something.
-    fn wake(&mut self, event: Event<'_>) {
+    pub(crate) fn wake(&mut self, event: Event<'_>) {
         let picture = &self.picture;
         self.pending.wake(Instant::now(), |ask, by| hints::worth(picture, ask, by, event));
-    }
-
-    fn told(&mut self, told: Told) {
-        let (kind, identity, fact) = match told {
-            Told::Complete(kind) => {
-                self.complete.insert(kind);
-                return;
-            }
-            Told::Is(kind, identity, fact) => (kind, identity, Some(fact)),
-            Told::Gone(kind, identity) => (kind, identity, None),
-        };
-        let Identity { namespace, name, uid } = identity;
-        match (kind, fact) {
-            (_, Some(Fact::Namespace(labels))) => {
-                let old = self.picture.namespaces.insert(name, labels.clone());
-                if old.as_ref() == Some(&labels) {
-                    return;
-                }
-            }
-            (_, Some(Fact::Service(selector))) => {
-                self.picture.workloads.apply_service(&namespace, &name, selector);
-            }
-            (_, Some(Fact::Controller(selector))) => self.picture.workloads.apply_controller(&uid, selector),
-            (_, Some(Fact::Budget(budget))) => {
-                self.budgets.entry(namespace).or_default().insert(name, budget);
-            }
-            (_, Some(Fact::Claim(claim))) => {
-                self.picture.volumes.claims.insert((namespace, name), *claim);
-            }
-            (_, Some(Fact::Volume(volume))) => {
-                self.picture.volumes.volumes.insert(name, *volume);
-            }
-            (_, Some(Fact::Class(class))) => {
-                self.picture.volumes.classes.insert(name, class);
-            }
-            (_, Some(Fact::Limits(limits))) => {
-                self.picture.volumes.limits.insert(name, limits);
-            }
-            (Kind::Claim, None) => {
-                self.picture.volumes.claims.remove(&(namespace, name));
-            }
-            (Kind::Volume, None) => {
-                self.picture.volumes.volumes.remove(&name);
-            }
-            (Kind::Class, None) => {
-                self.picture.volumes.classes.remove(&name);
-            }
-            (Kind::NodeDrivers, None) => {
-                self.picture.volumes.limits.remove(&name);
-            }
-            (Kind::Namespace, None) => {
-                self.picture.namespaces.remove(&name);
-            }
-            (Kind::Service, None) => self.picture.workloads.remove_service(&namespace, &name),
-            (Kind::ReplicationController | Kind::ReplicaSet | Kind::StatefulSet, None) => {
-                self.picture.workloads.remove_controller(&uid);
-            }
-            (Kind::DisruptionBudget, None) => {
-                if let Some(budgets) = self.budgets.get_mut(&namespace) {
-                    budgets.remove(&name);
-                    if budgets.is_empty() {
-                        self.budgets.remove(&namespace);
-                    }
-                }
-            }
-        }
-        if kind == Kind::Claim {
-            self.waiters.values_mut().for_each(|waiter| waiter.look(&self.picture.volumes));
-        }
-        self.wake(Event::Other(kind));
     }
 
     fn node_changed(&mut self, change: Change<Node>) {
@@ -340,24 +272,29 @@ impl Scheduler {
 
     /// Counts a pod no more.
     fn forget(&mut self, uid: &str) {
-        self.break_promise(uid);
+        self.break_promise(uid, false);
         let Some((index, _)) = self.picture.placed(uid) else { return };
         if let Some(pod) = self.picture.remove(uid) {
             self.wake(Event::PodGone { index, pod: &pod });
         }
     }
 
-    /// What was promised to a pod is free again, or kept.
-    fn break_promise(&mut self, uid: &str) {
+    /// What was promised to a pod is free again. Devices that its claims have got by now are theirs.
+    fn break_promise(&mut self, uid: &str, kept: bool) {
         let Some(waiter) = self.waiters.remove(uid) else { return };
         for (volume, _) in &waiter.promise.found {
             self.picture.volumes.promised.remove(volume);
+        }
+        if !kept {
+            for key in &waiter.devices {
+                self.picture.devices.promised.remove(key);
+            }
         }
     }
 
     /// Has a pod given to a node, where it counts from now on.
     fn assign(&mut self, ask: Arc<Ask>, node: String) {
-        let Some(promise) = self.promise(&ask, &node) else {
+        let Some((promise, allocation)) = self.promise(&ask, &node) else {
             // Another pod of its group was faster.
             self.forget(ask.uid());
             self.pending.retry(ask.uid(), Instant::now(), true);
@@ -366,27 +303,32 @@ impl Scheduler {
         self.picture.place(ask.occupant.clone(), &node);
         self.wake(Event::PodPlaced(&ask.occupant));
         let client = self.client.clone();
-        if promise.is_empty() {
+        if promise.is_empty() && allocation.is_empty() {
             self.bindings.spawn(bind(client, ask, node));
             return;
         }
-        let volumes = &mut self.picture.volumes;
-        let writes = binding::writes(volumes, &promise, &node);
+        let Picture { volumes, devices, .. } = &mut self.picture;
+        let mut writes = binding::writes(volumes, &promise, &node);
+        let claims = device_objects::writes(devices, &allocation, &ask, &node);
+        writes.extend(claims.into_iter().map(Write::Devices));
         volumes.promised.extend(promise.found.iter().cloned());
-        let (mut waiter, told) = Waiter::new(promise, node.clone());
+        let keys = allocation.claims.iter().map(|(key, _)| key.clone()).collect();
+        devices.promised.extend(allocation.claims);
+        let (mut waiter, told) = Waiter::new(promise, keys, node.clone());
         waiter.look(volumes);
         self.waiters.insert(ask.occupant.uid.clone(), waiter);
         self.slow_bindings.spawn(bind_with_volumes(client, ask, node, writes, told));
     }
 
-    /// What is to be done about a pod's volumes before it can have a node.
-    fn promise(&self, ask: &Ask, node: &str) -> Option<Promise> {
-        if ask.occupant.claims.is_empty() {
-            return Some(Promise::default());
+    /// What is to be done about a pod's volumes and devices before it can have a node.
+    fn promise(&self, ask: &Ask, node: &str) -> Option<(Promise, Allocation)> {
+        if ask.occupant.claims.is_empty() && ask.pod.spec.resource_claims.is_empty() {
+            return Some((Promise::default(), Allocation::default()));
         }
-        let volumes = &self.picture.volumes;
+        let Picture { volumes, devices, .. } = &self.picture;
         let node = self.picture.find_node(node).and_then(|index| self.picture.node(index))?;
-        volumes.promise(&volumes.needs(ask).ok()?, &node.facts)
+        let promise = volumes.promise(&volumes.needs(ask).ok()?, &node.facts)?;
+        Some((promise, devices.allocate(&devices.needs(ask).ok()?, &node.facts)?))
     }
 
     /// Finds nodes for as many of a group as have to be placed together, or for none.
@@ -523,7 +465,7 @@ impl Scheduler {
         let Bound { ask, node, result } = bound;
         let error = match result {
             Ok(()) => {
-                self.break_promise(ask.uid());
+                self.break_promise(ask.uid(), true);
                 self.pending.remove(ask.uid());
                 self.nominations.remove(ask.uid());
                 self.report(Report::Scheduled { pod: ask.pod.clone(), node });

@@ -140,3 +140,21 @@ pub(crate) fn size(cpu: &str) -> Value {
 pub(crate) fn asking(cpu: &str) -> Value {
     json!({ "containers": [{ "name": "c", "image": "web", "resources": { "requests": { "cpu": cpu } } }] })
 }
+
+/// An object as it is when it is as it should be.
+pub(crate) async fn when<K>(api: &Api<K>, name: &str, check: impl Fn(&K) -> bool) -> K
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
+{
+    within(name, async {
+        let fields = format!("metadata.name={name}");
+        let mut events = api.watch(&WatchParams::default().fields(&fields), "0").await.unwrap().boxed();
+        loop {
+            match events.next().await.unwrap().unwrap() {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) if check(&object) => return object,
+                _ => {}
+            }
+        }
+    })
+    .await
+}

@@ -1,11 +1,10 @@
 //! Pods whose volumes are somewhere, or are yet to be: the test is the controller that binds them.
 
-use crate::support::{Cluster, cluster, message, size, within};
-use futures_util::StreamExt as _;
+use crate::support::{Cluster, cluster, message, size, when};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 fn using(claim: &str) -> Value {
@@ -55,23 +54,6 @@ impl Cluster {
             "spec": { "volumeName": volume } }));
         self.claims().patch(claim, &PatchParams::default(), &bound).await.unwrap();
     }
-}
-
-async fn when<K>(api: &Api<K>, name: &str, check: impl Fn(&K) -> bool) -> K
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + 'static,
-{
-    within(name, async {
-        let fields = format!("metadata.name={name}");
-        let mut events = api.watch(&WatchParams::default().fields(&fields), "0").await.unwrap().boxed();
-        loop {
-            match events.next().await.unwrap().unwrap() {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) if check(&object) => return object,
-                _ => {}
-            }
-        }
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
