@@ -83,8 +83,18 @@ impl Facts {
         self.texts.get(text).map_or(Value::Null, Value::from_json)
     }
 
-    fn maps<'a>(&'a self, all: &'a BTreeMap<String, BTreeMap<String, Fact>>) -> Option<Value<'a>> {
+    /// Maps by domain; those that an expression looks into are there, if need be empty.
+    fn maps<'a>(
+        &'a self,
+        all: &'a BTreeMap<String, BTreeMap<String, Fact>>,
+        asked: &'a [Json],
+    ) -> Option<Value<'a>> {
         let mut domains = Vec::new();
+        for domain in
+            asked.iter().filter(|domain| domain.as_str().is_some_and(|name| !all.contains_key(name)))
+        {
+            domains.push((Value::from_json(domain), Value::map_of([]).ok()?));
+        }
         for (domain, facts) in all {
             let mut entries = Vec::new();
             for (name, fact) in facts {
@@ -96,11 +106,11 @@ impl Facts {
     }
 
     /// The device as expressions see it.
-    fn value(&self) -> Option<Value<'_>> {
+    fn value<'a>(&'a self, asked: &'a [Json]) -> Option<Value<'a>> {
         let entries = [
             (self.text("driver"), self.text(&self.driver)),
-            (self.text("attributes"), self.maps(&self.attributes)?),
-            (self.text("capacity"), self.maps(&self.capacity)?),
+            (self.text("attributes"), self.maps(&self.attributes, asked)?),
+            (self.text("capacity"), self.maps(&self.capacity, asked)?),
         ];
         Value::map_of(entries).ok()
     }
@@ -129,16 +139,37 @@ fn value(fact: &Fact) -> Option<Value<'_>> {
 
 /// An expression that chooses devices. One that is wrong chooses none.
 #[derive(Debug, Clone)]
-pub(crate) struct DeviceSelector(Option<Arc<Program>>);
+pub(crate) struct DeviceSelector {
+    program: Option<Arc<Program>>,
+    /// The domains into which it looks.
+    domains: Vec<Json>,
+}
+
+/// The domains into which an expression looks: `attributes["DOMAIN"]`.
+fn domains(expression: &str) -> Vec<Json> {
+    let mut domains: Vec<Json> = Vec::new();
+    for (at, _) in expression.match_indices('[') {
+        let (before, after) = (expression[..at].trim_end(), expression[at + 1..].trim_start());
+        let Some(quote) = after.chars().next().filter(|quote| matches!(quote, '"' | '\'')) else { continue };
+        let is_map = ["attributes", "capacity"].iter().any(|name| before.ends_with(name));
+        if let (true, Some((domain, _))) = (is_map, after[1..].split_once(quote))
+            && !domains.iter().any(|known| known == domain)
+        {
+            domains.push(domain.into());
+        }
+    }
+    domains
+}
 
 impl DeviceSelector {
     pub(crate) fn new(expression: &str) -> DeviceSelector {
         let environment = Environment::kubernetes(NEWEST).with_variable("device", Type::Dyn);
-        DeviceSelector(Program::compile(expression, &environment).ok().map(Arc::new))
+        let program = Program::compile(expression, &environment).ok().map(Arc::new);
+        DeviceSelector { program, domains: domains(expression) }
     }
 
     pub(crate) fn takes(&self, facts: &Facts) -> bool {
-        let (Some(program), Some(device)) = (&self.0, facts.value()) else { return false };
+        let (Some(program), Some(device)) = (&self.program, facts.value(&self.domains)) else { return false };
         let variables = Activation::new().with("device", device);
         matches!(program.evaluate(&variables, LIMIT).value, Ok(Value::Bool(true)))
     }
@@ -168,6 +199,8 @@ mod tests {
         check("device.attributes['gpu.example.com'].version.isGreaterThan(semver('1.9.0'))", true);
         check("device.capacity['gpu.example.com'].memory.compareTo(quantity('32Gi')) >= 0", true);
         check("device.attributes['none'].model == 'large'", false);
+        check("!('model' in device.attributes['none']) && !has(device.capacity[ \"none\" ].memory)", true);
+        check("'none' in device.attributes", false);
         check("device.driver", false);
         check("what is this", false);
         assert!(facts.has_at_least(&[("memory".to_owned(), "40Gi".to_owned())]));
