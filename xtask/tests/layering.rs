@@ -39,7 +39,7 @@ const LAYERS: [(&str, May); 25] = [
     ("dray-access", May::Know(&[])),
     ("dray-apiserver", May::Know(&["dray-store", "dray-machinery", "dray-access", "dray-cel"])),
     ("dray-proxy", May::Know(&["dray-network"])),
-    ("dray-scheduler", May::Know(&[])),
+    ("dray-scheduler", May::Know(&["dray-cel"])),
     ("dray-controllers", May::Know(&["dray-machinery"])),
     ("dray-node", May::Know(&["dray-engine", "dray-image", "dray-registry", "dray-machinery"])),
     ("dray-metrics", May::Know(&["dray-machinery"])),

@@ -9,6 +9,7 @@ use dray_build::pressure::Pressure;
 use dray_cli::docker::DockerCommand;
 use dray_cli::kubectl::{GlobalOptions, KubectlCommand};
 use dray_engine::{DefaultPool, Led};
+use dray_scheduler::Profile;
 
 /// A container engine and a Kubernetes cluster in one daemon.
 #[derive(Debug, Parser)]
@@ -111,6 +112,10 @@ pub(crate) struct UpOptions {
     pub(crate) registry_access: RegistryAccess,
     #[command(flatten)]
     pub(crate) audit: AuditOptions,
+    /// Place pods that ask for the scheduler NAME by other preferences: KEY is a score with its weight, or strategy with
+    /// LeastAllocated or MostAllocated; can be given more than once.
+    #[arg(long = "scheduler-profile", value_name = "NAME[:KEY=VALUE,...]")]
+    pub(crate) scheduler_profiles: Vec<Profile>,
 }
 
 /// What is written of requests to the Kubernetes API.

@@ -175,7 +175,9 @@ impl Cluster {
         };
         let part = dray_proxy::run(self.client("system:kube-proxy"), proxy, self.stopped());
         self.spawn("proxy", part);
-        let part = dray_scheduler::run(self.client("system:kube-scheduler"), self.stopped());
+        // One server needs no Lease to know who decides.
+        let config = dray_scheduler::Config { profiles: options.scheduler_profiles.clone(), identity: None };
+        let part = dray_scheduler::run_with(self.client("system:kube-scheduler"), config, self.stopped());
         self.spawn("scheduler", part);
         let config = dray_controllers::Config { authority: Some(self.api.authority().to_owned()) };
         let client = self.client("system:kube-controller-manager");

@@ -1,14 +1,15 @@
-//! Where a pod goes: which nodes can take it, and which of them is best. No I/O, and no change of the picture.
+//! Where a pod goes: which nodes can take it, and which of them is best. No I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Taint;
-
-use crate::matching;
-use crate::model::Pod;
-use crate::neighbours::Neighbours;
-use crate::picture::{HostPort, NodeEntry, NodeIndex, Picture, weight};
-use crate::resources::Resources;
+use crate::ask::{Ask, Occupant};
+use crate::filters::{FILTERS, NODE_AFFINITY, Place, Prepared, Question, Reason, Verdict};
+use crate::node::Usage;
+use crate::nominations::Nominations;
+use crate::picture::Picture;
+use crate::scores::{Contest, Preferences};
+use crate::topology::NodeIndex;
 
 /// Below so many nodes all are looked at; above, the search ends when enough have been found.
 const ENOUGH: usize = 100;
@@ -16,8 +17,15 @@ const ENOUGH: usize = 100;
 /// Why no node can take a pod: so many nodes for each reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    nodes: usize,
+    /// How many nodes there are.
+    pub(crate) nodes: usize,
+    /// What is wrong whichever node it is.
+    general: Option<String>,
     reasons: BTreeMap<String, usize>,
+    /// Nodes that could take it if others went.
+    pub(crate) resolvable: Vec<NodeIndex>,
+    /// The filters that refused, a bit each.
+    pub(crate) by: u32,
 }
 
 impl Refusal {
@@ -26,57 +34,178 @@ impl Refusal {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
-        let mut reasons: Vec<String> =
-            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        reasons.sort();
-        format!("0/{} nodes are available: {}.", self.nodes, reasons.join(", "))
+        unavailable(self.nodes, self.general.as_deref(), &self.reasons)
     }
 }
 
-/// A pod about to be placed, with what is worked out of it once.
-struct Candidate<'a> {
-    pod: &'a Pod,
-    requests: Resources,
-    weight: Resources,
-    ports: Vec<HostPort>,
-    neighbours: Neighbours,
+/// How many nodes are not available, and why.
+pub(crate) fn unavailable(nodes: usize, general: Option<&str>, reasons: &BTreeMap<String, usize>) -> String {
+    let mut said: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    said.sort();
+    let said = said.join(", ");
+    let text = match general {
+        Some(general) => general,
+        None => &said,
+    };
+    if text.is_empty() {
+        return format!("0/{nodes} nodes are available:");
+    }
+    format!("0/{nodes} nodes are available: {text}.")
+}
+
+/// A pod about to be placed: what decisions about it share.
+pub(crate) struct Search<'a> {
+    pub(crate) picture: &'a Picture,
+    pub(crate) ask: &'a Ask,
+    pub(crate) prepared: &'a Prepared,
+    active: Vec<usize>,
+    /// Those who come before it, by node.
+    before: HashMap<NodeIndex, Vec<Arc<Occupant>>>,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(
+        picture: &'a Picture,
+        ask: &'a Ask,
+        prepared: &'a Prepared,
+        nominations: &Nominations,
+    ) -> Search<'a> {
+        let before = nominations.before(picture, ask);
+        Search { picture, ask, prepared, active: prepared.active(ask), before }
+    }
+
+    /// The first filter that refuses a node. Those who come before the pod are supposed to be there, and then not to be.
+    fn refuse(&self, index: NodeIndex, reasons: &mut Vec<Reason<'a>>) -> Option<(usize, Verdict)> {
+        let node = self.picture.node(index)?;
+        if !self.before.is_empty() && self.before.contains_key(&index) {
+            return self.refuse_supposing(index, self.prepared, &node.usage, reasons);
+        }
+        let question = Question { picture: self.picture, ask: self.ask, prepared: self.prepared };
+        let place = Place { index, facts: &node.facts, usage: &node.usage };
+        question.check(&self.active, place, reasons)
+    }
+
+    /// The same, with other pods on the node than there are.
+    pub(crate) fn refuse_supposing(
+        &self,
+        index: NodeIndex,
+        prepared: &Prepared,
+        usage: &Usage,
+        reasons: &mut Vec<Reason<'a>>,
+    ) -> Option<(usize, Verdict)> {
+        let node = self.picture.node(index)?;
+        let check = |prepared: &Prepared, usage: &Usage, reasons: &mut Vec<Reason<'a>>| {
+            let question = Question { picture: self.picture, ask: self.ask, prepared };
+            let place = Place { index, facts: &node.facts, usage };
+            question.check(&prepared.active(self.ask), place, reasons)
+        };
+        if let Some(before) = self.before.get(&index) {
+            let (mut prepared, mut usage) = (prepared.clone(), usage.clone());
+            for pod in before {
+                prepared.suppose(self.picture, self.ask, pod, index, true);
+                usage.add(pod.clone());
+            }
+            if let Some(refused) = check(&prepared, &usage, reasons) {
+                return Some(refused);
+            }
+        }
+        check(prepared, usage, reasons)
+    }
+
+    /// The nodes that can take the pod, or enough of them.
+    fn feasible(&self, start: &mut usize, nominated: Option<&str>) -> Result<Vec<NodeIndex>, Refusal> {
+        let mut reasons = Vec::new();
+        // What was kept for it is best.
+        let kept = nominated.and_then(|name| self.picture.find_node(name));
+        if let Some(kept) = kept.filter(|kept| self.picture.known_node(*kept).is_some())
+            && self.is_asked_for(kept)
+            && self.refuse(kept, &mut reasons).is_none()
+        {
+            return Ok(vec![kept]);
+        }
+        reasons.clear();
+        let slots = self.picture.slots();
+        let wanted = wanted(self.picture.count());
+        let mut feasible = Vec::with_capacity(wanted.min(slots));
+        let mut counts: HashMap<Reason<'a>, usize> = HashMap::new();
+        let mut refusal = Refusal { nodes: self.picture.count(), ..Refusal::default() };
+        let only = self.ask.only.as_ref().map(|names| {
+            let found = names.iter().filter_map(|name| self.picture.find_node(name));
+            found.filter(|index| self.picture.known_node(*index).is_some()).collect::<Vec<_>>()
+        });
+        let steps = only.as_ref().map_or(slots, Vec::len);
+        let begin = if only.is_some() { 0 } else { *start };
+        for step in 0..steps {
+            let index = match &only {
+                Some(only) => only[step],
+                None => (begin + step) % slots,
+            };
+            if self.picture.known_node(index).is_none() {
+                continue;
+            }
+            match self.refuse(index, &mut reasons) {
+                None => {
+                    feasible.push(index);
+                    if feasible.len() >= wanted {
+                        if only.is_none() {
+                            *start = (index + 1) % slots;
+                        }
+                        break;
+                    }
+                }
+                Some((filter, verdict)) => {
+                    refusal.by |= 1 << filter;
+                    if verdict == Verdict::Unschedulable {
+                        refusal.resolvable.push(index);
+                    }
+                    for reason in reasons.drain(..) {
+                        *counts.entry(reason).or_default() += 1;
+                    }
+                }
+            }
+        }
+        if !feasible.is_empty() {
+            return Ok(feasible);
+        }
+        refusal.reasons = counts.into_iter().map(|(reason, count)| (reason.to_string(), count)).collect();
+        let passed_by = refusal.nodes - only.as_ref().map_or(refusal.nodes, Vec::len);
+        if passed_by > 0 {
+            refusal.by |= 1 << NODE_AFFINITY;
+            let name = FILTERS[NODE_AFFINITY].name;
+            refusal.reasons.insert(format!("node(s) didn't satisfy plugin(s) [{name}]"), passed_by);
+        }
+        Err(refusal)
+    }
+
+    fn is_asked_for(&self, index: NodeIndex) -> bool {
+        let Some(only) = &self.ask.only else { return true };
+        self.picture.node(index).is_some_and(|node| only.iter().any(|name| name == node.name()))
+    }
 }
 
 /// Chooses a node. `start` is where the search begins: it moves on, so that in a large cluster all nodes are used.
-pub(crate) fn decide(picture: &Picture, pod: &Pod, start: &mut usize) -> Result<NodeIndex, Refusal> {
-    let requests = Resources::of_pod(pod);
-    let candidate = Candidate {
-        pod,
-        weight: weight(&requests),
-        requests,
-        ports: HostPort::of(pod),
-        neighbours: Neighbours::new(picture, pod),
+pub(crate) fn decide(
+    picture: &mut Picture,
+    nominations: &Nominations,
+    ask: &Ask,
+    start: &mut usize,
+) -> Result<NodeIndex, Refusal> {
+    let prepared = match Prepared::new(picture, ask) {
+        Ok(prepared) => prepared,
+        Err((filter, why)) => {
+            let nodes = picture.count();
+            return Err(Refusal { nodes, general: Some(why), by: 1 << filter, ..Refusal::default() });
+        }
     };
-    let mut refusal = Refusal::default();
-    let mut feasible = Vec::new();
-    let slots = picture.slots();
-    let wanted = wanted(slots);
-    for step in 0..slots {
-        let index = (*start + step) % slots;
-        let Some(node) = picture.node(index).filter(|node| node.known) else { continue };
-        refusal.nodes += 1;
-        let reasons = candidate.refuse(node);
-        if reasons.is_empty() {
-            feasible.push(index);
-            if feasible.len() >= wanted {
-                *start = (index + 1) % slots;
-                break;
-            }
-        }
-        for reason in reasons {
-            *refusal.reasons.entry(reason).or_default() += 1;
-        }
+    let preferences = Preferences::new(picture, ask);
+    let search = Search::new(picture, ask, &prepared, nominations);
+    let feasible = search.feasible(start, nominations.node(ask.uid()))?;
+    if let [only] = feasible[..] {
+        return Ok(only);
     }
-    match feasible[..] {
-        [] => Err(refusal),
-        [only] => Ok(only),
-        _ => Ok(candidate.best(picture, &feasible)),
-    }
+    let contest = Contest::new(picture, ask, prepared.selection, &preferences, &feasible);
+    // There is one: several were found.
+    contest.best(&feasible).ok_or_else(Refusal::default)
 }
 
 /// How many nodes that can take a pod are enough to choose from.
@@ -88,170 +217,12 @@ fn wanted(nodes: usize) -> usize {
     (nodes * percent / 100).max(ENOUGH)
 }
 
-/// The taint that stands for `kubectl cordon`.
-fn cordoned() -> Taint {
-    Taint {
-        key: "node.kubernetes.io/unschedulable".to_owned(),
-        effect: "NoSchedule".to_owned(),
-        value: None,
-        time_added: None,
-    }
-}
-
-impl Candidate<'_> {
-    /// Why a node cannot take the pod; nothing if it can. Like the reference it stops at the first kind of reason.
-    fn refuse(&self, node: &NodeEntry) -> Vec<String> {
-        let spec = &self.pod.spec;
-        if node.unschedulable && !matching::tolerates(&spec.tolerations, &cordoned()) {
-            return vec!["node(s) were unschedulable".to_owned()];
-        }
-        let taint = node.taints.iter().find(|taint| {
-            matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-                && !matching::tolerates(&spec.tolerations, taint)
-        });
-        if let Some(taint) = taint {
-            let value = taint.value.as_deref().unwrap_or_default();
-            return vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)];
-        }
-        if !self.selects(node) {
-            return vec!["node(s) didn't match Pod's node affinity/selector".to_owned()];
-        }
-        if self.ports.iter().any(|port| node.ports.iter().any(|taken| taken.conflicts(port))) {
-            return vec!["node(s) didn't have free ports for the requested pod ports".to_owned()];
-        }
-        let missing = self.missing(node);
-        if !missing.is_empty() {
-            return missing;
-        }
-        self.neighbours.refuse(node).map(str::to_owned).into_iter().collect()
-    }
-
-    fn selects(&self, node: &NodeEntry) -> bool {
-        let selector = &self.pod.spec.node_selector;
-        selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-            && matching::required_node_terms(self.pod).is_none_or(|terms| {
-                terms.iter().any(|term| matching::node_term(term, &node.labels, &node.name))
-            })
-    }
-
-    /// What of the resources there is not enough of.
-    fn missing(&self, node: &NodeEntry) -> Vec<String> {
-        let mut missing = Vec::new();
-        if node.pods >= node.allowed_pods {
-            missing.push("Too many pods".to_owned());
-        }
-        let free = |wanted: i64, have: i64, taken: i64| wanted == 0 || wanted <= have - taken;
-        let (wanted, have, taken) = (&self.requests, &node.allocatable, &node.requested);
-        if !free(wanted.cpu, have.cpu, taken.cpu) {
-            missing.push("Insufficient cpu".to_owned());
-        }
-        if !free(wanted.memory, have.memory, taken.memory) {
-            missing.push("Insufficient memory".to_owned());
-        }
-        if !free(wanted.ephemeral, have.ephemeral, taken.ephemeral) {
-            missing.push("Insufficient ephemeral-storage".to_owned());
-        }
-        for (name, amount) in &wanted.extended {
-            let of = |resources: &Resources| resources.extended.get(name).copied().unwrap_or(0);
-            if !free(*amount, of(have), of(taken)) {
-                missing.push(format!("Insufficient {name}"));
-            }
-        }
-        missing
-    }
-
-    /// The best of several nodes; of equal ones the first.
-    fn best(&self, picture: &Picture, feasible: &[NodeIndex]) -> NodeIndex {
-        let nodes: Vec<(NodeIndex, &NodeEntry)> =
-            feasible.iter().filter_map(|&index| Some((index, picture.node(index)?))).collect();
-        let owner = self.pod.owner();
-        let siblings = |node: &NodeEntry| node.owners.get(owner).copied().unwrap_or(0);
-        let most_siblings = nodes.iter().map(|(_, node)| siblings(node)).max().unwrap_or(0);
-        let most_preferred = nodes.iter().map(|(_, node)| self.preference(node)).max().unwrap_or(0);
-        let most_taints = nodes.iter().map(|(_, node)| self.soft_taints(node)).max().unwrap_or(0);
-        let part = |value: i64, most: i64| if most == 0 { 0 } else { 100 * value / most };
-        let score = |node: &NodeEntry| {
-            let spread = 100 - part(siblings(node).into(), most_siblings.into());
-            let preferred = part(self.preference(node), most_preferred);
-            let taints = 100 - part(self.soft_taints(node), most_taints);
-            // The weights are those of the reference.
-            self.free_share(node)
-                + self.balance(node)
-                + 2 * spread
-                + 2 * preferred
-                + 3 * taints
-                + self.has_images(node)
-        };
-        let mut best = (i64::MIN, feasible[0]);
-        for (index, node) in nodes {
-            let score = score(node);
-            if score > best.0 {
-                best = (score, index);
-            }
-        }
-        best.1
-    }
-
-    /// How much of the node stays free, of 100.
-    fn free_share(&self, node: &NodeEntry) -> i64 {
-        let share = |have: i64, taken: i64| if have <= 0 { 0 } else { (have - taken).max(0) * 100 / have };
-        let cpu = share(node.allocatable.cpu, node.weight.cpu + self.weight.cpu);
-        let memory = share(node.allocatable.memory, node.weight.memory + self.weight.memory);
-        (cpu + memory) / 2
-    }
-
-    /// How evenly the node's resources would be used, of 100.
-    fn balance(&self, node: &NodeEntry) -> i64 {
-        let used = |have: i64, taken: i64| {
-            if have <= 0 { 1.0 } else { (taken as f64 / have as f64).min(1.0) }
-        };
-        let cpu = used(node.allocatable.cpu, node.weight.cpu + self.weight.cpu);
-        let memory = used(node.allocatable.memory, node.weight.memory + self.weight.memory);
-        ((1.0 - (cpu - memory).abs() / 2.0) * 100.0) as i64
-    }
-
-    fn preference(&self, node: &NodeEntry) -> i64 {
-        let affinity = self.pod.spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let terms = affinity
-            .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
-        terms
-            .into_iter()
-            .flatten()
-            .filter(|term| matching::node_term(&term.preference, &node.labels, &node.name))
-            .map(|term| i64::from(term.weight))
-            .sum()
-    }
-
-    fn soft_taints(&self, node: &NodeEntry) -> i64 {
-        let soft = node.taints.iter().filter(|taint| taint.effect == "PreferNoSchedule");
-        soft.filter(|taint| !matching::tolerates(&self.pod.spec.tolerations, taint)).count() as i64
-    }
-
-    /// How much of the pod's images is there, of 100: nothing below 23 MiB, all from 1,000 MiB a container.
-    fn has_images(&self, node: &NodeEntry) -> i64 {
-        const MEBIBYTE: i64 = 1024 * 1024;
-        let containers = &self.pod.spec.containers;
-        let size: i64 = containers
-            .iter()
-            .map(|container| {
-                let image = container.image.as_str();
-                let tagged = image.rsplit('/').next().is_some_and(|last| last.contains(':'));
-                let latest = (!tagged).then(|| format!("{image}:latest"));
-                let found = node.images.get(image).or_else(|| node.images.get(latest.as_deref()?));
-                found.copied().unwrap_or(0)
-            })
-            .sum();
-        let (least, most) = (23 * MEBIBYTE, 1000 * MEBIBYTE * containers.len().max(1) as i64);
-        100 * (size.clamp(least, most) - least) / (most - least)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::Node;
+    use crate::model::{Node, Pod};
 
     fn node(name: &str, spec: Value) -> Node {
         serde_json::from_value(json!({
@@ -262,14 +233,13 @@ mod tests {
         .unwrap()
     }
 
-    fn pod(uid: &str, spec: Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": { "name": uid, "uid": uid, "namespace": "default", "labels": { "app": "web" },
-                "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s", "uid": "s",
-                    "controller": true }] },
+    fn ask(uid: &str, spec: Value) -> Ask {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": uid, "uid": uid, "namespace": "default", "labels": { "app": "web" } },
             "spec": spec,
         }))
-        .unwrap()
+        .unwrap();
+        Ask::new(pod, Arc::default())
     }
 
     fn picture(nodes: &[Node]) -> Picture {
@@ -280,10 +250,14 @@ mod tests {
         picture
     }
 
+    fn place(picture: &mut Picture, uid: &str, spec: Value, node: &str) {
+        picture.place(ask(uid, spec).occupant, node);
+    }
+
     /// The name of the node that is chosen, or what is said.
-    fn chosen(picture: &Picture, spec: Value) -> String {
-        match decide(picture, &pod("new", spec), &mut 0) {
-            Ok(index) => picture.node(index).unwrap().name.clone(),
+    fn chosen(picture: &mut Picture, spec: Value) -> String {
+        match decide(picture, &Nominations::default(), &ask("new", spec), &mut 0) {
+            Ok(index) => picture.node(index).unwrap().name().to_owned(),
             Err(refusal) => refusal.message(),
         }
     }
@@ -294,41 +268,49 @@ mod tests {
 
     #[test]
     fn refusals_are_told_as_in_the_reference() {
-        assert_eq!(chosen(&Picture::default(), cpu("1")), "no nodes available to schedule pods");
+        assert_eq!(chosen(&mut Picture::default(), cpu("1")), "no nodes available to schedule pods");
         let tainted = json!({ "taints": [{ "key": "k", "value": "v", "effect": "NoSchedule" }] });
-        let picture = picture(&[
+        let mut picture = picture(&[
             node("a1", json!({})),
             node("a2", json!({})),
             node("b1", json!({ "unschedulable": true })),
             node("b2", tainted),
         ]);
         assert_eq!(
-            chosen(&picture, cpu("5")),
+            chosen(&mut picture, cpu("5")),
             "0/4 nodes are available: 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable, \
              2 Insufficient cpu."
         );
         let selecting = json!({ "containers": [], "nodeSelector": { "zone": "b" },
             "tolerations": [{ "key": "node.kubernetes.io/unschedulable", "operator": "Exists" }] });
-        assert_eq!(chosen(&picture, selecting), "b1");
+        assert_eq!(chosen(&mut picture, selecting), "b1");
+        let named = json!({ "containers": [{}], "affinity": { "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [{ "matchFields": [
+                { "key": "metadata.name", "operator": "In", "values": ["b2"] }] }] } } } });
+        assert_eq!(
+            chosen(&mut picture, named),
+            "0/4 nodes are available: 1 node(s) had untolerated taint {k: v}, 3 node(s) didn't satisfy plugin(s) \
+             [NodeAffinity]."
+        );
     }
 
     #[test]
     fn full_nodes_and_taken_ports_are_passed_by() {
         let mut picture = picture(&[node("a1", json!({})), node("a2", json!({}))]);
         let port = json!({ "containers": [{ "ports": [{ "hostPort": 80, "protocol": "TCP" }] }] });
-        picture.place(&pod("x", port.clone()), "a1");
-        assert_eq!(chosen(&picture, port.clone()), "a2");
-        picture.place(&pod("y", port.clone()), "a2");
+        place(&mut picture, "x", port.clone(), "a1");
+        assert_eq!(chosen(&mut picture, port.clone()), "a2");
+        place(&mut picture, "y", port.clone(), "a2");
         assert_eq!(
-            chosen(&picture, port),
+            chosen(&mut picture, port),
             "0/2 nodes are available: 2 node(s) didn't have free ports for the requested pod ports."
         );
         for uid in ["1", "2"] {
-            picture.place(&pod(uid, json!({ "containers": [{}] })), "a1");
+            place(&mut picture, uid, json!({ "containers": [{}] }), "a1");
         }
         assert_eq!(
             chosen(
-                &picture,
+                &mut picture,
                 json!({ "containers": [{}], "nodeSelector": { "kubernetes.io/hostname": "a1" } })
             ),
             "0/2 nodes are available: 1 Too many pods, 1 node(s) didn't match Pod's node affinity/selector."
@@ -336,15 +318,23 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_one_owner_spread_and_preferences_count() {
+    fn pods_of_one_service_spread_and_preferences_count() {
         let mut picture = picture(&[node("a1", json!({})), node("b1", json!({}))]);
-        picture.place(&pod("x", cpu("1")), "a1");
-        assert_eq!(chosen(&picture, cpu("1")), "b1");
+        let labels = [("app".to_owned(), "web".to_owned())].into();
+        place(&mut picture, "x", cpu("100m"), "a1");
+        place(&mut picture, "other", cpu("1"), "b1");
+        let taken = picture.remove("other").unwrap();
+        let other = Occupant { labels: crate::selector::Labels::new(), ..(*taken).clone() };
+        picture.place(Arc::new(other), "b1");
+        assert_eq!(chosen(&mut picture, cpu("1")), "a1");
+        picture.workloads.apply_service("default", "web", labels);
+        assert_eq!(chosen(&mut picture, cpu("1")), "b1");
         let preferring = json!({ "containers": [{}], "affinity": { "nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": [{ "weight": 100, "preference": {
-                "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["b"] }] } }] } } });
-        picture.place(&pod("y", cpu("100m")), "b1");
-        assert_eq!(chosen(&picture, preferring), "b1");
+                "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] } }] } } });
+        picture.workloads.remove_service("default", "web");
+        place(&mut picture, "y", cpu("2"), "a1");
+        assert_eq!(chosen(&mut picture, preferring), "a1");
     }
 
     #[test]
@@ -353,6 +343,20 @@ mod tests {
         assert_eq!(wanted(100), 100);
         assert_eq!(wanted(1000), 420);
         assert_eq!(wanted(5000), 500);
+    }
+
+    #[test]
+    fn room_that_is_kept_is_not_given_to_the_less_urgent() {
+        let mut picture = picture(&[node("a1", json!({}))]);
+        let urgent = ask("urgent", json!({ "priority": 10, "containers": cpu("3")["containers"] }));
+        let mut nominations = Nominations::default();
+        nominations.set(urgent.occupant.clone(), "a1");
+        let mut decided = |uid: &str, priority: i32| {
+            let ask = ask(uid, json!({ "priority": priority, "containers": cpu("2")["containers"] }));
+            decide(&mut picture, &nominations, &ask, &mut 0).is_ok()
+        };
+        assert!(!decided("x", 0) && !decided("x", 10) && decided("x", 11));
+        assert!(decide(&mut picture, &nominations, &urgent, &mut 0).is_ok());
     }
 
     #[test]
@@ -369,22 +373,22 @@ mod tests {
             "requiredDuringSchedulingIgnoredDuringExecution": term(key) } } })
         };
         // The first of those that want to be near each other has to begin somewhere.
-        assert_eq!(chosen(&picture, near("zone")), "a1");
-        picture.place(&pod("x", away("zone")), "a1");
-        assert_eq!(chosen(&picture, away("zone")), "b1");
+        assert_eq!(chosen(&mut picture, near("zone")), "a1");
+        place(&mut picture, "x", away("zone"), "a1");
+        assert_eq!(chosen(&mut picture, away("zone")), "b1");
         // One that is there wants no such neighbour, though the new one asks for nothing.
-        assert_eq!(chosen(&picture, json!({ "containers": [{}] })), "b1");
+        assert_eq!(chosen(&mut picture, json!({ "containers": [{}] })), "b1");
         assert_eq!(
-            chosen(&picture, near("zone")),
+            chosen(&mut picture, near("zone")),
             "0/3 nodes are available: 1 node(s) didn't match pod affinity rules, 2 node(s) didn't satisfy existing \
              pods anti-affinity rules."
         );
         picture.remove("x");
-        picture.place(&pod("z", json!({ "containers": [{}] })), "b1");
-        assert_eq!(chosen(&picture, near("zone")), "b1");
+        place(&mut picture, "z", json!({ "containers": [{}] }), "b1");
+        assert_eq!(chosen(&mut picture, near("zone")), "b1");
         let even = json!({ "containers": [{}], "topologySpreadConstraints": [{
             "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
             "labelSelector": { "matchLabels": { "app": "web" } } }] });
-        assert_ne!(chosen(&picture, even), "b1");
+        assert_ne!(chosen(&mut picture, even), "b1");
     }
 }

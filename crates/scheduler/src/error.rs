@@ -12,4 +12,12 @@ pub enum Error {
         /// Pods or Nodes.
         kind: &'static str,
     },
+    /// What was said about a profile means nothing.
+    #[error("the profile {text:?} cannot be read: {reason}")]
+    Profile {
+        /// What was said.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }

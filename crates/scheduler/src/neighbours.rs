@@ -1,147 +1,238 @@
-//! What the pods that are already placed mean for a new one: affinity, anti-affinity in both directions, and even
-//! spreading over the parts of the cluster. Worked out once a pod, and only as far as somebody asks for it.
+//! What the pods that are already placed mean for a new one: affinity, and anti-affinity in both directions. Worked out
+//! once a decision, by parts of the cluster.
 
-use std::collections::{HashMap, HashSet};
+use crate::ask::{Ask, Occupant};
+use crate::counters::{Matcher, Scope};
+use crate::picture::Picture;
+use crate::standing::Meaning;
+use crate::terms::Term;
+use crate::topology::{NOWHERE, NodeIndex};
 
-use k8s_openapi::api::core::v1::{PodAffinityTerm, TopologySpreadConstraint};
+/// What a pod that must be near others counts for those that come, as the reference has it.
+const HARD_AFFINITY_WEIGHT: i64 = 1;
 
-use crate::matching;
-use crate::model::Pod;
-use crate::picture::{NodeEntry, Picture};
+/// Numbers by part of the cluster.
+#[derive(Debug, Clone)]
+struct Parts {
+    topology: usize,
+    counts: Vec<i64>,
+}
 
-/// A part of the cluster: the key of a label of nodes, and its value.
-type Domain = (String, String);
+impl Parts {
+    fn new(picture: &mut Picture, key: &str) -> Parts {
+        let topology = picture.find_topology(key);
+        Parts { topology, counts: vec![0; picture.topologies().get(topology).domains()] }
+    }
 
-struct Spread {
-    key: String,
-    counts: HashMap<String, i64>,
-    /// More than this may not be in one part, the new pod included.
-    most: i64,
-    itself: i64,
+    /// The numbers of a key, which may be there already.
+    fn find<'a>(all: &'a mut Vec<Parts>, picture: &mut Picture, key: &str) -> &'a mut Parts {
+        let topology = picture.find_topology(key);
+        let at = match all.iter().position(|parts| parts.topology == topology) {
+            Some(at) => at,
+            None => {
+                all.push(Parts::new(picture, key));
+                all.len() - 1
+            }
+        };
+        &mut all[at]
+    }
+
+    /// The number where a node is; nothing if it is in no part.
+    fn count(&self, picture: &Picture, node: NodeIndex) -> Option<i64> {
+        let domain = picture.topologies().get(self.topology).domain(node);
+        (domain != NOWHERE).then(|| self.counts.get(domain as usize).copied().unwrap_or(0))
+    }
+
+    fn add(&mut self, picture: &Picture, node: NodeIndex, amount: i64) {
+        let domain = picture.topologies().get(self.topology).domain(node);
+        if let Some(count) = self.counts.get_mut(domain as usize) {
+            *count += amount;
+        }
+    }
+
+    fn add_all(&mut self, picture: &Picture, counter: usize, weight: i64) {
+        let pods = picture.counters().get(counter);
+        if pods.total() == 0 {
+            return;
+        }
+        for node in 0..picture.slots() {
+            let count = pods.count(node);
+            if count > 0 {
+                self.add(picture, node, weight * i64::from(count));
+            }
+        }
+    }
+}
+
+fn scope(picture: &Picture, term: &Term) -> Scope {
+    Scope { namespaces: picture.namespaces_of(term), selector: term.selector.clone() }
+}
+
+/// Why a node is not right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfriendly {
+    NotNear,
+    NotAway,
+    Unwelcome,
 }
 
 /// What the neighbourhood says about a pod.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Neighbours {
-    /// For each term, where pods are that it wants; the key alone where it may be the first.
-    wanted: Vec<(String, Option<HashSet<String>>)>,
-    unwanted: HashSet<Domain>,
-    unwelcome: HashSet<Domain>,
-    spread: Vec<Spread>,
+    /// By key, the pods that all of its terms mean.
+    near: Vec<Parts>,
+    near_matcher: Option<Matcher>,
+    /// Whether it is itself what it wants to be near.
+    means_itself: bool,
+    /// By term.
+    away: Vec<(Matcher, Parts)>,
+    /// By key, pods that want no such neighbour.
+    unwelcome: Vec<Parts>,
 }
 
 impl Neighbours {
-    pub(crate) fn new(picture: &Picture, pod: &Pod) -> Neighbours {
+    pub(crate) fn new(picture: &mut Picture, ask: &Ask) -> Neighbours {
         let mut result = Neighbours::default();
-        let affinity = matching::required_affinity(pod);
-        let anti_affinity = matching::required_anti_affinity(pod);
-        let is_meant = |term: &PodAffinityTerm| {
-            let labels = pod.metadata.labels.as_ref();
-            matching::affinity_term(term, pod.namespace(), pod.namespace(), labels)
-        };
-        for term in affinity {
-            result.wanted.push((term.topology_key.clone(), Some(domains(picture, pod, term))));
+        let pod = &*ask.occupant;
+        let terms = &pod.terms;
+        if !terms.near.is_empty() {
+            let all = terms.near.iter().map(|term| scope(picture, term)).collect();
+            let matcher = Matcher { all, living: false };
+            let counter = picture.find_counter(matcher.clone());
+            for term in &terms.near {
+                Parts::find(&mut result.near, picture, &term.key);
+            }
+            for parts in &mut result.near {
+                parts.add_all(picture, counter, 1);
+            }
+            result.means_itself = matcher.takes(pod);
+            result.near_matcher = Some(matcher);
         }
-        let nobody = result.wanted.iter().all(|(_, found)| found.as_ref().is_some_and(HashSet::is_empty));
-        if nobody && affinity.iter().all(is_meant) {
-            result.wanted.iter_mut().for_each(|(_, found)| *found = None);
+        for term in &terms.away {
+            let matcher = Matcher { all: vec![scope(picture, term)], living: false };
+            let counter = picture.find_counter(matcher.clone());
+            let mut parts = Parts::new(picture, &term.key);
+            parts.add_all(picture, counter, 1);
+            result.away.push((matcher, parts));
         }
-        for term in anti_affinity {
-            let key = &term.topology_key;
-            let found = domains(picture, pod, term);
-            result.unwanted.extend(found.into_iter().map(|value| (key.clone(), value)));
-        }
-        for placed in picture.unsociable() {
-            let Some(node) = picture.node(placed.node) else { continue };
-            for term in &placed.anti_affinity {
-                let labels = pod.metadata.labels.as_ref();
-                if !matching::affinity_term(term, &placed.namespace, pod.namespace(), labels) {
-                    continue;
-                }
-                if let Some(value) = node.labels.get(&term.topology_key) {
-                    result.unwelcome.insert((term.topology_key.clone(), value.clone()));
+        let standing = std::mem::take(&mut picture.standing);
+        let labels = picture.namespaces.get(&pod.namespace).cloned();
+        for (meaning, key, nodes) in standing.about(pod, labels.as_ref()) {
+            if meaning == Meaning::Away {
+                let parts = Parts::find(&mut result.unwelcome, picture, key);
+                for (node, count) in nodes {
+                    parts.add(picture, *node, i64::from(*count));
                 }
             }
         }
-        let hard = pod.spec.topology_spread_constraints.iter();
-        result.spread = hard
-            .filter(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
-            .map(|constraint| spread(picture, pod, constraint))
-            .collect();
+        picture.standing = standing;
         result
     }
 
-    /// Why a node is not right.
-    pub(crate) fn refuse(&self, node: &NodeEntry) -> Option<&'static str> {
-        for spread in &self.spread {
-            let Some(value) = node.labels.get(&spread.key) else {
-                return Some("node(s) didn't match pod topology spread constraints (missing required label)");
-            };
-            let count = spread.counts.get(value).copied().unwrap_or(0);
-            if count + spread.itself > spread.most {
-                return Some("node(s) didn't match pod topology spread constraints");
+    pub(crate) fn is_empty(&self) -> bool {
+        self.near.is_empty() && self.away.is_empty() && self.unwelcome.is_empty()
+    }
+
+    pub(crate) fn refuse(&self, picture: &Picture, node: NodeIndex) -> Option<Unfriendly> {
+        let mut alone = false;
+        for parts in &self.near {
+            match parts.count(picture, node) {
+                None => return Some(Unfriendly::NotNear),
+                Some(count) => alone |= count <= 0,
             }
         }
-        let is_in = |domains: &HashSet<Domain>| {
-            domains.iter().any(|(key, value)| node.labels.get(key) == Some(value))
-        };
-        if is_in(&self.unwelcome) {
-            return Some("node(s) didn't satisfy existing pods anti-affinity rules");
+        if alone {
+            // The first of those that want to be near each other has to begin somewhere.
+            let nobody = self.near.iter().all(|parts| parts.counts.iter().all(|count| *count <= 0));
+            if !(nobody && self.means_itself) {
+                return Some(Unfriendly::NotNear);
+            }
         }
-        if is_in(&self.unwanted) {
-            return Some("node(s) didn't match pod anti-affinity rules");
+        let has = |parts: &Parts| parts.count(picture, node).is_some_and(|count| count > 0);
+        if self.away.iter().any(|(_, parts)| has(parts)) {
+            return Some(Unfriendly::NotAway);
         }
-        let near = self.wanted.iter().all(|(key, found)| {
-            let Some(value) = node.labels.get(key) else { return false };
-            found.as_ref().is_none_or(|found| found.contains(value))
-        });
-        (!near).then_some("node(s) didn't match pod affinity rules")
+        self.unwelcome.iter().any(has).then_some(Unfriendly::Unwelcome)
+    }
+
+    /// Supposes that a pod came to a node, or left it.
+    pub(crate) fn suppose(
+        &mut self,
+        picture: &Picture,
+        ask: &Ask,
+        pod: &Occupant,
+        node: NodeIndex,
+        more: bool,
+    ) {
+        let amount = if more { 1 } else { -1 };
+        if self.near_matcher.as_ref().is_some_and(|matcher| matcher.takes(pod)) {
+            self.near.iter_mut().for_each(|parts| parts.add(picture, node, amount));
+        }
+        for (matcher, parts) in &mut self.away {
+            if matcher.takes(pod) {
+                parts.add(picture, node, amount);
+            }
+        }
+        let labels = picture.namespaces.get(ask.namespace());
+        for term in &pod.terms.away {
+            if !term.means(ask.namespace(), labels, &ask.occupant.labels) {
+                continue;
+            }
+            let same = |parts: &&mut Parts| picture.topologies().is(parts.topology, &term.key);
+            // One that nobody has yet said is only said by pods that are supposed to come.
+            match self.unwelcome.iter_mut().find(same) {
+                Some(parts) => parts.add(picture, node, amount),
+                None => {
+                    let Some(topology) = picture.topologies().known(&term.key) else { continue };
+                    let counts = vec![0; picture.topologies().get(topology).domains()];
+                    let mut parts = Parts { topology, counts };
+                    parts.add(picture, node, amount);
+                    self.unwelcome.push(parts);
+                }
+            }
+        }
     }
 }
 
-/// The values of a term's key where pods are that it means.
-fn domains(picture: &Picture, pod: &Pod, term: &PodAffinityTerm) -> HashSet<String> {
-    picture
-        .placed()
-        .filter(|placed| {
-            matching::affinity_term(term, pod.namespace(), &placed.namespace, placed.labels.as_ref())
-        })
-        .filter_map(|placed| picture.node(placed.node)?.labels.get(&term.topology_key).cloned())
-        .collect()
+/// How much a pod likes the neighbours of each part of the cluster, and they it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Liking {
+    parts: Vec<Parts>,
 }
 
-fn spread(picture: &Picture, pod: &Pod, constraint: &TopologySpreadConstraint) -> Spread {
-    let key = &constraint.topology_key;
-    let selector = constraint.label_selector.as_ref();
-    let eligible = |node: &NodeEntry| {
-        let terms = matching::required_node_terms(pod);
-        pod.spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-            && terms.is_none_or(|terms| {
-                terms.iter().any(|term| matching::node_term(term, &node.labels, &node.name))
-            })
-    };
-    let mut counts: HashMap<String, i64> = picture
-        .nodes()
-        .filter(|(_, node)| eligible(node))
-        .filter_map(|(_, node)| Some((node.labels.get(key)?.clone(), 0)))
-        .collect();
-    for placed in picture.placed() {
-        let counted = !placed.terminating
-            && placed.namespace == pod.namespace()
-            && matching::labels(selector, placed.labels.as_ref());
-        let domain = picture.node(placed.node).and_then(|node| node.labels.get(key));
-        if let (true, Some(domain)) = (counted, domain)
-            && let Some(count) = counts.get_mut(domain)
-        {
-            *count += 1;
+impl Liking {
+    pub(crate) fn new(picture: &mut Picture, ask: &Ask) -> Liking {
+        let mut all = Vec::new();
+        let pod = &*ask.occupant;
+        for (weight, term) in &pod.terms.preferred {
+            let matcher = Matcher { all: vec![scope(picture, term)], living: false };
+            let counter = picture.find_counter(matcher);
+            if picture.counters().get(counter).total() > 0 {
+                Parts::find(&mut all, picture, &term.key).add_all(picture, counter, *weight);
+            }
         }
+        let standing = std::mem::take(&mut picture.standing);
+        let labels = picture.namespaces.get(&pod.namespace).cloned();
+        for (meaning, key, nodes) in standing.about(pod, labels.as_ref()) {
+            let weight = match meaning {
+                Meaning::Away => continue,
+                Meaning::Near => HARD_AFFINITY_WEIGHT,
+                Meaning::Preferred(weight) => weight,
+            };
+            let parts = Parts::find(&mut all, picture, key);
+            for (node, count) in nodes {
+                parts.add(picture, *node, weight * i64::from(*count));
+            }
+        }
+        picture.standing = standing;
+        Liking { parts: all }
     }
-    let few = constraint.min_domains.is_some_and(|least| (counts.len() as i64) < i64::from(least));
-    let least = if few { 0 } else { counts.values().copied().min().unwrap_or(0) };
-    Spread {
-        key: key.clone(),
-        counts,
-        most: least + i64::from(constraint.max_skew),
-        itself: i64::from(matching::labels(selector, pod.metadata.labels.as_ref())),
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(crate) fn of(&self, picture: &Picture, node: NodeIndex) -> i64 {
+        self.parts.iter().filter_map(|parts| parts.count(picture, node)).sum()
     }
 }

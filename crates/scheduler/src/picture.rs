@@ -1,89 +1,31 @@
 //! The nodes and what is placed on them, kept up to date change by change: deciding where a pod goes reads
 //! nothing else.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PodAffinityTerm, Taint};
-
-use crate::matching::{self, Labels};
-use crate::model::{Node, Pod};
+use crate::ask::{Ask, Group, Occupant};
+use crate::counters::{Counters, Matcher, Scope};
+use crate::devices::Devices;
+use crate::model::Node;
+use crate::node::{NodeEntry, NodeFacts};
 use crate::quantity::units;
 use crate::resources::Resources;
+use crate::selections::Selections;
+use crate::selector::{Labels, Selector};
+use crate::standing::Standing;
+use crate::terms::Term;
+use crate::topology::{NodeIndex, Topologies};
+use crate::volumes::Volumes;
+use crate::workloads::Workloads;
 
-/// What a pod without requests counts as when nodes are compared, as in the reference.
-const DEFAULT_CPU: i64 = 100;
-const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
-
-/// Where a node is in [`Picture::nodes`].
-pub(crate) type NodeIndex = usize;
-
-/// A port of a node that a pod takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HostPort {
-    port: u16,
-    protocol: String,
-    /// Empty for all.
-    address: String,
-}
-
-impl HostPort {
-    /// The ports that a pod takes.
-    pub(crate) fn of(pod: &Pod) -> Vec<HostPort> {
-        let containers =
-            pod.spec.containers.iter().chain(
-                pod.spec.init_containers.iter().filter(|container| container.restart_policy == "Always"),
-            );
-        containers
-            .flat_map(|container| &container.ports)
-            .filter(|port| port.host_port != 0)
-            .map(|port| HostPort {
-                port: port.host_port,
-                protocol: if port.protocol.is_empty() { "TCP".into() } else { port.protocol.clone() },
-                address: if port.host_ip == "0.0.0.0" { String::new() } else { port.host_ip.clone() },
-            })
-            .collect()
-    }
-
-    pub(crate) fn conflicts(&self, other: &HostPort) -> bool {
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.address == other.address || self.address.is_empty() || other.address.is_empty())
-    }
-}
-
-/// A node and the sums of what is on it.
-#[derive(Debug, Default)]
-pub(crate) struct NodeEntry {
-    pub(crate) name: String,
-    /// Whether there is a Node object; pods may be known before it, and after.
-    pub(crate) known: bool,
-    pub(crate) labels: Labels,
-    pub(crate) taints: Vec<Taint>,
-    pub(crate) unschedulable: bool,
-    pub(crate) allocatable: Resources,
-    pub(crate) allowed_pods: i64,
-    /// Sizes in bytes by name.
-    pub(crate) images: HashMap<String, i64>,
-    pub(crate) requested: Resources,
-    /// The same with defaults for pods that ask for nothing.
-    pub(crate) weight: Resources,
-    pub(crate) pods: i64,
-    pub(crate) ports: Vec<HostPort>,
-    /// How many pods of each owner.
-    pub(crate) owners: HashMap<String, u32>,
-}
-
-/// A pod that has a node.
-#[derive(Debug)]
-pub(crate) struct Placed {
-    pub(crate) node: NodeIndex,
-    pub(crate) namespace: String,
-    pub(crate) labels: Option<Labels>,
-    pub(crate) terminating: bool,
-    pub(crate) anti_affinity: Vec<PodAffinityTerm>,
-    owner: String,
-    requests: Resources,
-    ports: Vec<HostPort>,
+/// What a node's change may mean for pods that found no node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct NodeChange {
+    pub(crate) new: bool,
+    pub(crate) allocatable: bool,
+    pub(crate) labels: bool,
+    pub(crate) taints: bool,
 }
 
 /// All nodes and placed pods.
@@ -92,9 +34,45 @@ pub(crate) struct Picture {
     nodes: Vec<Option<NodeEntry>>,
     free: Vec<NodeIndex>,
     index: HashMap<String, NodeIndex>,
-    placed: HashMap<String, Placed>,
-    /// Uids of placed pods that want to be away from others.
-    unsociable: HashSet<String>,
+    known: usize,
+    version: u64,
+    placed: HashMap<Arc<str>, (NodeIndex, Arc<Occupant>)>,
+    pub(crate) namespaces: HashMap<String, Labels>,
+    pub(crate) workloads: Workloads,
+    pub(crate) standing: Standing,
+    pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
+    pub(crate) devices: Devices,
+    counters: Counters,
+    topologies: Topologies,
+    selections: Selections,
+}
+
+/// The images that are on nodes, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    numbers: HashMap<String, u32>,
+    /// On how many nodes each is.
+    nodes: Vec<u32>,
+}
+
+impl Images {
+    /// The number of an image that is on a node, and on how many it is.
+    pub(crate) fn find(&self, name: &str) -> Option<(u32, u32)> {
+        let number = *self.numbers.get(name)?;
+        let nodes = *self.nodes.get(number as usize)?;
+        (nodes > 0).then_some((number, nodes))
+    }
+
+    fn number(&mut self, name: &str) -> Option<u32> {
+        if let Some(&number) = self.numbers.get(name) {
+            return Some(number);
+        }
+        let number = u32::try_from(self.nodes.len()).ok()?;
+        self.numbers.insert(name.to_owned(), number);
+        self.nodes.push(0);
+        Some(number)
+    }
 }
 
 impl Picture {
@@ -108,127 +86,211 @@ impl Picture {
         self.nodes.get(index)?.as_ref()
     }
 
+    /// A node that exists.
+    pub(crate) fn known_node(&self, index: NodeIndex) -> Option<&NodeEntry> {
+        self.node(index).filter(|node| node.known)
+    }
+
+    pub(crate) fn find_node(&self, name: &str) -> Option<NodeIndex> {
+        self.index.get(name).copied()
+    }
+
     /// The length of the list of nodes, with gaps.
     pub(crate) fn slots(&self) -> usize {
         self.nodes.len()
     }
 
-    pub(crate) fn placed(&self) -> impl Iterator<Item = &Placed> {
-        self.placed.values()
+    /// How many nodes exist.
+    pub(crate) fn count(&self) -> usize {
+        self.known
     }
 
-    /// The placed pods that want to be away from others.
-    pub(crate) fn unsociable(&self) -> impl Iterator<Item = &Placed> {
-        self.unsociable.iter().filter_map(|uid| self.placed.get(uid))
+    pub(crate) fn placed(&self, uid: &str) -> Option<(NodeIndex, &Arc<Occupant>)> {
+        self.placed.get(uid).map(|(node, pod)| (*node, pod))
     }
 
     pub(crate) fn is_placed(&self, uid: &str) -> bool {
         self.placed.contains_key(uid)
     }
 
-    /// Takes a node over; tells whether pods that found no node may find one now.
-    pub(crate) fn apply_node(&mut self, node: &Node) -> bool {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        let index = self.slot(&name);
-        let Some(entry) = self.nodes[index].as_mut() else { return false };
-        let labels = node.metadata.labels.clone().unwrap_or_default();
-        let allocatable = Resources::new(Some(&node.status.allocatable));
-        let allowed_pods = node.status.allocatable.get("pods").map_or(0, |quantity| units(&quantity.0));
-        entry.images.clear();
-        for image in &node.status.images {
-            entry.images.extend(image.names.iter().map(|name| (name.clone(), image.size_bytes)));
+    pub(crate) fn topologies(&self) -> &Topologies {
+        &self.topologies
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn selections(&self) -> &Selections {
+        &self.selections
+    }
+
+    /// Begins a decision; the numbers that the functions `find_...` gave for the last are worth nothing any more.
+    /// Gives where the nodes' answers to the pod are.
+    pub(crate) fn begin(&mut self, ask: &Ask) -> usize {
+        self.counters.begin();
+        self.topologies.tidy(self.known);
+        self.selections.find(&ask.selection, &self.nodes, self.version)
+    }
+
+    pub(crate) fn find_counter(&mut self, matcher: Matcher) -> usize {
+        self.counters.find(matcher, self.placed.values().map(|(node, pod)| (*node, &**pod)))
+    }
+
+    /// How many pods of a group have a node.
+    pub(crate) fn count_group(&mut self, group: &Group) -> usize {
+        let name = (Group::NAME.to_owned(), group.name.clone());
+        let selector = Selector::of(std::iter::once((&name.0, &name.1)));
+        let scope = Scope { namespaces: vec![group.namespace.clone()], selector };
+        let counter = self.find_counter(Matcher { all: vec![scope], living: true });
+        usize::try_from(self.counters.get(counter).total()).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn find_topology(&mut self, key: &str) -> usize {
+        let nodes = self.nodes.iter().enumerate();
+        let known = nodes.filter_map(|(index, node)| Some((index, node.as_ref().filter(|node| node.known)?)));
+        self.topologies.find(key, known.map(|(index, node)| (index, &node.facts.labels)))
+    }
+
+    /// The namespaces in which a term means pods, in order.
+    pub(crate) fn namespaces_of(&self, term: &Term) -> Vec<String> {
+        let mut names = term.namespaces.clone();
+        if term.namespace_selector.is_some() {
+            let selected = self.namespaces.iter().filter(|(name, labels)| term.is_in(name, Some(labels)));
+            names.extend(selected.map(|(name, _)| name.clone()));
         }
-        let same = entry.known
-            && entry.labels == labels
-            && entry.taints == node.spec.taints
-            && entry.unschedulable == node.spec.unschedulable
-            && entry.allocatable == allocatable
-            && entry.allowed_pods == allowed_pods;
-        entry.known = true;
-        entry.labels = labels;
-        entry.taints.clone_from(&node.spec.taints);
-        entry.unschedulable = node.spec.unschedulable;
-        entry.allocatable = allocatable;
-        entry.allowed_pods = allowed_pods;
-        !same
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Takes a node over; tells what pods that found no node may make of it.
+    pub(crate) fn apply_node(&mut self, node: &Node) -> NodeChange {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let index = self.slot(name);
+        let images = self.read_images(node);
+        let mut facts = NodeFacts {
+            name: name.to_owned(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: node.spec.taints.clone(),
+            unschedulable: node.spec.unschedulable,
+            allocatable: Resources::new(Some(&node.status.allocatable)),
+            allowed_pods: node.status.allocatable.get("pods").map_or(0, |quantity| units(&quantity.0)),
+            images,
+            version: 0,
+        };
+        let Some(entry) = self.nodes[index].as_mut() else { return NodeChange::default() };
+        let old = entry.facts.clone();
+        let change = NodeChange {
+            new: !entry.known,
+            allocatable: old.allocatable != facts.allocatable || old.allowed_pods != facts.allowed_pods,
+            labels: old.labels != facts.labels,
+            taints: old.taints != facts.taints || old.unschedulable != facts.unschedulable,
+        };
+        facts.version = old.version;
+        if !change.new && facts == *old {
+            return change;
+        }
+        if change.new {
+            self.known += 1;
+            entry.known = true;
+        }
+        self.version += 1;
+        facts.version = self.version;
+        for (number, _) in &facts.images {
+            self.images.nodes[*number as usize] += 1;
+        }
+        for (number, _) in &old.images {
+            self.images.nodes[*number as usize] -= 1;
+        }
+        self.topologies.set(index, Some(&facts.labels));
+        entry.facts = Arc::new(facts);
+        change
+    }
+
+    fn read_images(&mut self, node: &Node) -> Vec<(u32, i64)> {
+        let mut images = Vec::new();
+        for image in &node.status.images {
+            for name in &image.names {
+                images.extend(self.images.number(name).map(|number| (number, image.size_bytes)));
+            }
+        }
+        images.sort_unstable();
+        images.dedup_by_key(|(number, _)| *number);
+        images
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
         let Some(&index) = self.index.get(name) else { return };
-        if let Some(entry) = self.nodes[index].as_mut() {
-            entry.known = false;
+        let Some(entry) = self.nodes[index].as_mut().filter(|entry| entry.known) else { return };
+        entry.known = false;
+        self.known -= 1;
+        for (number, _) in &entry.facts.images {
+            self.images.nodes[*number as usize] -= 1;
         }
+        // It keeps its name: it may have pods.
+        entry.facts = Arc::new(NodeFacts { name: name.to_owned(), ..NodeFacts::default() });
+        self.version += 1;
+        self.topologies.set(index, None);
         self.tidy(index);
     }
 
     /// The names of the nodes that exist.
     pub(crate) fn node_names(&self) -> Vec<String> {
-        self.nodes().map(|(_, node)| node.name.clone()).collect()
+        self.nodes().map(|(_, node)| node.name().to_owned()).collect()
     }
 
     /// The uids of placed pods.
-    pub(crate) fn placed_uids(&self) -> Vec<String> {
+    pub(crate) fn placed_uids(&self) -> Vec<Arc<str>> {
         self.placed.keys().cloned().collect()
     }
 
-    /// Counts a pod on a node. Counting it again changes nothing but what is new of it.
-    pub(crate) fn place(&mut self, pod: &Pod, node: &str) {
-        self.remove(pod.uid());
+    /// Counts a pod on a node. Counting it again changes nothing but what is new of it. Tells what was counted before.
+    pub(crate) fn place(&mut self, pod: Arc<Occupant>, node: &str) -> Option<Arc<Occupant>> {
         let index = self.slot(node);
-        let placed = Placed {
-            node: index,
-            namespace: pod.namespace().to_owned(),
-            labels: pod.metadata.labels.clone(),
-            terminating: pod.metadata.deletion_timestamp.is_some(),
-            anti_affinity: matching::required_anti_affinity(pod).to_vec(),
-            owner: pod.owner().to_owned(),
-            requests: Resources::of_pod(pod),
-            ports: HostPort::of(pod),
-        };
+        if let Some((at, old)) = self.placed.get(&pod.uid)
+            && *at == index
+            && **old == *pod
+        {
+            return Some(old.clone());
+        }
+        // The node is not to be forgotten in between.
         if let Some(entry) = self.nodes[index].as_mut() {
-            entry.requested.add(&placed.requests);
-            entry.weight.add(&weight(&placed.requests));
-            entry.pods += 1;
-            entry.ports.extend(placed.ports.iter().cloned());
-            if !placed.owner.is_empty() {
-                *entry.owners.entry(placed.owner.clone()).or_default() += 1;
-            }
+            entry.usage.add(pod.clone());
         }
-        if !placed.anti_affinity.is_empty() {
-            self.unsociable.insert(pod.uid().to_owned());
-        }
-        self.placed.insert(pod.uid().to_owned(), placed);
+        let old = self.remove_where(&pod.uid, Some(index));
+        self.counters.change(&pod, index, true);
+        self.standing.change(&pod, index, true);
+        self.volumes.change(&pod, true);
+        self.placed.insert(pod.uid.clone(), (index, pod));
+        old
     }
 
-    /// Counts a pod no more; tells whether it had been counted.
-    pub(crate) fn remove(&mut self, uid: &str) -> bool {
-        let Some(placed) = self.placed.remove(uid) else { return false };
-        self.unsociable.remove(uid);
-        if let Some(entry) = self.nodes[placed.node].as_mut() {
-            entry.requested.subtract(&placed.requests);
-            entry.weight.subtract(&weight(&placed.requests));
-            entry.pods -= 1;
-            for port in &placed.ports {
-                if let Some(at) = entry.ports.iter().position(|other| other == port) {
-                    entry.ports.swap_remove(at);
-                }
-            }
-            if let Some(count) = entry.owners.get_mut(&placed.owner) {
-                *count -= 1;
-                if *count == 0 {
-                    entry.owners.remove(&placed.owner);
-                }
-            }
+    /// Counts a pod no more; gives what had been counted.
+    pub(crate) fn remove(&mut self, uid: &str) -> Option<Arc<Occupant>> {
+        self.remove_where(uid, None)
+    }
+
+    fn remove_where(&mut self, uid: &str, stays: Option<NodeIndex>) -> Option<Arc<Occupant>> {
+        let (index, pod) = self.placed.remove(uid)?;
+        self.counters.change(&pod, index, false);
+        self.standing.change(&pod, index, false);
+        self.volumes.change(&pod, false);
+        if let Some(entry) = self.nodes[index].as_mut() {
+            entry.usage.remove(&pod);
         }
-        self.tidy(placed.node);
-        true
+        if stays != Some(index) {
+            self.tidy(index);
+        }
+        Some(pod)
     }
 
     fn slot(&mut self, name: &str) -> NodeIndex {
         if let Some(&index) = self.index.get(name) {
             return index;
         }
-        let entry = NodeEntry { name: name.to_owned(), ..NodeEntry::default() };
+        let facts = NodeFacts { name: name.to_owned(), ..NodeFacts::default() };
+        let entry = NodeEntry { facts: Arc::new(facts), ..NodeEntry::default() };
         let index = match self.free.pop() {
             Some(index) => {
                 self.nodes[index] = Some(entry);
@@ -247,21 +309,12 @@ impl Picture {
     fn tidy(&mut self, index: NodeIndex) {
         if let Some(entry) = &self.nodes[index]
             && !entry.known
-            && entry.pods == 0
+            && entry.usage.pods.is_empty()
         {
-            self.index.remove(&entry.name);
+            self.index.remove(entry.name());
             self.nodes[index] = None;
             self.free.push(index);
         }
-    }
-}
-
-/// What a pod counts as when nodes are compared.
-pub(crate) fn weight(requests: &Resources) -> Resources {
-    Resources {
-        cpu: if requests.cpu == 0 { DEFAULT_CPU } else { requests.cpu },
-        memory: if requests.memory == 0 { DEFAULT_MEMORY } else { requests.memory },
-        ..Resources::default()
     }
 }
 
@@ -271,29 +324,32 @@ mod tests {
 
     use super::*;
 
-    fn pod(uid: &str, port: u16) -> Pod {
-        serde_json::from_value(json!({
+    fn pod(uid: &str, port: u16) -> Arc<Occupant> {
+        let pod = serde_json::from_value(json!({
             "metadata": { "name": uid, "uid": uid, "namespace": "default" },
             "spec": { "containers": [{
                 "resources": { "requests": { "cpu": "1", "example.com/gpu": "2" } },
                 "ports": [{ "hostPort": port }] }] },
-        }))
-        .unwrap()
+        }));
+        Arc::new(Occupant::new(&pod.unwrap()))
     }
 
     #[test]
     fn sums_come_and_go_with_pods() {
         let mut picture = Picture::default();
-        picture.place(&pod("a", 80), "one");
-        picture.place(&pod("a", 80), "one");
-        picture.place(&pod("b", 0), "one");
-        let entry = picture.node(0).unwrap();
-        assert_eq!((entry.requested.cpu, entry.pods, entry.ports.len()), (2000, 2, 1));
-        assert_eq!(entry.requested.extended["example.com/gpu"], 4);
+        picture.place(pod("a", 80), "one");
+        picture.place(pod("a", 80), "one");
+        picture.place(pod("b", 0), "one");
+        let usage = &picture.node(0).unwrap().usage;
+        assert_eq!((usage.requested.cpu, usage.pods.len(), usage.ports.len()), (2000, 2, 1));
+        assert_eq!(usage.requested.extended["example.com/gpu"], 4);
         assert_eq!(picture.nodes().count(), 0);
-        picture.place(&pod("b", 0), "two");
-        assert_eq!(picture.node(0).unwrap().requested.cpu, 1000);
-        assert!(picture.remove("a") && !picture.remove("a"));
+        picture.place(pod("b", 0), "two");
+        assert_eq!(picture.node(0).unwrap().usage.requested.cpu, 1000);
+        // What is new of a pod is counted instead of what was.
+        picture.place(pod("a", 0), "one");
+        assert_eq!(picture.node(0).unwrap().usage.ports.len(), 0);
+        assert!(picture.remove("a").is_some() && picture.remove("a").is_none());
         assert!(picture.node(0).is_none(), "nothing is left to know of it");
     }
 
@@ -301,12 +357,12 @@ mod tests {
     fn a_node_that_goes_is_remembered_while_it_has_pods() {
         let mut picture = Picture::default();
         let node: Node = serde_json::from_value(json!({ "metadata": { "name": "one" } })).unwrap();
-        assert!(picture.apply_node(&node));
-        assert!(!picture.apply_node(&node));
-        picture.place(&pod("a", 80), "one");
+        assert!(picture.apply_node(&node).new);
+        assert_eq!(picture.apply_node(&node), NodeChange::default());
+        picture.place(pod("a", 80), "one");
         picture.remove_node("one");
-        assert_eq!(picture.nodes().count(), 0);
-        assert!(picture.apply_node(&node));
-        assert_eq!(picture.nodes().next().unwrap().1.pods, 1);
+        assert_eq!((picture.nodes().count(), picture.count()), (0, 0));
+        assert!(picture.apply_node(&node).new);
+        assert_eq!(picture.nodes().next().unwrap().1.usage.pods.len(), 1);
     }
 }
