@@ -22,6 +22,7 @@ use crate::namespace_pool::NamespacePool;
 use crate::networks::Networks;
 use crate::record::{self, ContainerRecord};
 use crate::sandbox::Sandboxes;
+use crate::shutdown::Gate;
 use crate::volumes::Volumes;
 use crate::{Error, Id, Result};
 
@@ -85,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     /// Names given out to containers that are not in `containers` yet.
     pub(crate) reserved_names: Mutex<Vec<String>>,
+    pub(crate) gate: Gate,
 }
 
 #[derive(Default)]
@@ -135,6 +137,7 @@ impl Engine {
             discarded: Discarded::default(),
             events: Events::new(),
             reserved_names: Mutex::new(Vec::new()),
+            gate: Gate::default(),
             config,
         };
         Ok(Self { inner: Arc::new(inner) })

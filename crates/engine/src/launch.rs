@@ -79,6 +79,7 @@ impl Engine {
 
     /// Starts the process. The caller holds the container's operation lock.
     pub(crate) async fn launch(&self, container: &Arc<ContainerHandle>) -> Result<()> {
+        let _passed = self.inner.gate.pass().await?;
         container.generation.fetch_add(1, Ordering::SeqCst);
         let handle = Arc::clone(container);
         let result = self.blocking(move |engine| engine.prepare_process(&handle)).await;

@@ -138,7 +138,9 @@ impl Engine {
     /// [`Error::Invalid`] for a bad name, [`Error::Network`] and [`Error::Runtime`] when the kernel refuses. Then
     /// nothing is left behind.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<SandboxRecord> {
+        let passed = self.inner.gate.pass().await?;
         self.blocking(move |engine| {
+            let _passed = passed;
             if let Ok(present) = engine.inner.sandboxes.get(&spec.name) {
                 return Ok(present);
             }

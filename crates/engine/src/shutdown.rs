@@ -3,9 +3,32 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::error::Trying;
 use crate::{Engine, Error, Result, Status};
+
+/// What every beginning passes: what has passed is waited for when everything is to end, and nothing passes after that.
+#[derive(Default)]
+pub(crate) struct Gate(Arc<RwLock<bool>>);
+
+impl Gate {
+    /// Passes. The guard is held until what was begun is written down.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] once everything is being ended.
+    pub(crate) async fn pass(&self) -> Result<OwnedRwLockReadGuard<bool>> {
+        let closed = Arc::clone(&self.0).read_owned().await;
+        if *closed {
+            return Err(Error::conflict("everything is being stopped, and nothing is started any more"));
+        }
+        Ok(closed)
+    }
+
+    async fn close(&self) {
+        *self.0.write().await = true;
+    }
+}
 
 impl Engine {
     /// Whether nothing runs or waits to run: no container, no sandbox.
@@ -16,10 +39,12 @@ impl Engine {
     }
 
     /// Stops all containers, each with its own timeout, and takes sandboxes, bridges, packet rules and mounts away. Images,
-    /// volumes and the records of containers and networks stay: an engine opened later goes on with them.
+    /// volumes and the records of containers and networks stay: an engine opened later goes on with them. This one starts
+    /// nothing any more.
     ///
     /// What fails is logged and passed over, so that the rest goes as well.
     pub async fn stop_everything(&self) {
+        self.inner.gate.close().await;
         let running: Vec<_> = {
             let containers = self.inner.containers.read();
             containers.by_id.values().map(Arc::clone).collect()

@@ -66,6 +66,69 @@ pub(super) fn prepare_update(service: &mut Value, old: &Value) {
     }
     if same_kind {
         keep_node_ports(service, old);
+    } else {
+        drop_what_belonged(service, old);
+    }
+}
+
+/// Whether Services of a type have something.
+type Has = fn(&Value) -> bool;
+
+fn is_in_cluster(spec: &Value) -> bool {
+    matches!(object::text(spec, &["type"]), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+fn is_outside(spec: &Value) -> bool {
+    matches!(object::text(spec, &["type"]), "NodePort" | "LoadBalancer")
+}
+
+fn is_balanced(spec: &Value) -> bool {
+    spec["type"] == "LoadBalancer"
+}
+
+fn has_node_ports(spec: &Value) -> bool {
+    spec["type"] == "NodePort" || (is_balanced(spec) && spec["allocateLoadBalancerNodePorts"] != false)
+}
+
+fn is_checked(spec: &Value) -> bool {
+    is_balanced(spec) && spec["externalTrafficPolicy"] == "Local"
+}
+
+/// What only Services of certain types have. Fields of one row are one thing.
+const BELONGS: &[(&[&str], Has)] = &[
+    (&["clusterIP", "clusterIPs"], is_in_cluster),
+    (&["ipFamilies"], is_in_cluster),
+    (&["ipFamilyPolicy"], is_in_cluster),
+    (&["internalTrafficPolicy"], is_in_cluster),
+    (&["healthCheckNodePort"], is_checked),
+    (&["externalTrafficPolicy"], is_outside),
+    (&["allocateLoadBalancerNodePorts"], is_balanced),
+    (&["loadBalancerClass"], is_balanced),
+];
+
+/// Who changes the type and nothing else means that what only the old type has goes.
+fn drop_what_belonged(service: &mut Value, old: &Value) {
+    let old = &old["spec"];
+    let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let ports = |spec: &Value| -> HashSet<i64> {
+        let ports = spec["ports"].as_array().into_iter().flatten();
+        ports.filter_map(|port| port["nodePort"].as_i64()).filter(|port| *port != 0).collect()
+    };
+    let goes: Vec<&str> = BELONGS
+        .iter()
+        .filter(|(fields, has)| {
+            has(old) && !has(spec) && fields.iter().all(|field| spec[*field] == old[*field])
+        })
+        .flat_map(|(fields, _)| fields.iter().copied())
+        .collect();
+    let ports_go = has_node_ports(old) && !has_node_ports(spec) && ports(spec) == ports(old);
+    for field in goes {
+        object::remove(spec, field);
+    }
+    if ports_go {
+        for port in object::items_mut(spec, "ports") {
+            object::remove(port, "nodePort");
+        }
     }
 }
 
@@ -302,5 +365,44 @@ pub(super) fn validate_part(part: Subresource, service: &Value, _old: &Value, er
                 name.invalid("must be a DNS name, not an IP address", errors);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belonged_to_the_old_type_goes_with_it() {
+        let old = json!({ "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 31000, "allocateLoadBalancerNodePorts": true, "loadBalancerClass": "a.com/b",
+            "ports": [{ "port": 80, "protocol": "TCP", "nodePort": 30000 }],
+        } });
+        let changed = |change: Value| {
+            let mut new = old.clone();
+            crate::patch::merge(&mut new["spec"], &change);
+            prepare_update(&mut new, &old);
+            new["spec"].clone()
+        };
+        let plain = json!([{ "port": 80, "protocol": "TCP" }]);
+        assert_eq!(
+            changed(json!({ "type": "ExternalName", "externalName": "a.com" })),
+            json!({ "type": "ExternalName", "externalName": "a.com", "ports": plain })
+        );
+        assert_eq!(
+            changed(json!({ "type": "ClusterIP" })),
+            json!({
+                "type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
+                "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "ports": plain,
+            })
+        );
+        // What was changed along with the type is meant.
+        let ports = json!([{ "port": 80, "protocol": "TCP", "nodePort": 30001 }]);
+        let kept =
+            changed(json!({ "type": "ClusterIP", "externalTrafficPolicy": "Cluster", "ports": ports }));
+        assert_eq!((&kept["externalTrafficPolicy"], &kept["ports"]), (&json!("Cluster"), &ports));
+        assert_eq!(changed(json!({}))["healthCheckNodePort"], 31000);
     }
 }

@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::trial;
-use crate::world::{NODE, World, condition, container, is_ready, waiting_reason};
+use crate::world::{NODE, World, condition, container, is_ready, processes, waiting_reason};
 
 pub fn all() -> Vec<Trial> {
     vec![
@@ -36,6 +36,7 @@ pub fn all() -> Vec<Trial> {
         trial("readiness_gates_are_others_to_open", gates),
         trial("an_agent_killed_in_the_middle_goes_on_where_it_was", killed_in_the_middle),
         trial("a_pod_for_which_there_is_no_room_has_failed", rejected),
+        trial("nothing_starts_while_everything_is_being_stopped", ended_while_starting),
         trial("a_force_deleted_pod_is_killed", force_delete),
     ]
 }
@@ -484,7 +485,7 @@ async fn killed_in_the_middle(mut world: World) -> World {
             .count();
         assert_eq!(running, 3 * (round + 1), "each pod has one container, and no other runs");
         dray_testkit::eventually("processes that belong to nobody to end", Duration::from_secs(10), || {
-            (crate::world::processes() == running).then_some(())
+            (processes() == running).then_some(())
         });
         assert_eq!(world.engine().sandboxes().len(), 3 * (round + 1));
     }
@@ -519,5 +520,34 @@ async fn rejected(world: World) -> World {
     }
     world.pod("third", spec(port(8123))).await;
     world.wait_ready("third").await;
+    world
+}
+
+async fn ended_while_starting(world: World) -> World {
+    let names: Vec<String> = (0..12).map(|number| format!("pod-{number}")).collect();
+    for name in &names {
+        world.pod(name, json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] })).await;
+    }
+    while processes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.engine().stop_everything().await;
+    assert_eq!((processes(), world.engine().sandboxes().len()), (0, 0));
+    // The agent goes on trying, and nothing comes of it.
+    let failed = |pod: Option<&Pod>| {
+        waiting_reason(pod)
+            .is_some_and(|reason| matches!(reason.as_str(), "RunContainerError" | "CrashLoopBackOff"))
+    };
+    let refused = async {
+        loop {
+            for name in &names {
+                if failed(world.pods().get_opt(name).await.unwrap().as_ref()) {
+                    return;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.expect("the agent gave up");
+    assert_eq!((processes(), world.engine().sandboxes().len()), (0, 0));
     world
 }
