@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what docs/SPECIFICATION.md promises, measured beside the peers, in turns, in one run.
 
+mod api;
 mod builds;
 mod engine;
 mod images;
@@ -174,12 +175,13 @@ fn processes(name: &str) -> Vec<String> {
 pub(crate) fn run(root: &Path, part: &str) -> Result<(), Error> {
     match part {
         "" => whole(root),
+        "api" => api::run(root),
         "builds" => builds::run(root),
         "engine" => engine::run(root),
         "images" => images::run(root),
         "runtime" => runtime::run(root),
         other => Err(Error::Unexpected {
-            what: format!("there is no benchmark {other:?}: try builds, engine, images or runtime"),
+            what: format!("there is no benchmark {other:?}: try api, builds, engine, images or runtime"),
         }),
     }
 }
