@@ -167,6 +167,10 @@ impl<'a> Search<'a> {
         if !feasible.is_empty() {
             return Ok(feasible);
         }
+        if refusal.nodes == 0 {
+            // A node is what it waits for, which the first filter is told of.
+            refusal.by = 1;
+        }
         refusal.reasons = counts.into_iter().map(|(reason, count)| (reason.to_string(), count)).collect();
         let passed_by = refusal.nodes - only.as_ref().map_or(refusal.nodes, Vec::len);
         if passed_by > 0 {
@@ -197,7 +201,9 @@ pub(crate) fn decide(
             return Err(Refusal { nodes, general: Some(why), by: 1 << filter, ..Refusal::default() });
         }
     };
-    let preferences = Preferences::new(picture, ask);
+    // With one node in question there is nothing to compare.
+    let single = matches!(ask.only.as_deref(), Some([_]));
+    let preferences = if single { Preferences::default() } else { Preferences::new(picture, ask) };
     let search = Search::new(picture, ask, &prepared, nominations);
     let feasible = search.feasible(start, nominations.node(ask.uid()))?;
     if let [only] = feasible[..] {
