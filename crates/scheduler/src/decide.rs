@@ -53,6 +53,33 @@ pub(crate) fn unavailable(nodes: usize, general: Option<&str>, reasons: &BTreeMa
     format!("0/{nodes} nodes are available: {text}.")
 }
 
+/// How many nodes there are for each reason. Most nodes have the same as the one before.
+#[derive(Default)]
+struct Tally<'a> {
+    last: Option<(Reason<'a>, usize)>,
+    all: HashMap<Reason<'a>, usize>,
+}
+
+impl<'a> Tally<'a> {
+    fn add(&mut self, reason: Reason<'a>) {
+        match &mut self.last {
+            Some((last, count)) if *last == reason => *count += 1,
+            _ => self.settle(Some((reason, 1))),
+        }
+    }
+
+    fn settle(&mut self, next: Option<(Reason<'a>, usize)>) {
+        if let Some((reason, count)) = std::mem::replace(&mut self.last, next) {
+            *self.all.entry(reason).or_default() += count;
+        }
+    }
+
+    fn finish(mut self) -> BTreeMap<String, usize> {
+        self.settle(None);
+        self.all.into_iter().map(|(reason, count)| (reason.to_string(), count)).collect()
+    }
+}
+
 /// A pod about to be placed: what decisions about it share.
 pub(crate) struct Search<'a> {
     pub(crate) picture: &'a Picture,
@@ -127,7 +154,7 @@ impl<'a> Search<'a> {
         let slots = self.picture.slots();
         let wanted = wanted(self.picture.count());
         let mut feasible = Vec::with_capacity(wanted.min(slots));
-        let mut counts: HashMap<Reason<'a>, usize> = HashMap::new();
+        let mut counts = Tally::default();
         let mut refusal = Refusal { nodes: self.picture.count(), ..Refusal::default() };
         let only = self.ask.only.as_ref().map(|names| {
             let found = names.iter().filter_map(|name| self.picture.find_node(name));
@@ -158,16 +185,18 @@ impl<'a> Search<'a> {
                     if verdict == Verdict::Unschedulable {
                         refusal.resolvable.push(index);
                     }
-                    for reason in reasons.drain(..) {
-                        *counts.entry(reason).or_default() += 1;
-                    }
+                    reasons.drain(..).for_each(|reason| counts.add(reason));
                 }
             }
         }
         if !feasible.is_empty() {
             return Ok(feasible);
         }
-        refusal.reasons = counts.into_iter().map(|(reason, count)| (reason.to_string(), count)).collect();
+        if refusal.nodes == 0 {
+            // A node is what it waits for, which the first filter is told of.
+            refusal.by = 1;
+        }
+        refusal.reasons = counts.finish();
         let passed_by = refusal.nodes - only.as_ref().map_or(refusal.nodes, Vec::len);
         if passed_by > 0 {
             refusal.by |= 1 << NODE_AFFINITY;
@@ -197,7 +226,9 @@ pub(crate) fn decide(
             return Err(Refusal { nodes, general: Some(why), by: 1 << filter, ..Refusal::default() });
         }
     };
-    let preferences = Preferences::new(picture, ask);
+    // With one node in question there is nothing to compare.
+    let single = matches!(ask.only.as_deref(), Some([_]));
+    let preferences = if single { Preferences::default() } else { Preferences::new(picture, ask) };
     let search = Search::new(picture, ask, &prepared, nominations);
     let feasible = search.feasible(start, nominations.node(ask.uid()))?;
     if let [only] = feasible[..] {

@@ -2,7 +2,7 @@
 //! `cargo test --release -p dray-scheduler --lib -- measure --ignored --nocapture --test-threads 1`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,14 @@ use crate::decide::decide;
 use crate::model::{Node, Pod};
 use crate::nominations::Nominations;
 use crate::picture::Picture;
+
+/// Time of the processor that this process has taken.
+fn processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
 
 fn picture(nodes: usize) -> Picture {
     let mut picture = Picture::default();
@@ -45,7 +53,7 @@ fn measure(name: &str, nodes: usize, pods: usize, spec: &Value) {
             Ask::new(pod, Arc::default())
         })
         .collect();
-    let (began, mut start, mut placed) = (Instant::now(), 0, 0);
+    let (began, used, mut start, mut placed) = (Instant::now(), processor(), 0, 0);
     for ask in asks {
         if let Ok(index) = decide(&mut picture, &Nominations::default(), &ask, &mut start) {
             let node = picture.node(index).unwrap().name().to_owned();
@@ -53,8 +61,12 @@ fn measure(name: &str, nodes: usize, pods: usize, spec: &Value) {
             placed += 1;
         }
     }
-    let each = began.elapsed() / u32::try_from(pods).unwrap();
-    println!("{name}: {placed} of {pods} pods on {nodes} nodes, {each:.2?} a pod");
+    let each = |time: Duration| time / u32::try_from(pods).unwrap();
+    println!(
+        "{name}: {placed} of {pods} pods on {nodes} nodes, {:.2?} a pod, {:.2?} of the processor",
+        each(began.elapsed()),
+        each(processor() - used)
+    );
 }
 
 #[test]

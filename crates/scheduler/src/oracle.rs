@@ -321,6 +321,18 @@ impl World {
         ((1.0 - (cpu - memory).abs() / 2.0) * 100.0) as i64
     }
 
+    /// Whether a node takes a pod.
+    pub(crate) fn takes(&self, pod: &Pod, node: &str) -> bool {
+        self.node(node).is_some_and(|node| self.refusals(pod, node).is_empty())
+    }
+
+    /// The same cluster without some of the pods.
+    pub(crate) fn without(&self, gone: impl Fn(&Pod, &str) -> bool) -> World {
+        let mut world = self.clone();
+        world.placed.retain(|(pod, node)| !gone(pod, node));
+        world
+    }
+
     /// The nodes that are best for a pod, or why there is none.
     pub(crate) fn decide(&self, pod: &Pod) -> Decision {
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();

@@ -130,6 +130,12 @@ impl Picture {
     pub(crate) fn begin(&mut self, ask: &Ask) -> usize {
         self.counters.begin();
         self.topologies.tidy(self.known);
+        if let (Some([name]), true) = (ask.only.as_deref(), ask.spread.is_empty())
+            && let Some(index) = self.find_node(name)
+            && let Some(node) = &self.nodes[index]
+        {
+            return self.selections.find_single(&ask.selection, index, &node.facts);
+        }
         self.selections.find(&ask.selection, &self.nodes, self.version)
     }
 

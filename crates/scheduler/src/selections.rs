@@ -71,9 +71,14 @@ struct Answers {
     used: u64,
 }
 
+/// Where the answer is to a question that only one node is asked.
+const SINGLE: usize = usize::MAX;
+
 /// The answers to all questions that were asked lately.
 #[derive(Debug, Default)]
 pub(crate) struct Selections {
+    /// Of this only the answer of the node that was asked last is worth something.
+    single: Vec<Answer>,
     all: Vec<Answers>,
     index: HashMap<Arc<Selection>, usize>,
     now: u64,
@@ -81,7 +86,16 @@ pub(crate) struct Selections {
 
 impl Selections {
     pub(crate) fn get(&self, index: usize) -> &[Answer] {
-        &self.all[index].of_node
+        if index == SINGLE { &self.single } else { &self.all[index].of_node }
+    }
+
+    /// Asks one node, as the pods of a DaemonSet do, each another. The answer is not kept beyond the next question.
+    pub(crate) fn find_single(&mut self, selection: &Selection, node: usize, facts: &NodeFacts) -> usize {
+        if self.single.len() <= node {
+            self.single.resize(node + 1, Answer::default());
+        }
+        self.single[node] = Answer::new(selection, facts);
+        SINGLE
     }
 
     /// Where the answers to a question are, complete: it stays there until the next is asked. `version` is that of
