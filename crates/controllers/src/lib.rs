@@ -33,6 +33,7 @@ mod revisions;
 mod short_name;
 mod stateful_set;
 mod taints;
+mod volume;
 
 use std::future::Future;
 use std::pin::pin;
@@ -43,6 +44,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 pub use error::{Error, Result};
+pub use volume::local_path::{Directories, LocalVolumes};
 
 use crate::informer::Informer;
 
@@ -52,6 +54,8 @@ pub struct Config {
     /// The certificate of the cluster's authority, as PEM; published in each namespace as the ConfigMap
     /// `kube-root-ca.crt`. Without one no ConfigMap is made.
     pub authority: Option<String>,
+    /// The node of this process, whose directories can be volumes. Without one there is no class `local-path`.
+    pub local_volumes: Option<LocalVolumes>,
 }
 
 /// How long nodes are waited for.
@@ -124,8 +128,12 @@ fn start(
     let accounts = Informer::new();
     let maps = Informer::new();
     let roles = Informer::new();
-    let claims = Informer::new();
-    let volumes = Informer::new();
+    let storage = volume::binder::Sources {
+        claims: Informer::new(),
+        volumes: Informer::new(),
+        classes: Informer::new(),
+        pods: pods.clone(),
+    };
     let sources = endpoints::Sources {
         services: Informer::new(),
         pods: pods.clone(),
@@ -148,7 +156,7 @@ fn start(
         one(),
         stateful_sets.clone(),
         pods.clone(),
-        claims.clone(),
+        storage.claims.clone(),
         revisions.clone(),
         &recorder,
     );
@@ -171,13 +179,19 @@ fn start(
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
     let aggregation = aggregation::Aggregation::new(one(), roles.clone());
-    let protection = protection::Protection::new(one(), claims.clone(), volumes.clone(), pods.clone());
+    let protection = protection::Protection::new(one(), storage.clone());
+    let binder = volume::binder::Binder::new(one(), storage.clone(), &recorder);
+    let expansion = volume::expand::Expansion::new(one(), storage.clone(), &recorder);
+    let ephemeral = volume::ephemeral::Ephemeral::new(one(), pods.clone(), storage.claims.clone(), &recorder);
+    let local_volumes = config
+        .local_volumes
+        .map(|local| volume::local_path::Provisioner::new(one(), storage.clone(), local, &recorder));
     let quotas = Informer::new();
     let counted = quota::Sources {
         objects: objects.clone(),
         pods: pods.clone(),
         services: sources.services.clone(),
-        claims: claims.clone(),
+        claims: storage.claims.clone(),
     };
     let quota_controller = quota::Quotas::new(one(), quotas.clone(), &counted);
     let (schemas, levels) = (Informer::new(), Informer::new());
@@ -206,6 +220,12 @@ fn start(
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
     tasks.spawn(protection.run());
+    tasks.spawn(binder.run());
+    tasks.spawn(expansion.run());
+    tasks.spawn(ephemeral.run());
+    if let Some(local_volumes) = local_volumes {
+        tasks.spawn(local_volumes.run());
+    }
     tasks.spawn(quota_controller.run());
     tasks.spawn(flow_controller.run());
     tasks.spawn(namespace_controller.run());
@@ -234,8 +254,9 @@ fn start(
     tasks.spawn(accounts.run(Api::all(one()), Some(format!("metadata.name={}", defaults::ACCOUNT))));
     tasks.spawn(maps.run(Api::all(one()), Some(format!("metadata.name={}", defaults::AUTHORITY))));
     tasks.spawn(roles.run(Api::all(one()), None));
-    tasks.spawn(claims.run(Api::all(one()), None));
-    tasks.spawn(volumes.run(Api::all(one()), None));
+    tasks.spawn(storage.claims.run(Api::all(one()), None));
+    tasks.spawn(storage.volumes.run(Api::all(one()), None));
+    tasks.spawn(storage.classes.run(Api::all(one()), None));
     tasks.spawn(quotas.run(Api::all(one()), None));
     tasks.spawn(schemas.run(Api::all(one()), None));
     tasks.spawn(levels.run(Api::all(one()), None));

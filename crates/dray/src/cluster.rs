@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dray_apiserver::{ApiServer, Config, NodeConnector, NodeStream, User};
+use dray_controllers::LocalVolumes;
 use dray_engine::{Engine, NetworkRecord};
 use dray_network::link::Netlink;
 use dray_network::names::Resolvers;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::arguments::UpOptions;
 use crate::error::{self, Error};
+use crate::volume_directories::VolumeDirectories;
 
 /// The network of the node's pods, which `docker network ls` does not show.
 const POD_NETWORK: &str = "pods";
@@ -172,7 +174,11 @@ impl Cluster {
         self.spawn("proxy", part);
         let part = dray_scheduler::run(self.client("system:kube-scheduler"), self.stopped());
         self.spawn("scheduler", part);
-        let config = dray_controllers::Config { authority: Some(self.api.authority().to_owned()) };
+        let directories = Arc::new(VolumeDirectories::new(options.data_dir.join("local-path")));
+        let config = dray_controllers::Config {
+            authority: Some(self.api.authority().to_owned()),
+            local_volumes: Some(LocalVolumes { node: options.node_name(), directories }),
+        };
         let client = self.client("system:kube-controller-manager");
         let part = dray_controllers::run(client, config, self.stopped());
         self.spawn("controllers", part);
