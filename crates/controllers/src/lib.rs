@@ -9,6 +9,7 @@ mod daemon_set;
 mod defaults;
 mod definition;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod error;
 mod events;
@@ -30,6 +31,7 @@ mod queue;
 mod quota;
 mod replica_set;
 mod revisions;
+mod scale;
 mod short_name;
 mod stateful_set;
 mod taints;
@@ -186,6 +188,17 @@ fn start(
     let local_volumes = config
         .local_volumes
         .map(|local| volume::local_path::Provisioner::new(one(), storage.clone(), local, &recorder));
+    let budgets = Informer::new();
+    let scales = scale::Scales { client: one(), objects: objects.clone() };
+    let owners = disruption::Owners {
+        scales,
+        deployments: deployments.clone(),
+        sets: sets.clone(),
+        older_sets: older_sets.clone(),
+        stateful_sets: stateful_sets.clone(),
+    };
+    let budget_controller = disruption::Budgets::new(one(), budgets.clone(), pods.clone(), owners, &recorder);
+    let stale = disruption::Stale::new(one(), pods.clone());
     let quotas = Informer::new();
     let counted = quota::Sources {
         objects: objects.clone(),
@@ -226,6 +239,8 @@ fn start(
     if let Some(local_volumes) = local_volumes {
         tasks.spawn(local_volumes.run());
     }
+    tasks.spawn(budget_controller.run());
+    tasks.spawn(stale.run());
     tasks.spawn(quota_controller.run());
     tasks.spawn(flow_controller.run());
     tasks.spawn(namespace_controller.run());
@@ -257,6 +272,7 @@ fn start(
     tasks.spawn(storage.claims.run(Api::all(one()), None));
     tasks.spawn(storage.volumes.run(Api::all(one()), None));
     tasks.spawn(storage.classes.run(Api::all(one()), None));
+    tasks.spawn(budgets.run(Api::all(one()), None));
     tasks.spawn(quotas.run(Api::all(one()), None));
     tasks.spawn(schemas.run(Api::all(one()), None));
     tasks.spawn(levels.run(Api::all(one()), None));
