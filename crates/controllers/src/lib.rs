@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod aggregation;
+mod autoscaler;
 mod cron_job;
 mod daemon_set;
 mod defaults;
@@ -191,7 +192,7 @@ fn start(
     let budgets = Informer::new();
     let scales = scale::Scales { client: one(), objects: objects.clone() };
     let owners = disruption::Owners {
-        scales,
+        scales: scales.clone(),
         deployments: deployments.clone(),
         sets: sets.clone(),
         older_sets: older_sets.clone(),
@@ -199,6 +200,8 @@ fn start(
     };
     let budget_controller = disruption::Budgets::new(one(), budgets.clone(), pods.clone(), owners, &recorder);
     let stale = disruption::Stale::new(one(), pods.clone());
+    let scalers = Informer::new();
+    let autoscaler = autoscaler::Autoscaler::new(one(), scalers.clone(), scales, &recorder);
     let quotas = Informer::new();
     let counted = quota::Sources {
         objects: objects.clone(),
@@ -241,6 +244,7 @@ fn start(
     }
     tasks.spawn(budget_controller.run());
     tasks.spawn(stale.run());
+    tasks.spawn(autoscaler.run());
     tasks.spawn(quota_controller.run());
     tasks.spawn(flow_controller.run());
     tasks.spawn(namespace_controller.run());
@@ -273,6 +277,7 @@ fn start(
     tasks.spawn(storage.volumes.run(Api::all(one()), None));
     tasks.spawn(storage.classes.run(Api::all(one()), None));
     tasks.spawn(budgets.run(Api::all(one()), None));
+    tasks.spawn(scalers.run(Api::all(one()), None));
     tasks.spawn(quotas.run(Api::all(one()), None));
     tasks.spawn(schemas.run(Api::all(one()), None));
     tasks.spawn(levels.run(Api::all(one()), None));

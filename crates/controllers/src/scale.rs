@@ -1,11 +1,12 @@
-//! The scale of an object of any kind that has one: how many it asks for.
+//! The scale of an object of any kind that has one: how many it asks for, how many it has, and which pods those are.
 
 use std::sync::Arc;
 
 use kube::Client;
-use kube::api::Request;
+use kube::api::{Patch, PatchParams, Request};
 use kube::core::DynamicObject;
-use serde_json::Value;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::garbage::Objects;
@@ -18,13 +19,18 @@ pub(crate) struct Scale {
     pub(crate) uid: String,
     /// So many are asked for.
     pub(crate) replicas: i32,
+    /// So many there are.
+    pub(crate) current: i32,
+    /// The selector of its pods, as text.
+    pub(crate) selector: String,
+    version: String,
 }
 
 /// What became of the question for a scale.
 pub(crate) enum Found {
     Scale(Scale),
-    /// There is no such object.
-    NoObject,
+    /// There is no such object; in words.
+    NoObject(String),
     /// Objects of this kind have no scale; in words.
     NoScale(String),
 }
@@ -60,22 +66,49 @@ impl Scales {
         let request = request.map_err(|error| read(kube::Error::BuildRequest(error)))?;
         match self.client.request::<Value>(request).await {
             Ok(scale) => {
-                let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+                let number = |part: &str| {
+                    let number = scale[part]["replicas"].as_i64().unwrap_or(0);
+                    i32::try_from(number.max(0)).unwrap_or(i32::MAX)
+                };
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 Ok(Found::Scale(Scale {
-                    uid: scale["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
-                    replicas: i32::try_from(replicas.max(0)).unwrap_or(i32::MAX),
+                    uid: text(&scale["metadata"]["uid"]),
+                    replicas: number("spec"),
+                    current: number("status"),
+                    selector: text(&scale["status"]["selector"]),
+                    version: text(&scale["metadata"]["resourceVersion"]),
                 }))
             }
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 405 => {
                 // An object that is not there is named.
                 if status.details.as_ref().is_some_and(|details| details.name == key.name) {
-                    return Ok(Found::NoObject);
+                    return Ok(Found::NoObject(status.message.clone()));
                 }
                 let name = qualified(group, &resource.plural);
                 Ok(Found::NoScale(format!("{name} does not implement the scale subresource")))
             }
             Err(error) => Err(read(error)),
         }
+    }
+
+    /// Asks for another number, unless the object has changed since.
+    pub(crate) async fn set(
+        &self,
+        group: &str,
+        kind: &str,
+        key: &ObjectKey,
+        scale: &Scale,
+        replicas: i32,
+    ) -> Result<()> {
+        let Some(kind) = self.kind(group, kind) else { return Ok(()) };
+        let failed = |source| Error::request("scale", kind.resource.kind.as_str(), key)(source);
+        let patch = Patch::Merge(json!({
+            "metadata": { "resourceVersion": scale.version }, "spec": { "replicas": replicas },
+        }));
+        let request = Request::new(path(&kind, key));
+        let request = request.patch_subresource("scale", &key.name, &PatchParams::default(), &patch);
+        let request = request.map_err(|error| failed(kube::Error::BuildRequest(error)))?;
+        self.client.request::<IgnoredAny>(request).await.map(drop).map_err(failed)
     }
 }
 

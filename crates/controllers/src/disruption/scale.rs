@@ -113,7 +113,7 @@ impl Owners {
     ) -> Result<std::result::Result<Asked, String>> {
         Ok(match self.scales.get(group_of(&reference.api_version), &reference.kind, key).await? {
             Found::Scale(scale) => Ok((scale.uid == reference.uid).then_some((scale.uid, scale.replicas))),
-            Found::NoObject => Ok(None),
+            Found::NoObject(_) => Ok(None),
             Found::NoScale(why) => Err(why),
         })
     }

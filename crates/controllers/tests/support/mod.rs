@@ -293,7 +293,8 @@ fn is_about(event: &Event, reason: &str, message: &str) -> bool {
 /// Says of a pod that it runs, and whether it is ready.
 pub(crate) async fn make_ready(pods: &Api<Pod>, name: &str, ip: &str, ready: bool) -> kube::Result<Pod> {
     let now = Time(jiff::Timestamp::now());
-    let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }], "conditions": [
+    let start = Time(now.0 - Duration::from_secs(3600));
+    let status = json!({ "status": { "phase": "Running", "startTime": start, "podIP": ip, "podIPs": [{ "ip": ip }], "conditions": [
         { "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": now }] } });
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await
 }
