@@ -3,14 +3,18 @@
 //! store or the node agent.
 #![forbid(unsafe_code)]
 
+mod account_tokens;
 mod aggregation;
 mod autoscaler;
+mod bootstrap_tokens;
+mod certificates;
 mod cron_job;
 mod daemon_set;
 mod defaults;
 mod definition;
 mod deployment;
 mod disruption;
+mod elect;
 mod endpoints;
 mod error;
 mod events;
@@ -46,9 +50,11 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
+pub use elect::{Candidate, Term};
 pub use error::{Error, Result};
 pub use volume::local_path::{Directories, LocalVolumes};
 
+use crate::elect::Election;
 use crate::informer::Informer;
 
 /// What the controllers have to know of the cluster.
@@ -59,6 +65,8 @@ pub struct Config {
     pub authority: Option<String>,
     /// The node of this process, whose directories can be volumes. Without one there is no class `local-path`.
     pub local_volumes: Option<LocalVolumes>,
+    /// Who this is among several servers, of which one runs the controllers. Without a name there is only one.
+    pub candidate: Option<Candidate>,
 }
 
 /// How long nodes are waited for.
@@ -97,21 +105,41 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let mut shutdown = pin!(shutdown);
-    let kinds = tokio::select! {
-        () = &mut shutdown => return Ok(()),
-        kinds = kinds::discover(&client) => kinds?,
+    let Some(candidate) = config.candidate.clone() else {
+        return tokio::select! {
+            () = &mut shutdown => Ok(()),
+            ended = run_all(&client, config, patience) => ended,
+        };
     };
+    let mut election = Election::new(client.clone(), candidate);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            () = election.win() => {}
+        }
+        // Whoever leads no more drops all that runs, and waits for his next turn.
+        tokio::select! {
+            () = &mut shutdown => break,
+            ended = run_all(&client, config.clone(), patience) => return ended,
+            () = election.keep() => {}
+        }
+    }
+    election.resign().await;
+    Ok(())
+}
+
+/// Runs all controllers; returns only when one cannot go on.
+async fn run_all(client: &Client, config: Config, patience: Patience) -> Result<()> {
+    let kinds = kinds::discover(client).await?;
     // Ends with this function: a set aborts its tasks when it is dropped.
-    let mut tasks = start(&client, config, patience, kinds);
-    tokio::select! {
-        () = &mut shutdown => Ok(()),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Ok(()),
-            },
+    let mut tasks = start(client, config, patience, kinds);
+    match tasks.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Ok(()),
         },
+        None => Ok(()),
     }
 }
 
@@ -179,6 +207,16 @@ fn start(
     let crons = Informer::new();
     let cron_controller = cron_job::CronJobs::new(one(), crons.clone(), jobs.clone(), &recorder);
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
+    let (account_tokens, bootstrap_tokens) = (Informer::new(), Informer::new());
+    let token_controller = account_tokens::Tokens::new(
+        one(),
+        account_tokens.clone(),
+        accounts.clone(),
+        config.authority.clone(),
+    );
+    let requests = Informer::new();
+    let request_cleaner = certificates::Cleaner::new(one(), requests.clone());
+    let cleaner = bootstrap_tokens::Cleaner::new(one(), bootstrap_tokens.clone());
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
     let aggregation = aggregation::Aggregation::new(one(), roles.clone());
@@ -233,6 +271,10 @@ fn start(
     tasks.spawn(job_expiry.run());
     tasks.spawn(cron_controller.run());
     tasks.spawn(endpoint_controller.run());
+    tasks.spawn(token_controller.run());
+    tasks.spawn(cleaner.run());
+    tasks.spawn(request_cleaner.run());
+    tasks.spawn(requests.run(Api::all(one()), None));
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
     tasks.spawn(protection.run());
@@ -270,7 +312,11 @@ fn start(
     tasks.spawn(nodes.run(Api::all(one()), None));
     tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));
     tasks.spawn(namespaces.run(Api::all(one()), None));
-    tasks.spawn(accounts.run(Api::all(one()), Some(format!("metadata.name={}", defaults::ACCOUNT))));
+    tasks.spawn(accounts.run(Api::all(one()), None));
+    let of_type = |kind: &str| Some(format!("type={kind}"));
+    tasks.spawn(account_tokens.run(Api::all(one()), of_type(account_tokens::TYPE)));
+    let bootstrap = Api::namespaced(one(), bootstrap_tokens::NAMESPACE);
+    tasks.spawn(bootstrap_tokens.run(bootstrap, of_type(bootstrap_tokens::TYPE)));
     tasks.spawn(maps.run(Api::all(one()), Some(format!("metadata.name={}", defaults::AUTHORITY))));
     tasks.spawn(roles.run(Api::all(one()), None));
     tasks.spawn(storage.claims.run(Api::all(one()), None));

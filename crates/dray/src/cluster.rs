@@ -178,6 +178,8 @@ impl Cluster {
         let config = dray_controllers::Config {
             authority: Some(self.api.authority().to_owned()),
             local_volumes: Some(LocalVolumes { node: options.node_name(), directories }),
+            // The store is this process's own: there is no other server.
+            candidate: None,
         };
         let client = self.client("system:kube-controller-manager");
         let part = dray_controllers::run(client, config, self.stopped());

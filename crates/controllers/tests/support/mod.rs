@@ -87,6 +87,7 @@ fn start_controllers(server: &ApiServer, patience: Patience, directory: &Path) -
     let config = dray_controllers::Config {
         authority: Some(AUTHORITY.to_owned()),
         local_volumes: Some(LocalVolumes { node: NODE.to_owned(), directories }),
+        candidate: None,
     };
     let running = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };
