@@ -19,6 +19,7 @@ mod decode;
 mod discovery;
 mod duplicates;
 mod error;
+mod eviction;
 mod flow;
 mod grants;
 mod handler;

@@ -20,8 +20,8 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) grace: Option<i64>,
     propagation: Option<Propagation>,
-    preconditions: Value,
-    dry: bool,
+    pub(crate) preconditions: Value,
+    pub(crate) dry: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,21 @@ impl Options {
             options.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
         }
         Ok(options)
+    }
+
+    /// Whether only one version of the object may be deleted.
+    pub(crate) fn names_version(&self) -> bool {
+        self.preconditions["resourceVersion"].is_string()
+    }
+
+    /// The same, but of one version of the object only.
+    pub(crate) fn of_version(&self, version: &str) -> Options {
+        let mut options = self.clone();
+        if !options.preconditions.is_object() {
+            options.preconditions = json!({});
+        }
+        options.preconditions["resourceVersion"] = json!(version);
+        options
     }
 }
 

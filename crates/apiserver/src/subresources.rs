@@ -1,15 +1,12 @@
 //! The subresources that are not simply a part of the object: scale, binding, eviction, finalize.
 
-use bytes::Bytes;
 use dray_machinery::{FieldErrors, Status, Subresource, object, patch, selector::LabelSelector, time};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    admission::Operation,
     decode,
     negotiate::Accept,
-    remove::Options,
     request::ResourceRequest,
     respond::{self, Answer},
     server::Inner,
@@ -167,33 +164,6 @@ impl Inner {
             Ok(new)
         })
         .await?;
-        let success =
-            json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
-        Ok(respond::value(StatusCode::CREATED, change.accept.encoding, &success))
-    }
-
-    async fn evict(&self, change: &Change<'_>) -> Result<Answer, Status> {
-        let eviction = decode::object(change.headers, change.body)?;
-        let name = object::name(&eviction);
-        if !name.is_empty() && name != change.request.name {
-            return Err(Status::bad_request(format!(
-                "name in URL does not match name in Eviction object: {} != {name}",
-                change.request.name
-            )));
-        }
-        let eviction = self.admit_request(change, Operation::Create, eviction).await?;
-        let options = Options::from_value(&eviction["deleteOptions"])?;
-        let request = ResourceRequest { subresource: None, ..change.request.clone() };
-        let nothing = Bytes::new();
-        let inner = Change::new(
-            &request,
-            change.user,
-            change.headers,
-            &nothing,
-            change.accept,
-            change.manager.clone(),
-        );
-        self.delete_with(&inner, &options).await?;
         let success =
             json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
         Ok(respond::value(StatusCode::CREATED, change.accept.encoding, &success))

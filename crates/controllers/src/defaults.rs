@@ -28,7 +28,6 @@ const WIDTH: usize = 8;
 pub(crate) struct Defaults {
     client: Client,
     namespaces: Arc<Informer<Namespace>>,
-    /// Only those called `default`.
     accounts: Arc<Informer<ServiceAccount>>,
     /// Only those with the certificate.
     maps: Arc<Informer<ConfigMap>>,
@@ -54,7 +53,12 @@ impl Defaults {
         });
         accounts.on_change({
             let queue = queue.clone();
-            move |change| queue.add(of_namespace(change.object().metadata.namespace.as_ref()))
+            move |change| {
+                let account = &change.object().metadata;
+                if account.name.as_deref() == Some(ACCOUNT) {
+                    queue.add(of_namespace(account.namespace.as_ref()));
+                }
+            }
         });
         maps.on_change({
             let queue = queue.clone();

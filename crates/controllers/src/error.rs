@@ -40,6 +40,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The directory of a volume could not be made or removed.
+    #[error("cannot see to the directory of the volume {volume}")]
+    Directory {
+        /// The volume's name.
+        volume: String,
+        /// What the file system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// What is known of an object is older than what was written: it will be seen to when the watch has caught up.
     #[error("the watch has not yet brought what was written for {object}")]
     Stale {

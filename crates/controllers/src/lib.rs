@@ -3,12 +3,18 @@
 //! store or the node agent.
 #![forbid(unsafe_code)]
 
+mod account_tokens;
 mod aggregation;
+mod autoscaler;
+mod bootstrap_tokens;
+mod certificates;
 mod cron_job;
 mod daemon_set;
 mod defaults;
 mod definition;
 mod deployment;
+mod disruption;
+mod elect;
 mod endpoints;
 mod error;
 mod events;
@@ -30,9 +36,11 @@ mod queue;
 mod quota;
 mod replica_set;
 mod revisions;
+mod scale;
 mod short_name;
 mod stateful_set;
 mod taints;
+mod volume;
 
 use std::future::Future;
 use std::pin::pin;
@@ -42,8 +50,11 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 
+pub use elect::{Candidate, Term};
 pub use error::{Error, Result};
+pub use volume::local_path::{Directories, LocalVolumes};
 
+use crate::elect::Election;
 use crate::informer::Informer;
 
 /// What the controllers have to know of the cluster.
@@ -52,6 +63,10 @@ pub struct Config {
     /// The certificate of the cluster's authority, as PEM; published in each namespace as the ConfigMap
     /// `kube-root-ca.crt`. Without one no ConfigMap is made.
     pub authority: Option<String>,
+    /// The node of this process, whose directories can be volumes. Without one there is no class `local-path`.
+    pub local_volumes: Option<LocalVolumes>,
+    /// Who this is among several servers, of which one runs the controllers. Without a name there is only one.
+    pub candidate: Option<Candidate>,
 }
 
 /// How long nodes are waited for.
@@ -90,21 +105,41 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let mut shutdown = pin!(shutdown);
-    let kinds = tokio::select! {
-        () = &mut shutdown => return Ok(()),
-        kinds = kinds::discover(&client) => kinds?,
+    let Some(candidate) = config.candidate.clone() else {
+        return tokio::select! {
+            () = &mut shutdown => Ok(()),
+            ended = run_all(&client, config, patience) => ended,
+        };
     };
+    let mut election = Election::new(client.clone(), candidate);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            () = election.win() => {}
+        }
+        // Whoever leads no more drops all that runs, and waits for his next turn.
+        tokio::select! {
+            () = &mut shutdown => break,
+            ended = run_all(&client, config.clone(), patience) => return ended,
+            () = election.keep() => {}
+        }
+    }
+    election.resign().await;
+    Ok(())
+}
+
+/// Runs all controllers; returns only when one cannot go on.
+async fn run_all(client: &Client, config: Config, patience: Patience) -> Result<()> {
+    let kinds = kinds::discover(client).await?;
     // Ends with this function: a set aborts its tasks when it is dropped.
-    let mut tasks = start(&client, config, patience, kinds);
-    tokio::select! {
-        () = &mut shutdown => Ok(()),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Ok(()),
-            },
+    let mut tasks = start(client, config, patience, kinds);
+    match tasks.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Ok(()),
         },
+        None => Ok(()),
     }
 }
 
@@ -124,8 +159,12 @@ fn start(
     let accounts = Informer::new();
     let maps = Informer::new();
     let roles = Informer::new();
-    let claims = Informer::new();
-    let volumes = Informer::new();
+    let storage = volume::binder::Sources {
+        claims: Informer::new(),
+        volumes: Informer::new(),
+        classes: Informer::new(),
+        pods: pods.clone(),
+    };
     let sources = endpoints::Sources {
         services: Informer::new(),
         pods: pods.clone(),
@@ -148,7 +187,7 @@ fn start(
         one(),
         stateful_sets.clone(),
         pods.clone(),
-        claims.clone(),
+        storage.claims.clone(),
         revisions.clone(),
         &recorder,
     );
@@ -168,16 +207,45 @@ fn start(
     let crons = Informer::new();
     let cron_controller = cron_job::CronJobs::new(one(), crons.clone(), jobs.clone(), &recorder);
     let endpoint_controller = endpoints::EndpointController::new(one(), sources.clone(), &recorder);
+    let (account_tokens, bootstrap_tokens) = (Informer::new(), Informer::new());
+    let token_controller = account_tokens::Tokens::new(
+        one(),
+        account_tokens.clone(),
+        accounts.clone(),
+        config.authority.clone(),
+    );
+    let requests = Informer::new();
+    let request_cleaner = certificates::Cleaner::new(one(), requests.clone());
+    let cleaner = bootstrap_tokens::Cleaner::new(one(), bootstrap_tokens.clone());
     let defaults =
         defaults::Defaults::new(one(), namespaces.clone(), accounts.clone(), maps.clone(), config.authority);
     let aggregation = aggregation::Aggregation::new(one(), roles.clone());
-    let protection = protection::Protection::new(one(), claims.clone(), volumes.clone(), pods.clone());
+    let protection = protection::Protection::new(one(), storage.clone());
+    let binder = volume::binder::Binder::new(one(), storage.clone(), &recorder);
+    let expansion = volume::expand::Expansion::new(one(), storage.clone(), &recorder);
+    let ephemeral = volume::ephemeral::Ephemeral::new(one(), pods.clone(), storage.claims.clone(), &recorder);
+    let local_volumes = config
+        .local_volumes
+        .map(|local| volume::local_path::Provisioner::new(one(), storage.clone(), local, &recorder));
+    let budgets = Informer::new();
+    let scales = scale::Scales { client: one(), objects: objects.clone() };
+    let owners = disruption::Owners {
+        scales: scales.clone(),
+        deployments: deployments.clone(),
+        sets: sets.clone(),
+        older_sets: older_sets.clone(),
+        stateful_sets: stateful_sets.clone(),
+    };
+    let budget_controller = disruption::Budgets::new(one(), budgets.clone(), pods.clone(), owners, &recorder);
+    let stale = disruption::Stale::new(one(), pods.clone());
+    let scalers = Informer::new();
+    let autoscaler = autoscaler::Autoscaler::new(one(), scalers.clone(), scales, &recorder);
     let quotas = Informer::new();
     let counted = quota::Sources {
         objects: objects.clone(),
         pods: pods.clone(),
         services: sources.services.clone(),
-        claims: claims.clone(),
+        claims: storage.claims.clone(),
     };
     let quota_controller = quota::Quotas::new(one(), quotas.clone(), &counted);
     let (schemas, levels) = (Informer::new(), Informer::new());
@@ -203,9 +271,22 @@ fn start(
     tasks.spawn(job_expiry.run());
     tasks.spawn(cron_controller.run());
     tasks.spawn(endpoint_controller.run());
+    tasks.spawn(token_controller.run());
+    tasks.spawn(cleaner.run());
+    tasks.spawn(request_cleaner.run());
+    tasks.spawn(requests.run(Api::all(one()), None));
     tasks.spawn(defaults.run());
     tasks.spawn(aggregation.run());
     tasks.spawn(protection.run());
+    tasks.spawn(binder.run());
+    tasks.spawn(expansion.run());
+    tasks.spawn(ephemeral.run());
+    if let Some(local_volumes) = local_volumes {
+        tasks.spawn(local_volumes.run());
+    }
+    tasks.spawn(budget_controller.run());
+    tasks.spawn(stale.run());
+    tasks.spawn(autoscaler.run());
     tasks.spawn(quota_controller.run());
     tasks.spawn(flow_controller.run());
     tasks.spawn(namespace_controller.run());
@@ -231,11 +312,18 @@ fn start(
     tasks.spawn(nodes.run(Api::all(one()), None));
     tasks.spawn(leases.run(Api::namespaced(one(), node::LEASES), None));
     tasks.spawn(namespaces.run(Api::all(one()), None));
-    tasks.spawn(accounts.run(Api::all(one()), Some(format!("metadata.name={}", defaults::ACCOUNT))));
+    tasks.spawn(accounts.run(Api::all(one()), None));
+    let of_type = |kind: &str| Some(format!("type={kind}"));
+    tasks.spawn(account_tokens.run(Api::all(one()), of_type(account_tokens::TYPE)));
+    let bootstrap = Api::namespaced(one(), bootstrap_tokens::NAMESPACE);
+    tasks.spawn(bootstrap_tokens.run(bootstrap, of_type(bootstrap_tokens::TYPE)));
     tasks.spawn(maps.run(Api::all(one()), Some(format!("metadata.name={}", defaults::AUTHORITY))));
     tasks.spawn(roles.run(Api::all(one()), None));
-    tasks.spawn(claims.run(Api::all(one()), None));
-    tasks.spawn(volumes.run(Api::all(one()), None));
+    tasks.spawn(storage.claims.run(Api::all(one()), None));
+    tasks.spawn(storage.volumes.run(Api::all(one()), None));
+    tasks.spawn(storage.classes.run(Api::all(one()), None));
+    tasks.spawn(budgets.run(Api::all(one()), None));
+    tasks.spawn(scalers.run(Api::all(one()), None));
     tasks.spawn(quotas.run(Api::all(one()), None));
     tasks.spawn(schemas.run(Api::all(one()), None));
     tasks.spawn(levels.run(Api::all(one()), None));

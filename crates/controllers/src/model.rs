@@ -131,6 +131,7 @@ pub(crate) struct ContainerPort {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct PodStatus {
     pub(crate) phase: String,
+    pub(crate) reason: String,
     pub(crate) conditions: Vec<PodCondition>,
     #[serde(rename = "podIP")]
     pub(crate) pod_ip: String,

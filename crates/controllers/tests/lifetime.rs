@@ -178,6 +178,7 @@ async fn a_claim_in_use_stays_until_its_last_pod_is_gone() {
     let pod = serde_json::from_value(json!({
         "metadata": { "name": "user" },
         "spec": {
+            "nodeName": "n1",
             "containers": [{ "name": "c", "image": "web" }],
             "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": "data" } }],
         },

@@ -130,3 +130,38 @@ async fn a_cordoned_node_is_tainted() {
         when(&nodes, "one", "its taint", |node| tainted(node) == cordoned).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_of_a_node_that_is_gone_is_told_why_it_goes() {
+    let gone_node = Duration::from_millis(200);
+    let cluster = cluster_with(Patience { gone_node, ..Patience::default() }).await;
+    let nodes = node(&cluster, "one").await;
+    pod(&cluster, "a", "one", None).await;
+    let hold = Patch::Merge(json!({ "metadata": { "finalizers": ["example.com/hold"] } }));
+    cluster.pods().patch("a", &PatchParams::default(), &hold).await.unwrap();
+    nodes.delete("one", &DeleteParams::default()).await.unwrap();
+    let pod = when(&cluster.pods(), "a", "its end", |pod| pod.metadata.deletion_timestamp.is_some()).await;
+    let status = pod.status.unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    let conditions = status.conditions.unwrap();
+    let target = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget").unwrap();
+    assert_eq!(target.reason.as_deref(), Some("DeletionByPodGC"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_out_of_service_lets_its_pods_go() {
+    let cluster = support::cluster().await;
+    let nodes = node(&cluster, "one").await;
+    for name in ["leaves", "stays"] {
+        pod(&cluster, name, "one", None).await;
+    }
+    cluster.pods().delete("leaves", &DeleteParams::default()).await.unwrap();
+    let status = json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] } });
+    nodes.patch_status("one", &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    assert!(cluster.pods().get("leaves").await.unwrap().metadata.deletion_timestamp.is_some());
+    let taint = json!({ "key": "node.kubernetes.io/out-of-service", "effect": "NoSchedule" });
+    let patch = Patch::Strategic(json!({ "spec": { "taints": [taint] } }));
+    nodes.patch("one", &PatchParams::default(), &patch).await.unwrap();
+    gone(&cluster.pods(), "leaves").await;
+    assert!(cluster.pods().get("stays").await.unwrap().metadata.deletion_timestamp.is_none());
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dray_apiserver::{ApiServer, Config, Extension, NodeConnector, NodeStream, User};
+use dray_controllers::LocalVolumes;
 use dray_engine::{Engine, NetworkRecord};
 use dray_metrics::MetricsServer;
 use dray_network::link::Netlink;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::arguments::UpOptions;
 use crate::error::{self, Error};
+use crate::volume_directories::VolumeDirectories;
 
 /// The network of the node's pods, which `docker network ls` does not show.
 const POD_NETWORK: &str = "pods";
@@ -179,7 +181,13 @@ impl Cluster {
         let config = dray_scheduler::Config { profiles: options.scheduler_profiles.clone(), identity: None };
         let part = dray_scheduler::run_with(self.client("system:kube-scheduler"), config, self.stopped());
         self.spawn("scheduler", part);
-        let config = dray_controllers::Config { authority: Some(self.api.authority().to_owned()) };
+        let directories = Arc::new(VolumeDirectories::new(options.data_dir.join("local-path")));
+        let config = dray_controllers::Config {
+            authority: Some(self.api.authority().to_owned()),
+            local_volumes: Some(LocalVolumes { node: options.node_name(), directories }),
+            // The store is this process's own: there is no other server.
+            candidate: None,
+        };
         let client = self.client("system:kube-controller-manager");
         let part = dray_controllers::run(client, config, self.stopped());
         self.spawn("controllers", part);

@@ -10,6 +10,7 @@ mod error;
 mod notify;
 mod registry;
 mod remap;
+mod volume_directories;
 
 use clap::Parser;
 use dray_cli::docker::Docker;

@@ -5,6 +5,7 @@ mod due;
 mod history;
 mod job;
 mod schedule;
+mod zone;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +168,7 @@ impl CronJobs {
     async fn start_due(&self, round: &mut Round<'_>) -> Result<Again> {
         let zone = match round.spec.time_zone.as_deref() {
             None => TimeZone::system(),
-            Some(name) => match TimeZone::get(name) {
+            Some(name) => match zone::zone(name) {
                 Ok(zone) => zone,
                 Err(error) => {
                     let message = format!("invalid timeZone: {name:?}: {error}");

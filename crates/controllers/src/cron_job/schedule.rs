@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     fn schedule(text: &str, zone: &str) -> Schedule {
-        Schedule::parse(text, TimeZone::get(zone).unwrap()).unwrap()
+        Schedule::parse(text, super::super::zone::zone(zone).unwrap()).unwrap()
     }
 
     fn time(text: &str) -> Timestamp {

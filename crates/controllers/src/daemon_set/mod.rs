@@ -1,5 +1,6 @@
 //! DaemonSets: one pod on each node that is to have one.
 
+mod backoff;
 mod nodes;
 mod plan;
 mod status;
@@ -14,7 +15,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Client, ResourceExt as _};
+use tokio::time::Instant;
 
+use self::backoff::Backoff;
 use self::nodes::{Fit, fit, tolerations};
 use self::plan::{Place, Strategy, Wanted, plan};
 use crate::deployment::arithmetic::scaled;
@@ -48,6 +51,7 @@ pub(crate) struct DaemonSets {
     control: PodControl<DaemonSet>,
     nodes: Arc<Informer<Node>>,
     revisions: Revisions,
+    backoff: Backoff,
     recorder: Recorder,
 }
 
@@ -80,7 +84,7 @@ impl DaemonSets {
         let recorder = recorder.of("daemonset-controller");
         let control = PodControl::new(client.clone(), sets, pods, &queue, recorder.clone());
         let revisions = Revisions::new(client.clone(), revisions);
-        Self { client, queue, control, nodes, revisions, recorder }
+        Self { client, queue, control, nodes, revisions, backoff: Backoff::default(), recorder }
     }
 
     pub(crate) async fn run(self) -> Result<()> {
@@ -111,6 +115,7 @@ impl DaemonSets {
         let wanted = wanted(&set, &hash, desired);
         let now = Timestamp::now();
         let mut plan = if settled { plan(&wanted, &places, now) } else { plan::Plan::default() };
+        self.spare_failed(&set, &mut plan);
         if settled {
             // Those of nodes that are gone.
             plan.delete.extend(strays.into_iter().filter(|pod| !pod.is_terminating()));
@@ -124,6 +129,33 @@ impl DaemonSets {
         self.revisions.truncate(&*set, &history, &needed, limit).await?;
         let again = [again, plan.again].into_iter().flatten().min();
         Ok(again.or((!settled).then_some(expectations::TIMEOUT)))
+    }
+
+    /// Keeps pods that failed for a while, where that happens again and again.
+    fn spare_failed(&self, set: &DaemonSet, plan: &mut plan::Plan) {
+        let now = Instant::now();
+        let again = &mut plan.again;
+        plan.delete.retain(|pod| {
+            let (key, node) = (ObjectKey::of(&**pod), &pod.spec.node_name);
+            match pod.status.phase.as_str() {
+                "Failed" => {
+                    if let Some(left) = self.backoff.left(owner::uid(set), node, now) {
+                        *again = Some(again.map_or(left, |again| again.min(left)));
+                        return false;
+                    }
+                    let message =
+                        format!("Found failed daemon pod {key} on node {node}, will try to kill it");
+                    self.recorder.note(set, Severity::Warning, "FailedDaemonPod", message);
+                }
+                "Succeeded" => {
+                    let message =
+                        format!("Found succeeded daemon pod {key} on node {node}, will try to delete it");
+                    self.recorder.note(set, Severity::Normal, "SucceededDaemonPod", message);
+                }
+                _ => {}
+            }
+            true
+        });
     }
 
     /// Every node with the set's pods on it or meant for it, and the pods of nodes that there are not.

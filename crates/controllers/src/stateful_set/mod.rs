@@ -127,7 +127,10 @@ impl StatefulSets {
         let mut new = Vec::new();
         for step in steps {
             match step {
-                Step::Delete(pod) => gone.push(pod),
+                Step::Delete(pod) => {
+                    self.tell_of_end(set, &pod);
+                    gone.push(pod);
+                }
                 Step::Create { ordinal, revision } => {
                     self.make_claims(set, ordinal).await?;
                     let template = history.named(&revision).and_then(template_of);
@@ -149,6 +152,18 @@ impl StatefulSets {
             return Ok(());
         }
         self.control.create(set, new.len(), |number| serde_json::to_vec(&new[number])).await
+    }
+
+    /// Tells of a pod that goes because it has ended.
+    fn tell_of_end(&self, set: &StatefulSet, pod: &Pod) {
+        let (severity, reason, what) = match pod.status.phase.as_str() {
+            "Failed" => (Severity::Warning, "RecreatingFailedPod", "failed"),
+            "Succeeded" => (Severity::Normal, "RecreatingTerminatedPod", "terminated"),
+            _ => return,
+        };
+        let message =
+            format!("StatefulSet {} is recreating {what} Pod {}", ObjectKey::of(set), pod.name_any());
+        self.recorder.note(set, severity, reason, message);
     }
 
     /// Makes the claims of a number that there are not.

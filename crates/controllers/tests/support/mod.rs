@@ -4,10 +4,12 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dray_apiserver::{ApiServer, Config, User};
-use dray_controllers::Patience;
+use dray_controllers::{Directories, LocalVolumes, Patience};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -49,14 +51,45 @@ pub(crate) async fn cluster_with(patience: Patience) -> Cluster {
     };
     let server = ApiServer::open(config).await.unwrap();
     let client = Client::new(server.service(User::component("test")), "default");
-    let stop = start_controllers(&server, patience);
+    let stop = start_controllers(&server, patience, directory.path());
     Cluster { client, server, patience, stop: Some(stop), directory }
 }
 
-fn start_controllers(server: &ApiServer, patience: Patience) -> Stop {
+/// The node on which local volumes are made.
+pub(crate) const NODE: &str = "here";
+
+/// Directories of volumes, as a node would keep them.
+#[derive(Debug)]
+struct Volumes {
+    directory: PathBuf,
+}
+
+impl Directories for Volumes {
+    fn place(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn make(&self, name: &str) -> std::io::Result<()> {
+        std::fs::create_dir_all(self.place(name))
+    }
+
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        match std::fs::remove_dir_all(self.place(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn start_controllers(server: &ApiServer, patience: Patience, directory: &Path) -> Stop {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let client = Client::new(server.service(User::component("system:kube-controller-manager")), "default");
-    let config = dray_controllers::Config { authority: Some(AUTHORITY.to_owned()) };
+    let directories = Arc::new(Volumes { directory: directory.join("volumes") });
+    let config = dray_controllers::Config {
+        authority: Some(AUTHORITY.to_owned()),
+        local_volumes: Some(LocalVolumes { node: NODE.to_owned(), directories }),
+        candidate: None,
+    };
     let running = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };
         dray_controllers::run_with(client, config, patience, stopped).await.unwrap();
@@ -144,10 +177,10 @@ impl Cluster {
 
     /// Starts the controllers again.
     pub(crate) fn start_controllers(&mut self) {
-        self.stop = Some(start_controllers(&self.server, self.patience));
+        self.stop = Some(start_controllers(&self.server, self.patience, self.directory.path()));
     }
 
-    pub(crate) fn directory(&self) -> &std::path::Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
@@ -262,7 +295,8 @@ fn is_about(event: &Event, reason: &str, message: &str) -> bool {
 /// Says of a pod that it runs, and whether it is ready.
 pub(crate) async fn make_ready(pods: &Api<Pod>, name: &str, ip: &str, ready: bool) -> kube::Result<Pod> {
     let now = Time(jiff::Timestamp::now());
-    let status = json!({ "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }], "conditions": [
+    let start = Time(now.0 - Duration::from_secs(3600));
+    let status = json!({ "status": { "phase": "Running", "startTime": start, "podIP": ip, "podIPs": [{ "ip": ip }], "conditions": [
         { "type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": now }] } });
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await
 }
