@@ -15,6 +15,10 @@ pub(super) fn defaults(service: &mut Value) {
     let Some(spec) = service.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     default_text(spec, "type", "ClusterIP");
     default_text(spec, "sessionAffinity", "None");
+    if spec["sessionAffinity"] == "None" {
+        // Who turns it off need not say so twice.
+        object::remove(spec, "sessionAffinityConfig");
+    }
     if spec["sessionAffinity"] == "ClientIP" {
         let config = object::child(spec, "sessionAffinityConfig");
         let client = config.entry("clientIP").or_insert_with(|| json!({}));
@@ -242,17 +246,11 @@ fn validate_ports(ports: &Field<'_>, kind: &str, errors: &mut FieldErrors) {
 fn affinity(spec: &Field<'_>, errors: &mut FieldErrors) {
     let (kind, config) = (spec.get("sessionAffinity"), spec.get("sessionAffinityConfig"));
     kind.needs_one_of(&["ClientIP", "None"], errors);
-    match kind.text() {
-        "ClientIP" => {
-            let seconds = config.at(&["clientIP", "timeoutSeconds"]);
-            if !(1..=LONGEST_AFFINITY).contains(&seconds.number().unwrap_or(0)) {
-                seconds.invalid(format!("must be greater than 0 and less than {LONGEST_AFFINITY}"), errors);
-            }
+    if kind.text() == "ClientIP" {
+        let seconds = config.at(&["clientIP", "timeoutSeconds"]);
+        if !(1..=LONGEST_AFFINITY).contains(&seconds.number().unwrap_or(0)) {
+            seconds.invalid(format!("must be greater than 0 and less than {LONGEST_AFFINITY}"), errors);
         }
-        "None" if config.is_set() => {
-            config.forbidden("must not be set when session affinity is None", errors);
-        }
-        _ => {}
     }
 }
 

@@ -80,6 +80,10 @@ fn services() {
         "spec: {type: LoadBalancer, sessionAffinity: ClientIP}",
         "spec: {externalTrafficPolicy: Cluster, allocateLoadBalancerNodePorts: true, sessionAffinityConfig: {clientIP: {timeoutSeconds: 10800}}}",
     );
+    service.defaults(
+        "spec: {sessionAffinity: None, sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}}",
+        "spec: {sessionAffinity: None, sessionAffinityConfig: null}",
+    );
     service.refuses(&[
         ("metadata: {name: 1a}", &["metadata.name: Invalid value: \"1a\": a DNS-1035 label…"]),
         ("spec: {ports: []}", &["spec.ports: Required value"]),
@@ -92,7 +96,6 @@ fn services() {
         ("spec: {type: ExternalName}", &["spec.externalName: Required value"]),
         ("spec: {type: NodePort, clusterIP: None}", &["spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services"]),
         ("spec: {sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}}", &["spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 0: must be greater than 0 and less than 86400"]),
-        ("spec: {sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}}", &["spec.sessionAffinityConfig: Forbidden: must not be set when session affinity is None"]),
         ("spec: {externalIPs: [127.0.0.1, x]}", &["spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)", "spec.externalIPs[1]: Invalid value: \"x\": must be a valid IP address…"]),
         ("spec: {externalTrafficPolicy: Local}", &["spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services"]),
         ("spec: {loadBalancerClass: a}", &["spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'"]),
