@@ -39,6 +39,7 @@ mod respond;
 mod review;
 mod server;
 mod service;
+mod signing;
 mod strategy;
 mod subresources;
 mod token_request;

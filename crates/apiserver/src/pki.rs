@@ -8,13 +8,14 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use base64::Engine as _;
 use jiff::{Timestamp, ToSpan as _, Zoned, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -36,9 +37,14 @@ const AUTHORITY_YEARS: i64 = 20;
 /// How long the others are good for, in years.
 const LEAF_YEARS: i64 = 5;
 
+/// So many seconds before it is made a certificate holds, for clocks that are not ours.
+const SLACK: i64 = 300;
+
 /// The certificates of a cluster.
 pub(crate) struct Pki {
     authority: String,
+    /// Who issues certificates in the authority's name.
+    issuer: Issuer<'static, KeyPair>,
     admin: Pair,
     server: Pair,
     /// The authority by which servers of others know this one, and who it is to them.
@@ -86,11 +92,31 @@ impl Pki {
             Some(pair) => pair,
             None => write_pair(directory, FRONT_PROXY, make_authority(FRONT_PROXY)?)?,
         };
-        let issuer = issuer_of(directory, FRONT_PROXY, &trusted)?;
+        let for_front_proxy = issuer_of(directory, FRONT_PROXY, &trusted)?;
         let usage = ExtendedKeyUsagePurpose::ClientAuth;
-        let front_proxy = identity(&issue(&issuer, FRONT_PROXY_CLIENT, "", Vec::new(), usage)?)?;
+        let front_proxy = identity(&issue(&for_front_proxy, FRONT_PROXY_CLIENT, "", Vec::new(), usage)?)?;
         let front_proxy_authority = trusted.certificate;
-        Ok(Pki { authority: authority.certificate, admin, server, front_proxy_authority, front_proxy })
+        let authority = authority.certificate;
+        Ok(Pki { authority, issuer, admin, server, front_proxy_authority, front_proxy })
+    }
+
+    /// Signs what somebody asks for, for so many seconds from now; answers with the certificate, as PEM.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub(crate) fn sign(
+        &self,
+        mut request: CertificateSigningRequestParams,
+        seconds: i64,
+    ) -> Result<String, rcgen::Error> {
+        let now = Timestamp::now().as_second();
+        let at = |seconds: i64| {
+            rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds.max(0).unsigned_abs())
+        };
+        request.params.not_before = at(now - SLACK);
+        request.params.not_after = at(now + seconds);
+        request.params.use_authority_key_identifier_extension = true;
+        Ok(request.signed_by(&self.issuer)?.pem())
     }
 
     /// The certificate, as PEM, of the authority by which servers of others know this one.

@@ -149,6 +149,7 @@ impl ApiServer {
         server.inner.follow_definitions().map_err(Error::Store)?;
         server.inner.follow_services().map_err(Error::Store)?;
         server.inner.follow_policies().map_err(Error::Store)?;
+        server.inner.follow_requests().map_err(Error::Store)?;
         Ok(server)
     }
 
