@@ -9,7 +9,7 @@ use std::{
 };
 
 use dray_access::User;
-use dray_store::{EventKind, Limits, Store, Watcher};
+use dray_store::{EventKind, Store, Watcher};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,6 +27,7 @@ use crate::{
     pki::{self, Pki},
     read::Pages,
     service::ApiService,
+    storage::StoreConfig,
     tokens::Signer,
 };
 
@@ -96,9 +97,17 @@ impl ApiServer {
     /// # Errors
     /// What the directory or the store refuses; a bad range of addresses.
     pub async fn open(config: Config) -> Result<ApiServer, Error> {
+        ApiServer::open_on(config, StoreConfig::default()).await
+    }
+
+    /// As [`ApiServer::open`], with a store that is not as it is by default.
+    ///
+    /// # Errors
+    /// Those of [`ApiServer::open`].
+    pub async fn open_on(config: Config, store: StoreConfig) -> Result<ApiServer, Error> {
         let range = Range::parse(&config.service_cidr)?;
         let path = config.data_dir.join("store");
-        let store = tokio::task::spawn_blocking(move || Store::open(&path, Limits::default()));
+        let store = tokio::task::spawn_blocking(move || store.open(&path));
         let names = pki::server_names(range.at(1).into(), config.advertise_address.ip(), &config.names);
         let path = config.data_dir.join("pki");
         let keys = tokio::task::spawn_blocking(move || {

@@ -111,6 +111,23 @@ pub(crate) struct UpOptions {
     pub(crate) registry_access: RegistryAccess,
     #[command(flatten)]
     pub(crate) audit: AuditOptions,
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
+}
+
+/// Where and how the cluster's objects are kept.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StoreOptions {
+    /// Take no more objects when all of them together have this many bytes; deletes are always taken.
+    #[arg(long = "quota-backend-bytes", value_name = "BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
+    pub(crate) quota_backend_bytes: u64,
+}
+
+impl StoreOptions {
+    /// What the API server is told.
+    pub(crate) fn config(&self) -> dray_apiserver::StoreConfig {
+        dray_apiserver::StoreConfig { quota_bytes: Some(self.quota_backend_bytes) }
+    }
 }
 
 /// What is written of requests to the Kubernetes API.

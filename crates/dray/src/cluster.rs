@@ -132,7 +132,9 @@ impl Cluster {
             names: vec![address.ip().to_string(), options.node_name()],
             node_connector: Some(local.clone()),
         };
-        let api = ApiServer::open(config).await.map_err(|source| Error::Api { source })?;
+        let api = ApiServer::open_on(config, options.store.config())
+            .await
+            .map_err(|source| Error::Api { source })?;
         if let Some(audit) = options.audit.audit() {
             api.audit(&audit).map_err(|source| Error::Api { source })?;
         }

@@ -11,7 +11,7 @@ use crate::{
     writer::{self, Operation, Request},
 };
 
-/// Bounds on what the store keeps in memory beside the live values.
+/// Bounds on what the store keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Events kept for each resource.
@@ -20,11 +20,26 @@ pub struct Limits {
     pub history_bytes: usize,
     /// Writes that may wait for the writer.
     pub queue: usize,
+    /// The bytes of all live keys and values together. What would make them more is refused; deletes, and values that
+    /// are no larger than those they replace, are always taken.
+    pub bytes: u64,
+    /// Bytes of commits that the embedded store keeps beside its last picture, if all values together are not more.
+    pub log_bytes: u64,
 }
+
+/// As much as the reference's etcd holds unless it is told otherwise.
+const BYTES: u64 = 2 * 1024 * 1024 * 1024;
+const LOG_BYTES: u64 = 64 * 1024 * 1024;
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { history_events: 10_000, history_bytes: 16 * 1024 * 1024, queue: 1024 }
+        Limits {
+            history_events: 10_000,
+            history_bytes: 16 * 1024 * 1024,
+            queue: 1024,
+            bytes: BYTES,
+            log_bytes: LOG_BYTES,
+        }
     }
 }
 
@@ -33,7 +48,7 @@ pub(crate) struct Shared {
     histories: RwLock<HashMap<Arc<str>, Arc<History>>>,
     /// The revision found at start: events before it are not known.
     recovered: u64,
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Shared {
@@ -70,9 +85,9 @@ impl Store {
     /// Opens or makes the embedded store in `path`.
     ///
     /// # Errors
-    /// `Open`, `Damaged`.
+    /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, limits: Limits) -> Result<Store, Error> {
-        Store::with_backend(Box::new(Embedded::open(path)?), limits)
+        Store::with_backend(Box::new(Embedded::open(path, limits.log_bytes)?), limits)
     }
 
     /// A store over any backend.
@@ -81,7 +96,7 @@ impl Store {
     /// Those of the backend's load.
     pub fn with_backend(mut backend: Box<dyn Backend>, limits: Limits) -> Result<Store, Error> {
         let mut snapshot = Snapshot::default();
-        let recovered = backend.load(&mut |key, entry| snapshot.insert(&key, entry))?;
+        let recovered = backend.load(&mut |key, entry| snapshot.set(&key, entry))?;
         snapshot.set_revision(recovered);
         let shared = Arc::new(Shared {
             snapshot: RwLock::new(Arc::new(snapshot)),
@@ -118,7 +133,7 @@ impl Store {
     /// Stores a value under a free key. Durable when it returns.
     ///
     /// # Errors
-    /// `Exists`, `Commit`, `Poisoned`, `Closed`.
+    /// `Exists`, `SpaceExceeded`, `Full`, `Commit`, `Closed`. After `Full` and `Commit` the value is not there.
     pub async fn create(&self, key: Key, draft: Draft) -> Result<Entry, Error> {
         self.write(key, Operation::Create { draft }).await
     }
@@ -126,7 +141,7 @@ impl Store {
     /// Replaces the value that is at revision `expected`. Durable when it returns.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `Commit`, `Poisoned`, `Closed`.
+    /// `NotFound`, `Conflict`, and those of [`Store::create`].
     pub async fn update(&self, key: Key, draft: Draft, expected: u64) -> Result<Entry, Error> {
         self.write(key, Operation::Update { draft, expected }).await
     }
@@ -135,7 +150,7 @@ impl Store {
     /// event shows instead of the value as stored. Returns the last value at the revision of the delete.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `Commit`, `Poisoned`, `Closed`.
+    /// `NotFound`, `Conflict`, `Full`, `Commit`, `Closed`.
     pub async fn delete(&self, key: Key, expected: Option<u64>, last: Option<Draft>) -> Result<Entry, Error> {
         self.write(key, Operation::Delete { expected, last }).await
     }

@@ -1,10 +1,19 @@
 //! The one thread that writes: many requests become one batch, one sync, then the answers.
+//!
+//! After a failed commit its writers are told so at once, and readers see nothing of it. A later write lets the backend
+//! take back what may be left of it, and then goes on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Backend, Change, Draft, Entry, Error, Event, EventKind, Key, Snapshot, store::Shared};
+use crate::{
+    Backend, Change, Draft, Entry, Error, Event, EventKind, Key, Snapshot, snapshot::cost, store::Shared,
+};
 
 pub(crate) enum Operation {
     Create { draft: Draft },
@@ -20,11 +29,15 @@ pub(crate) struct Request {
 
 const BATCH_REQUESTS: usize = 1024;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The first and the longest pause between two attempts to go on after a failed commit.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(mut backend: Box<dyn Backend>, shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
-    let mut poisoned = false;
+pub(crate) fn run(backend: Box<dyn Backend>, shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+    let mut writer = Writer { backend, shared, failure: None };
     while let Some(first) = requests.blocking_recv() {
-        let mut batch = Batch::new(shared.snapshot());
+        writer.try_to_go_on();
+        let mut batch = Batch::new(writer.shared.snapshot(), writer.shared.limits.bytes);
         let mut next = Some(first);
         while let Some(request) = next {
             batch.apply(request);
@@ -33,24 +46,59 @@ pub(crate) fn run(mut backend: Box<dyn Backend>, shared: Arc<Shared>, mut reques
             }
             next = requests.try_recv().ok();
         }
-        if !batch.changes.is_empty() {
-            let outcome = if poisoned {
-                Err(Error::Poisoned)
-            } else {
-                backend.commit(batch.snapshot.revision(), &batch.changes)
-            };
-            if let Err(error) = outcome {
-                // After a failed sync nobody knows what the disk holds: promise nothing any more.
-                tracing::error!(%error, "the store cannot commit");
-                poisoned = true;
-                batch.fail(&error);
-                continue;
+        writer.finish(batch);
+    }
+}
+
+struct Writer {
+    backend: Box<dyn Backend>,
+    shared: Arc<Shared>,
+    failure: Option<Failure>,
+}
+
+/// What keeps the writer from writing.
+struct Failure {
+    error: Error,
+    try_at: Instant,
+    pause: Duration,
+}
+
+impl Writer {
+    fn finish(&mut self, mut batch: Batch) {
+        if batch.changes.is_empty() {
+            return batch.answer();
+        }
+        if let Some(failure) = &self.failure {
+            return batch.fail(&failure.error);
+        }
+        match self.backend.commit(&batch.snapshot, &batch.changes) {
+            Ok(()) => {
+                batch.publish(&self.shared);
+                batch.answer();
             }
-            batch.publish(&shared);
+            Err(error) => {
+                let error = error.or_full();
+                tracing::error!(error = &error as &dyn std::error::Error, "the store cannot commit");
+                batch.fail(&error);
+                self.failure = Some(Failure { error, try_at: Instant::now(), pause: PAUSE });
+            }
         }
-        for (answer, result) in batch.answers {
-            let _ = answer.send(result);
+    }
+
+    /// After a failed commit, tries whether commits are taken again, not too often.
+    fn try_to_go_on(&mut self) {
+        let Some(failure) = &mut self.failure else { return };
+        if failure.try_at > Instant::now() {
+            return;
         }
+        if let Err(error) = self.backend.recover() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the store cannot go on yet");
+            failure.try_at = Instant::now() + failure.pause;
+            failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
+            return;
+        }
+        tracing::info!("the store takes writes again");
+        self.failure = None;
     }
 }
 
@@ -62,16 +110,18 @@ struct Batch {
     events: HashMap<Arc<str>, Vec<Event>>,
     answers: Vec<Answer>,
     bytes: usize,
+    limit: u64,
 }
 
 impl Batch {
-    fn new(current: Arc<Snapshot>) -> Batch {
+    fn new(current: Arc<Snapshot>, limit: u64) -> Batch {
         Batch {
             snapshot: (*current).clone(),
             changes: Vec::new(),
             events: HashMap::new(),
             answers: Vec::new(),
             bytes: 0,
+            limit,
         }
     }
 
@@ -105,13 +155,17 @@ impl Batch {
                 (EventKind::Deleted, entry, Some(current))
             }
         };
+        let kept = (kind != EventKind::Deleted).then(|| entry.clone());
+        if let Some(entry) = &kept {
+            let before = previous.as_ref().map_or(0, |entry| cost(key, entry));
+            let growth = cost(key, entry).saturating_sub(before);
+            if growth > 0 && self.snapshot.bytes() + growth > self.limit {
+                return Err(Error::SpaceExceeded { limit: self.limit });
+            }
+        }
         self.snapshot.set_revision(revision);
         self.bytes += entry.json().len();
-        let kept = (kind != EventKind::Deleted).then(|| entry.clone());
-        match &kept {
-            Some(entry) => self.snapshot.insert(key, entry.clone()),
-            None => self.snapshot.remove(key),
-        }
+        self.snapshot.set(key, kept.clone());
         self.changes.push(Change { key: key.clone(), entry: kept });
         self.events.entry(key.resource().clone()).or_default().push(Event {
             kind,
@@ -120,6 +174,12 @@ impl Batch {
             previous,
         });
         Ok(entry)
+    }
+
+    fn answer(self) {
+        for (answer, result) in self.answers {
+            let _ = answer.send(result);
+        }
     }
 
     fn fail(self, error: &Error) {
