@@ -27,7 +27,7 @@ use crate::{
     pki::{self, Pki},
     read::Pages,
     service::ApiService,
-    storage::StoreConfig,
+    storage::{self, StoreConfig},
     tokens::Signer,
 };
 
@@ -107,6 +107,7 @@ impl ApiServer {
     pub async fn open_on(config: Config, store: StoreConfig) -> Result<ApiServer, Error> {
         let range = Range::parse(&config.service_cidr)?;
         let path = config.data_dir.join("store");
+        let encryption_file = store.encryption.clone();
         let store = tokio::task::spawn_blocking(move || store.open(&path));
         let names = pki::server_names(range.at(1).into(), config.advertise_address.ip(), &config.names);
         let path = config.data_dir.join("pki");
@@ -115,7 +116,7 @@ impl ApiServer {
             Ok::<_, Error>((pki, Signer::open(&path)?))
         });
         let closed = |_| Error::Store(dray_store::Error::Closed);
-        let store = store.await.map_err(closed)?.map_err(Error::Store)?;
+        let (store, encryption) = store.await.map_err(closed)?.map_err(Error::Store)?;
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
         let custom = crate::custom::Registry::load(&store);
@@ -141,6 +142,10 @@ impl ApiServer {
         let server = ApiServer { inner };
         server.bootstrap(range.at(1)).await?;
         server.keep_bootstrapped(range.at(1));
+        if let Some(path) = encryption_file {
+            let (store, down) = (server.inner.store.clone(), server.inner.shutdown.subscribe());
+            tokio::spawn(storage::follow(path, encryption, store, down));
+        }
         server.inner.follow_definitions().map_err(Error::Store)?;
         server.inner.follow_services().map_err(Error::Store)?;
         server.inner.follow_policies().map_err(Error::Store)?;

@@ -29,6 +29,10 @@ pub(crate) enum Command {
     Down(DownOptions),
     /// Run a registry (OCI distribution) over an image store of its own, in the foreground.
     Registry(RegistryOptions),
+    /// Keep the cluster's objects, certificates and keys in a file, whether a daemon runs or not.
+    Backup(BackupOptions),
+    /// Make a cluster of a backup, where there is none.
+    Restore(RestoreOptions),
     /// Say what the host offers and what it lacks.
     Doctor,
     /// Run containers from OCI bundles, with the command line of runc.
@@ -121,12 +125,19 @@ pub(crate) struct StoreOptions {
     /// Take no more objects when all of them together have this many bytes; deletes are always taken.
     #[arg(long = "quota-backend-bytes", value_name = "BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
     pub(crate) quota_backend_bytes: u64,
+    /// Encrypt objects on the disk as this file says (EncryptionConfiguration of apiserver.config.k8s.io/v1); it is read again,
+    /// and everything written anew, when it changes.
+    #[arg(long = "encryption-provider-config", value_name = "FILE", value_parser = absolute)]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
 }
 
 impl StoreOptions {
     /// What the API server is told.
     pub(crate) fn config(&self) -> dray_apiserver::StoreConfig {
-        dray_apiserver::StoreConfig { quota_bytes: Some(self.quota_backend_bytes) }
+        dray_apiserver::StoreConfig {
+            quota_bytes: Some(self.quota_backend_bytes),
+            encryption: self.encryption_provider_config.clone(),
+        }
     }
 }
 
@@ -244,6 +255,28 @@ impl UpOptions {
             .clone()
             .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase())
     }
+}
+
+/// Options of `dray backup`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BackupOptions {
+    /// The file to write. Whoever reads it can act as the cluster's administrator.
+    #[arg(value_parser = absolute)]
+    pub(crate) file: PathBuf,
+    /// The data directory of the daemon.
+    #[arg(long, default_value = "/var/lib/dray", value_parser = absolute)]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// Options of `dray restore`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RestoreOptions {
+    /// A file that `dray backup` wrote.
+    #[arg(value_parser = absolute)]
+    pub(crate) file: PathBuf,
+    /// The data directory of the daemon that will go on with it.
+    #[arg(long, default_value = "/var/lib/dray", value_parser = absolute)]
+    pub(crate) data_dir: PathBuf,
 }
 
 /// Options of `dray down`.

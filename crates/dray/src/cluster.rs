@@ -23,6 +23,8 @@ use tokio::task::JoinHandle;
 use crate::arguments::UpOptions;
 use crate::error::{self, Error};
 
+/// The file of what was chosen at the first start, in the data directory.
+pub(crate) const CHOICES: &str = "choices.json";
 /// The network of the node's pods, which `docker network ls` does not show.
 const POD_NETWORK: &str = "pods";
 /// Where the cluster's names end.
@@ -44,7 +46,7 @@ pub(crate) struct Choices {
 impl Choices {
     /// Reads what was chosen, or chooses networks that the host does not use.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, Error> {
-        let path = data_dir.join("choices.json");
+        let path = data_dir.join(CHOICES);
         match fs::read(&path) {
             Ok(text) => {
                 return serde_json::from_slice(&text)

@@ -83,12 +83,11 @@ impl Entry {
         splice(&self.json[..at], &self.json[at + digits..], revision)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut record = Vec::with_capacity(12 + self.json.len());
+    pub(crate) fn encode(&self, record: &mut Vec<u8>) {
+        record.reserve(12 + self.json.len());
         record.extend_from_slice(&self.revision.to_le_bytes());
         record.extend_from_slice(&self.revision_at.to_le_bytes());
         record.extend_from_slice(&self.json);
-        record
     }
 
     pub(crate) fn decode(record: &[u8]) -> Option<Entry> {
@@ -129,7 +128,9 @@ mod tests {
         assert_eq!(&entry.json()[..], br#"{"metadata":{"resourceVersion":"99","x":1}}"#);
         assert_eq!(&entry.restamp(100).json()[..], br#"{"metadata":{"resourceVersion":"100","x":1}}"#);
         assert_eq!([&entry.json()[..], b","].concat(), entry.json_item()[..]);
-        assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        let mut record = Vec::new();
+        entry.encode(&mut record);
+        assert_eq!(Entry::decode(&record), Some(entry));
         assert_eq!(Entry::decode(&[1, 2, 3]), None);
         assert!(Draft::new(b"{}".to_vec(), 1).is_err());
     }

@@ -93,6 +93,34 @@ pub enum Error {
         /// The most bytes that keys and values may have.
         limit: u64,
     },
+    /// A backup is to be restored where something is.
+    #[error("{} is not empty; restore into a directory that does not exist", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file of kind `EncryptionConfiguration` is none.
+    #[error("{} says nothing about encryption that can be followed: {why}", path.display())]
+    Encryption {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong, and how.
+        why: String,
+    },
+    /// A value cannot be decrypted.
+    #[error("cannot read {key}: {why}; put back the encryption configuration that it was written with")]
+    Sealed {
+        /// The key.
+        key: String,
+        /// Why not.
+        why: String,
+    },
+    /// A value cannot be encrypted.
+    #[error("cannot encrypt {key}")]
+    Seal {
+        /// The key.
+        key: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

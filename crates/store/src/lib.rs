@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod encryption;
 mod entry;
 mod error;
 mod history;
@@ -14,7 +15,8 @@ mod snapshot;
 mod store;
 mod writer;
 
-pub use backend::{Backend, Change, Embedded, Memory};
+pub use backend::{Backend, Change, Done, Embedded, Loaded, Memory, backup};
+pub use encryption::Encryption;
 pub use entry::{Draft, Entry};
 pub use error::Error;
 pub use history::{Event, EventKind, Watcher};

@@ -6,9 +6,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Backend, Draft, Embedded, Entry, Error, Key, Snapshot, Watcher,
+    Backend, Draft, Embedded, Encryption, Entry, Error, Key, Snapshot, Watcher,
     history::History,
-    writer::{self, Operation, Request},
+    writer::{self, Message, Operation, Request},
 };
 
 /// Bounds on what the store keeps.
@@ -77,7 +77,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Message>,
     writer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
 }
 
@@ -87,7 +87,16 @@ impl Store {
     /// # Errors
     /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, limits: Limits) -> Result<Store, Error> {
-        Store::with_backend(Box::new(Embedded::open(path, limits.log_bytes)?), limits)
+        Store::open_sealed(path, limits, Encryption::default())
+    }
+
+    /// Opens or makes the embedded store in `path`, whose values lie on the disk as `encryption` says. Where some lie there in
+    /// another way, all are written anew, beside what else is done.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`], and `Sealed`.
+    pub fn open_sealed(path: &Path, limits: Limits, encryption: Encryption) -> Result<Store, Error> {
+        Store::with_backend(Box::new(Embedded::open(path, limits.log_bytes, encryption)?), limits)
     }
 
     /// A store over any backend.
@@ -96,7 +105,8 @@ impl Store {
     /// Those of the backend's load.
     pub fn with_backend(mut backend: Box<dyn Backend>, limits: Limits) -> Result<Store, Error> {
         let mut snapshot = Snapshot::default();
-        let recovered = backend.load(&mut |key, entry| snapshot.set(&key, entry))?;
+        let loaded = backend.load(&mut |key, entry| snapshot.set(&key, entry))?;
+        let recovered = loaded.revision;
         snapshot.set_revision(recovered);
         let shared = Arc::new(Shared {
             snapshot: RwLock::new(Arc::new(snapshot)),
@@ -112,6 +122,16 @@ impl Store {
                 move || writer::run(backend, shared, receiver)
             })
             .map_err(|_| Error::Closed)?;
+        if loaded.rewrite {
+            let done = |outcome: Result<(), Error>| match outcome {
+                Ok(()) => tracing::info!("all values were written anew by the first provider"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write all values anew");
+                }
+            };
+            // Nobody else has the queue yet.
+            let _ = requests.try_send(Message::Rewrite(Box::new(done)));
+        }
         Ok(Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) })
     }
 
@@ -179,9 +199,22 @@ impl Store {
         Ok((snapshot, watcher))
     }
 
+    /// Writes everything that is stored anew and gives up the files before: room that deleted values take comes back, and
+    /// every value is sealed by the first provider. Other writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// What the disk said; then everything is as it was.
+    pub async fn rewrite(&self) -> Result<(), Error> {
+        let (answer, result) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(answer.send(outcome)));
+        self.requests.send(Message::Rewrite(done)).await.map_err(|_| Error::Closed)?;
+        result.await.map_err(|_| Error::Closed)?
+    }
+
     async fn write(&self, key: Key, operation: Operation) -> Result<Entry, Error> {
         let (answer, result) = oneshot::channel();
-        self.requests.send(Request { key, operation, answer }).await.map_err(|_| Error::Closed)?;
+        let request = Message::Write(Request { key, operation, answer });
+        self.requests.send(request).await.map_err(|_| Error::Closed)?;
         result.await.map_err(|_| Error::Closed)?
     }
 

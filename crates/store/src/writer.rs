@@ -12,7 +12,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Backend, Change, Draft, Entry, Error, Event, EventKind, Key, Snapshot, snapshot::cost, store::Shared,
+    Backend, Change, Done, Draft, Entry, Error, Event, EventKind, Key, Snapshot, snapshot::cost,
+    store::Shared,
 };
 
 pub(crate) enum Operation {
@@ -27,26 +28,39 @@ pub(crate) struct Request {
     pub(crate) answer: oneshot::Sender<Result<Entry, Error>>,
 }
 
+pub(crate) enum Message {
+    Write(Request),
+    /// Write everything anew.
+    Rewrite(Done),
+}
+
 const BATCH_REQUESTS: usize = 1024;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// The first and the longest pause between two attempts to go on after a failed commit.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(backend: Box<dyn Backend>, shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
+pub(crate) fn run(backend: Box<dyn Backend>, shared: Arc<Shared>, mut messages: mpsc::Receiver<Message>) {
     let mut writer = Writer { backend, shared, failure: None };
-    while let Some(first) = requests.blocking_recv() {
+    while let Some(first) = messages.blocking_recv() {
         writer.try_to_go_on();
         let mut batch = Batch::new(writer.shared.snapshot(), writer.shared.limits.bytes);
+        let mut rewrite = None;
         let mut next = Some(first);
-        while let Some(request) = next {
-            batch.apply(request);
-            if batch.answers.len() >= BATCH_REQUESTS || batch.bytes >= BATCH_BYTES {
+        while let Some(message) = next {
+            match message {
+                Message::Write(request) => batch.apply(request),
+                Message::Rewrite(done) => rewrite = Some(done),
+            }
+            if batch.answers.len() >= BATCH_REQUESTS || batch.bytes >= BATCH_BYTES || rewrite.is_some() {
                 break;
             }
-            next = requests.try_recv().ok();
+            next = messages.try_recv().ok();
         }
         writer.finish(batch);
+        if let Some(done) = rewrite {
+            writer.rewrite(done);
+        }
     }
 }
 
@@ -82,6 +96,13 @@ impl Writer {
                 batch.fail(&error);
                 self.failure = Some(Failure { error, try_at: Instant::now(), pause: PAUSE });
             }
+        }
+    }
+
+    fn rewrite(&mut self, done: Done) {
+        match &self.failure {
+            Some(failure) => done(Err(failure.error.clone())),
+            None => self.backend.rewrite(&self.shared.snapshot(), done),
         }
     }
 

@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 8] = b"DRAYACK1";
 const BYTES: usize = 24;
+const NAME: &str = "acknowledged";
 
 /// The file.
 pub(super) struct Acknowledged {
@@ -25,7 +26,7 @@ pub(super) struct Acknowledged {
 impl Acknowledged {
     /// Opens or makes the file in the store's directory.
     pub(super) fn open(directory: &Path) -> io::Result<Acknowledged> {
-        let path = directory.join("acknowledged");
+        let path = directory.join(NAME);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         Ok(Acknowledged { path, file })
     }
@@ -36,16 +37,7 @@ impl Acknowledged {
 
     /// The revision in the file, 0 in a new one; none when the file is damaged.
     pub(super) fn read(&self) -> io::Result<Option<u64>> {
-        let mut content = Vec::with_capacity(BYTES);
-        (&self.file).take(BYTES as u64 + 1).read_to_end(&mut content)?;
-        // So a loss of power leaves a file that was made just before.
-        if content.iter().all(|byte| *byte == 0) {
-            return Ok(Some(0));
-        }
-        let Ok(content) = <[u8; BYTES]>::try_from(content) else { return Ok(None) };
-        let [magic, revision, sum] = content.as_chunks::<8>().0 else { return Ok(None) };
-        let right = magic == MAGIC && u64::from_le_bytes(*sum) == xxh3_64(&content[..16]);
-        Ok(right.then(|| u64::from_le_bytes(*revision)))
+        read_file(&self.file)
     }
 
     /// Writes that everything up to a revision is acknowledged.
@@ -61,4 +53,25 @@ impl Acknowledged {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
+}
+
+/// Reads the file of a store that another process may have open; 0 when there is none.
+pub(super) fn read(directory: &Path) -> io::Result<Option<u64>> {
+    match File::open(directory.join(NAME)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(0)),
+        file => read_file(&file?),
+    }
+}
+
+fn read_file(file: &File) -> io::Result<Option<u64>> {
+    let mut content = Vec::with_capacity(BYTES);
+    file.take(BYTES as u64 + 1).read_to_end(&mut content)?;
+    // So a loss of power leaves a file that was made just before.
+    if content.iter().all(|byte| *byte == 0) {
+        return Ok(Some(0));
+    }
+    let Ok(content) = <[u8; BYTES]>::try_from(content) else { return Ok(None) };
+    let [magic, revision, sum] = content.as_chunks::<8>().0 else { return Ok(None) };
+    let right = magic == MAGIC && u64::from_le_bytes(*sum) == xxh3_64(&content[..16]);
+    Ok(right.then(|| u64::from_le_bytes(*revision)))
 }

@@ -13,36 +13,40 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use super::{
-    Backend, Change,
+    Backend, Change, Done, Loaded,
     acknowledged::Acknowledged,
     frame::{self, Chain, Frames, Kind, Next},
-    picture::{self, Content, Head},
+    picture::{self, Content, Head, Loading},
 };
-use crate::{Entry, Error, Key, Snapshot};
+use crate::{Encryption, Entry, Error, Key, Snapshot};
 
-const LOG: &str = "log";
-const PICTURE: &str = "picture";
+pub(super) const LOG: &str = "log";
+pub(super) const PICTURE: &str = "picture";
 /// The length of a log that has only its first frame.
 const EMPTY_LOG: u64 = 53;
+/// How long a start waits for the end of who had the store open.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// A file that is being written.
-const NEW: &str = "new";
+pub(super) const NEW: &str = "new";
 
 /// The store in one directory.
 pub struct Embedded {
     path: PathBuf,
     /// A picture is due when the logs since the last have more bytes than this and than all values.
     log_bytes: u64,
+    encryption: Encryption,
     acknowledged: Acknowledged,
     log: Option<Log>,
     /// The logs' bytes since the last picture.
     since_picture: u64,
     /// After a picture that failed: no other before the logs have so many bytes.
     not_before: u64,
-    writing: Option<JoinHandle<Result<(), Error>>>,
+    writing: Option<JoinHandle<bool>>,
     /// Held as long as the store is open.
     _lock: File,
 }
@@ -65,15 +69,12 @@ impl Embedded {
     ///
     /// # Errors
     /// `Locked`, `Format`, `Io`.
-    pub fn open(path: &Path, log_bytes: u64) -> Result<Embedded, Error> {
+    pub fn open(path: &Path, log_bytes: u64, encryption: Encryption) -> Result<Embedded, Error> {
         fs::create_dir_all(path).map_err(Error::io("make", path))?;
         let lock = path.join("lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock);
         let file = file.map_err(Error::io("open", &lock))?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Error::Locked { path: path.to_path_buf() },
-            TryLockError::Error(source) => Error::io("lock", &lock)(source),
-        })?;
+        hold(&file, path)?;
         // What the first versions kept their files by.
         if path.join("keyspaces").exists() {
             return Err(Error::Format { path: path.to_path_buf() });
@@ -82,6 +83,7 @@ impl Embedded {
         Ok(Embedded {
             path: path.to_path_buf(),
             log_bytes,
+            encryption,
             acknowledged,
             log: None,
             since_picture: 0,
@@ -91,27 +93,13 @@ impl Embedded {
         })
     }
 
-    /// The numbers of the files of a kind, in order.
-    fn numbers(&self, extension: &str) -> Result<Vec<u64>, Error> {
-        let failed = Error::io("read", &self.path);
-        let mut numbers = Vec::new();
-        for file in fs::read_dir(&self.path).map_err(&failed)? {
-            let path = file.map_err(&failed)?.path();
-            if path.extension().is_some_and(|found| found == extension) {
-                numbers.extend(path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()));
-            }
-        }
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
-
     /// Reads the log `number`, which goes on from `revision`. `newest` says whether its end may be torn.
     fn read_log(
         &self,
         number: u64,
         revision: u64,
         newest: bool,
-        visit: &mut dyn FnMut(Key, Option<Entry>),
+        loading: &mut Loading<'_>,
     ) -> Result<Log, Error> {
         let path = file_path(&self.path, number, LOG);
         let failed = Error::io("read", &path);
@@ -134,8 +122,8 @@ impl Embedded {
             match frames.next().map_err(&failed)? {
                 Next::Frame(header, payload) => {
                     let right = header.kind == Kind::Batch && header.revision > at;
-                    let read = right.then(|| picture::read_batch(&payload, visit)).flatten();
-                    read.ok_or_else(|| damaged(frames.offset, "something else than a commit ends"))?;
+                    let read = right.then(|| loading.batch(&payload)).flatten();
+                    read.ok_or_else(|| damaged(frames.offset, "something else than a commit ends"))??;
                     at = header.revision;
                 }
                 Next::End => break,
@@ -151,41 +139,56 @@ impl Embedded {
     }
 
     /// Ends the log and begins the next, and lets a thread write the picture between them.
-    fn begin_picture(&mut self, picture: &Snapshot) -> Result<(), Error> {
+    fn begin_picture(&mut self, picture: &Snapshot, done: Done) {
         let number = self.log.as_ref().map_or(0, |log| log.number + 1);
-        let log = Log::make(&self.path, number, picture.revision())?;
+        let log = match Log::make(&self.path, number, picture.revision()) {
+            Ok(log) => log,
+            Err(error) => return done(Err(error)),
+        };
         self.since_picture += log.length;
         self.log = Some(log);
-        let (path, picture) = (self.path.clone(), picture.clone());
+        let (path, picture, encryption) = (self.path.clone(), picture.clone(), self.encryption.clone());
         let write = move || {
-            write_picture(&path, number, &picture)?;
-            remove_before(&path, number)
+            let written = write_picture(&path, number, &picture, &encryption);
+            let outcome = written.and_then(|()| remove_before(&path, number));
+            let is_written = outcome.is_ok();
+            done(outcome);
+            is_written
         };
-        let thread = std::thread::Builder::new().name("store-picture".into()).spawn(write);
-        self.writing = Some(thread.map_err(Error::io("write a picture in", &self.path))?);
-        Ok(())
-    }
-
-    /// Begins a picture when one is due, and looks what became of the one before.
-    fn keep_short(&mut self, picture: &Snapshot) {
-        if let Some(written) = self.writing.take_if(|thread| thread.is_finished()) {
-            match written.join() {
-                Ok(Ok(())) => self.since_picture = self.log.as_ref().map_or(0, |log| log.length),
-                Ok(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write a picture");
-                }
-                Err(_) => tracing::warn!(path = %self.path.display(), "what writes a picture broke"),
+        match thread::Builder::new().name("store-picture".into()).spawn(write) {
+            Ok(thread) => self.writing = Some(thread),
+            Err(error) => {
+                tracing::warn!(%error, path = %self.path.display(), "cannot start what writes a picture");
             }
         }
+    }
+
+    /// Looks what became of a picture, and waits for it where that is asked.
+    fn finish_picture(&mut self, wait: bool) {
+        if let Some(thread) = self.writing.take_if(|thread| wait || thread.is_finished())
+            && thread.join().unwrap_or_default()
+        {
+            self.since_picture = self.log.as_ref().map_or(0, |log| log.length);
+        }
+    }
+
+    /// Begins a picture when one is due.
+    fn keep_short(&mut self, picture: &Snapshot) {
+        self.finish_picture(false);
         let due = self.log_bytes.max(picture.bytes()).max(self.not_before);
         if self.writing.is_some() || self.since_picture <= due {
             return;
         }
         // Should it fail, the logs only grow.
         self.not_before = self.since_picture + self.log_bytes;
-        if let Err(error) = self.begin_picture(picture) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot begin a picture");
-        }
+        self.begin_picture(
+            picture,
+            Box::new(|outcome| {
+                if let Err(error) = outcome {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write a picture");
+                }
+            }),
+        );
     }
 }
 
@@ -205,10 +208,11 @@ impl Log {
         Ok(Log { number, file, path, length: head.len() as u64, chain, revision, buffer: Vec::new() })
     }
 
-    fn append(&mut self, revision: u64, changes: &[Change]) -> io::Result<()> {
+    fn append(&mut self, revision: u64, changes: &[Change], encryption: &Encryption) -> io::Result<()> {
         Chain::begin(&mut self.buffer);
         for Change { key, entry } in changes {
-            let record = entry.as_ref().map(Entry::encode);
+            let record = entry.as_ref().map(|entry| encryption.seal(key, entry)).transpose();
+            let record = record.map_err(io::Error::other)?;
             frame::put(&mut self.buffer, &key.encode(), record.as_deref());
         }
         let chain = self.chain.finish(&mut self.buffer, Kind::Batch, revision);
@@ -228,16 +232,18 @@ impl Log {
 }
 
 impl Backend for Embedded {
-    fn load(&mut self, visit: &mut dyn FnMut(Key, Option<Entry>)) -> Result<u64, Error> {
+    fn load(&mut self, visit: &mut dyn FnMut(Key, Option<Entry>)) -> Result<Loaded, Error> {
+        let encryption = self.encryption.clone();
+        let mut loading = Loading { encryption: &encryption, visit, stale: false };
         let damaged = |what: String| Error::Damaged { path: self.path.clone(), what };
-        let base = self.numbers(PICTURE)?.last().copied();
+        let base = numbers(&self.path, PICTURE)?.last().copied();
         let mut revision = 0;
         if let Some(base) = base {
             let path = file_path(&self.path, base, PICTURE);
-            revision = read_picture(&path, Some(base), visit)?;
+            revision = read_picture(&path, base, &mut loading)?;
         }
         let base = base.unwrap_or(0);
-        let mut logs = self.numbers(LOG)?;
+        let mut logs = numbers(&self.path, LOG)?;
         logs.retain(|number| *number >= base);
         if !logs.iter().copied().eq((base..).take(logs.len())) || (logs.is_empty() && base > 0) {
             return Err(damaged(format!("not all of its logs from {base} on are there")));
@@ -254,7 +260,7 @@ impl Backend for Embedded {
         }
         let mut newest = None;
         for (index, number) in logs.iter().enumerate() {
-            let log = self.read_log(*number, revision, index + 1 == logs.len(), visit)?;
+            let log = self.read_log(*number, revision, index + 1 == logs.len(), &mut loading)?;
             self.since_picture += log.length;
             revision = log.revision;
             newest = Some(log);
@@ -289,14 +295,14 @@ impl Backend for Embedded {
             .and_then(|()| self.acknowledged.sync())
             .map_err(Error::io("write", &file))?;
         remove_before(&self.path, base)?;
-        Ok(revision)
+        Ok(Loaded { revision, rewrite: loading.stale })
     }
 
     fn commit(&mut self, picture: &Snapshot, changes: &[Change]) -> Result<(), Error> {
         let log = self.log.as_mut().ok_or(Error::Closed)?;
         let before = log.length;
         let revision = picture.revision();
-        log.append(revision, changes)
+        log.append(revision, changes, &self.encryption)
             .map_err(|source| Error::Commit { path: log.path.clone(), source: Arc::new(source) })?;
         self.since_picture += log.length - before;
         if let Err(error) = self.acknowledged.write(revision) {
@@ -311,6 +317,12 @@ impl Backend for Embedded {
         let log = self.log.as_ref().ok_or(Error::Closed)?;
         log.cut().map_err(|source| Error::Commit { path: log.path.clone(), source: Arc::new(source) })
     }
+
+    fn rewrite(&mut self, picture: &Snapshot, done: Done) {
+        // What is being written now may be of the old kind.
+        self.finish_picture(true);
+        self.begin_picture(picture, done);
+    }
 }
 
 impl Drop for Embedded {
@@ -324,11 +336,40 @@ impl Drop for Embedded {
     }
 }
 
-fn file_path(directory: &Path, number: u64, extension: &str) -> PathBuf {
+/// Locks a store. Whoever had it open in this process may be about to end.
+fn hold(file: &File, path: &Path) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                thread::park_timeout(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_path_buf() }),
+            Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
+        }
+    }
+}
+
+/// The numbers of the files of a kind, in order.
+pub(super) fn numbers(directory: &Path, extension: &str) -> Result<Vec<u64>, Error> {
+    let failed = Error::io("read", directory);
+    let mut numbers = Vec::new();
+    for file in fs::read_dir(directory).map_err(&failed)? {
+        let path = file.map_err(&failed)?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            numbers.extend(path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()));
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+pub(super) fn file_path(directory: &Path, number: u64, extension: &str) -> PathBuf {
     directory.join(format!("{number:016}.{extension}"))
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
@@ -341,34 +382,35 @@ fn goes_on_behind(mut file: &File, offset: u64) -> io::Result<bool> {
 }
 
 /// Reads a picture and returns its revision.
-fn read_picture(
-    path: &Path,
-    number: Option<u64>,
-    visit: &mut dyn FnMut(Key, Option<Entry>),
-) -> Result<u64, Error> {
+fn read_picture(path: &Path, number: u64, loading: &mut Loading<'_>) -> Result<u64, Error> {
     let failed = Error::io("read", path);
     let file = File::open(path).map_err(&failed)?;
     let length = file.metadata().map_err(&failed)?.len();
     let mut frames = Frames::new(BufReader::new(file), length);
     let damaged = |what: String| Error::Damaged { path: path.to_path_buf(), what };
     let revision = match picture::read_head(&mut frames, Content::Picture).map_err(&failed)? {
-        Head::Is { number: said, revision } if number.is_none_or(|number| number == said) => revision,
+        Head::Is { number: said, revision } if number == said => revision,
         Head::Unknown => return Err(Error::Format { path: path.to_path_buf() }),
         Head::Is { .. } | Head::Bad => return Err(damaged("it does not begin as it was written".into())),
     };
-    if !picture::read(&mut frames, visit).map_err(&failed)? {
+    if !loading.picture(&mut frames, &failed)? {
         return Err(damaged(format!("it is not as it was written at byte {}", frames.offset)));
     }
     Ok(revision)
 }
 
 /// Writes a picture under its name, durable when it returns.
-fn write_picture(directory: &Path, number: u64, picture: &Snapshot) -> Result<(), Error> {
+fn write_picture(
+    directory: &Path,
+    number: u64,
+    picture: &Snapshot,
+    encryption: &Encryption,
+) -> Result<(), Error> {
     let path = file_path(directory, number, PICTURE);
     let new = path.with_extension(NEW);
     let write = || {
         let mut file = BufWriter::with_capacity(1 << 16, File::create(&new)?);
-        picture::write(picture, number, &mut file)?;
+        picture::write(picture, number, encryption, &mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&new, &path)?;
         sync_directory(directory)

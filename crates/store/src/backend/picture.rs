@@ -3,17 +3,18 @@
 use std::io::{self, Read, Write};
 
 use super::frame::{self, Chain, FORMAT, Frames, Kind, Next};
-use crate::{Entry, Key, Snapshot};
+use crate::{Encryption, Entry, Error, Key, Snapshot};
 
 /// What a file's first frame calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Picture = 1,
     Log = 2,
+    Backup = 3,
 }
 
 /// The most bytes of values in one frame of a picture, unless one value is larger.
-const BATCH_BYTES: usize = 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 1024 * 1024;
 
 /// A file's first frame.
 pub(super) fn head(content: Content, number: u64, revision: u64) -> (Vec<u8>, Chain) {
@@ -55,7 +56,12 @@ pub(super) fn read_head<R: Read>(frames: &mut Frames<R>, content: Content) -> io
 }
 
 /// Writes a picture. The end says that it is whole.
-pub(super) fn write(picture: &Snapshot, number: u64, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(
+    picture: &Snapshot,
+    number: u64,
+    encryption: &Encryption,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let revision = picture.revision();
     let too_long = || io::Error::other("a value is too long for a frame");
     let (mut buffer, mut chain) = head(Content::Picture, number, revision);
@@ -63,7 +69,8 @@ pub(super) fn write(picture: &Snapshot, number: u64, out: &mut impl Write) -> io
     Chain::begin(&mut buffer);
     let empty = buffer.len();
     for (key, entry) in picture.all() {
-        frame::put(&mut buffer, &key.encode(), Some(&entry.encode()));
+        let record = encryption.seal(&key, entry).map_err(io::Error::other)?;
+        frame::put(&mut buffer, &key.encode(), Some(&record));
         if buffer.len() >= BATCH_BYTES {
             chain = chain.finish(&mut buffer, Kind::Batch, revision).ok_or_else(too_long)?;
             out.write_all(&buffer)?;
@@ -79,33 +86,54 @@ pub(super) fn write(picture: &Snapshot, number: u64, out: &mut impl Write) -> io
     out.write_all(&buffer)
 }
 
-/// Reads the changes of a frame.
-pub(super) fn read_batch(payload: &[u8], visit: &mut dyn FnMut(Key, Option<Entry>)) -> Option<()> {
-    let read = frame::changes(payload, |key, record| {
-        let key = Key::decode(key).ok_or(())?;
-        let entry = record.map(|record| Entry::decode(record).ok_or(())).transpose()?;
-        visit(key, entry);
-        Ok::<(), ()>(())
-    });
-    read?.ok()
+/// Who takes in what is read.
+pub(super) struct Loading<'a> {
+    pub(super) encryption: &'a Encryption,
+    pub(super) visit: &'a mut dyn FnMut(Key, Option<Entry>),
+    /// Whether something was read that would be written in another way now.
+    pub(super) stale: bool,
 }
 
-/// Reads a picture behind its head; says whether it is whole.
-pub(super) fn read<R: Read>(
-    frames: &mut Frames<R>,
-    visit: &mut dyn FnMut(Key, Option<Entry>),
-) -> io::Result<bool> {
-    loop {
-        match frames.next()? {
-            Next::Frame(header, payload) if header.kind == Kind::Batch => {
-                if read_batch(&payload, visit).is_none() {
-                    return Ok(false);
+impl Loading<'_> {
+    /// Takes in the changes of a frame; gives none when it has something else.
+    ///
+    /// # Errors
+    /// `Sealed`.
+    pub(super) fn batch(&mut self, payload: &[u8]) -> Option<Result<(), Error>> {
+        let mut known = true;
+        let read = frame::changes(payload, |key, record| {
+            let Some(key) = Key::decode(key) else {
+                known = false;
+                return Ok(());
+            };
+            let opened = record.map(|record| self.encryption.open(&key, record)).transpose()?;
+            self.stale |= opened.as_ref().is_some_and(|(_, stale)| *stale);
+            (self.visit)(key, opened.map(|(entry, _)| entry));
+            Ok(())
+        });
+        read.filter(|_| known)
+    }
+
+    /// Takes in a picture behind its head; says whether it is whole.
+    ///
+    /// # Errors
+    /// `Sealed`, and those that `failed` makes of the system's.
+    pub(super) fn picture<R: Read>(
+        &mut self,
+        frames: &mut Frames<R>,
+        failed: impl Fn(io::Error) -> Error,
+    ) -> Result<bool, Error> {
+        loop {
+            match frames.next().map_err(&failed)? {
+                Next::Frame(header, payload) if header.kind == Kind::Batch => match self.batch(&payload) {
+                    Some(read) => read?,
+                    None => return Ok(false),
+                },
+                Next::Frame(header, _) if header.kind == Kind::End => {
+                    return Ok(matches!(frames.next().map_err(&failed)?, Next::End));
                 }
+                _ => return Ok(false),
             }
-            Next::Frame(header, _) if header.kind == Kind::End => {
-                return Ok(matches!(frames.next()?, Next::End));
-            }
-            _ => return Ok(false),
         }
     }
 }
