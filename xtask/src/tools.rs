@@ -10,7 +10,7 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 14] = [
     "iproute2",
     "nftables",
     "procps",
@@ -23,6 +23,8 @@ const PACKAGES: [&str; 12] = [
     "skopeo",
     "buildah",
     "strace",
+    "etcd-server",
+    "etcd-client",
 ];
 
 /// The kubectl of the tests, which need 1.33 or later.

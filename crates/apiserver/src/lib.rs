@@ -53,4 +53,4 @@ pub use dray_access::User;
 pub use error::Error;
 pub use server::{ApiServer, Config, NodeConnector, NodeStream};
 pub use service::ApiService;
-pub use storage::StoreConfig;
+pub use storage::{EtcdConfig, StoreConfig};

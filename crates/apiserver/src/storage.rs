@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use dray_store::EtcdConfig;
 use dray_store::{Encryption, Error, Limits, Store};
 use rustix::fs::inotify;
 use tokio::{io::unix::AsyncFd, sync::watch};
@@ -17,6 +18,8 @@ pub struct StoreConfig {
     pub quota_bytes: Option<u64>,
     /// A file of kind `EncryptionConfiguration` that says how values lie on the disk.
     pub encryption: Option<PathBuf>,
+    /// The etcd that servers share; none means files of this server's own.
+    pub etcd: Option<EtcdConfig>,
 }
 
 impl StoreConfig {
@@ -25,7 +28,11 @@ impl StoreConfig {
         let mut limits = Limits::default();
         limits.bytes = self.quota_bytes.unwrap_or(limits.bytes);
         let encryption = self.encryption.as_deref().map(Encryption::read).transpose()?.unwrap_or_default();
-        Ok((Store::open_sealed(directory, limits, encryption.clone())?, encryption))
+        let store = match &self.etcd {
+            None => Store::open_sealed(directory, limits, encryption.clone())?,
+            Some(etcd) => Store::in_etcd(etcd, limits, encryption.clone())?,
+        };
+        Ok((store, encryption))
     }
 }
 

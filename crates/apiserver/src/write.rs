@@ -107,6 +107,7 @@ pub(crate) fn store_failure(kind: &Kind, name: &str, error: Error) -> Status {
         Error::Expired { .. } => Status::expired(error.to_string()),
         // Clients know these words of the reference's store.
         Error::SpaceExceeded { .. } => Status::new(500, Reason::Unknown, error.to_string()),
+        Error::Unavailable { .. } => Status::new(503, Reason::ServiceUnavailable, error.to_string()),
         other => Status::internal(other),
     }
 }

@@ -129,6 +129,21 @@ pub(crate) struct StoreOptions {
     /// and everything written anew, when it changes.
     #[arg(long = "encryption-provider-config", value_name = "FILE", value_parser = absolute)]
     pub(crate) encryption_provider_config: Option<PathBuf>,
+    /// Keep the cluster's objects in this etcd, which other servers may share, in place of files: URLs of its members.
+    #[arg(long = "etcd-servers", value_name = "URL", value_delimiter = ',')]
+    pub(crate) etcd_servers: Vec<String>,
+    /// Whose certificates the members of etcd may have, a PEM file.
+    #[arg(long = "etcd-cafile", value_name = "FILE", value_parser = absolute, requires = "etcd_servers")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// The certificate by which etcd knows this server, a PEM file.
+    #[arg(long = "etcd-certfile", value_name = "FILE", value_parser = absolute, requires_all = ["etcd_servers", "etcd_keyfile"])]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// The key of that certificate, a PEM file.
+    #[arg(long = "etcd-keyfile", value_name = "FILE", value_parser = absolute, requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// What the keys in etcd begin with.
+    #[arg(long = "etcd-prefix", value_name = "PREFIX", default_value = "/dray")]
+    pub(crate) etcd_prefix: String,
 }
 
 impl StoreOptions {
@@ -137,6 +152,12 @@ impl StoreOptions {
         dray_apiserver::StoreConfig {
             quota_bytes: Some(self.quota_backend_bytes),
             encryption: self.encryption_provider_config.clone(),
+            etcd: (!self.etcd_servers.is_empty()).then(|| dray_apiserver::EtcdConfig {
+                endpoints: self.etcd_servers.clone(),
+                authority: self.etcd_cafile.clone(),
+                identity: self.etcd_certfile.clone().zip(self.etcd_keyfile.clone()),
+                prefix: self.etcd_prefix.clone(),
+            }),
         }
     }
 }

@@ -121,6 +121,18 @@ pub enum Error {
         /// The key.
         key: String,
     },
+    /// What says how etcd is reached does not.
+    #[error("etcd cannot be reached so: {why}")]
+    EtcdConfig {
+        /// What is wrong.
+        why: String,
+    },
+    /// etcd does not answer, or not in time. A write may have been taken.
+    #[error("etcd is not available: {why}")]
+    Unavailable {
+        /// What was seen of it.
+        why: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

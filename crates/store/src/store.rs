@@ -1,6 +1,14 @@
 //! The public face: reads from the snapshot, writes through the writer, watches.
 
-use std::{collections::HashMap, path::Path, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
@@ -46,12 +54,36 @@ impl Default for Limits {
 pub(crate) struct Shared {
     snapshot: RwLock<Arc<Snapshot>>,
     histories: RwLock<HashMap<Arc<str>, Arc<History>>>,
-    /// The revision found at start: events before it are not known.
-    recovered: u64,
+    /// The revision from which on all events are known.
+    recovered: AtomicU64,
     pub(crate) limits: Limits,
 }
 
 impl Shared {
+    pub(crate) fn new(snapshot: Snapshot, limits: Limits) -> Shared {
+        Shared {
+            recovered: AtomicU64::new(snapshot.revision()),
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            histories: RwLock::default(),
+            limits,
+        }
+    }
+
+    /// Shows a picture whose way from the one before is not known.
+    pub(crate) fn restart(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision();
+        // No history is made meanwhile that would go back to before.
+        let histories = self.histories.write();
+        self.recovered.store(revision, Ordering::SeqCst);
+        for history in histories.values() {
+            history.forget(revision);
+        }
+        self.set_snapshot(Arc::new(snapshot));
+        for history in histories.values() {
+            history.announce(revision);
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.read().clone()
     }
@@ -67,7 +99,7 @@ impl Shared {
         let mut histories = self.histories.write();
         histories
             .entry(resource.into())
-            .or_insert_with(|| Arc::new(History::new(self.recovered, self.limits)))
+            .or_insert_with(|| Arc::new(History::new(self.recovered.load(Ordering::SeqCst), self.limits)))
             .clone()
     }
 }
@@ -106,14 +138,8 @@ impl Store {
     pub fn with_backend(mut backend: Box<dyn Backend>, limits: Limits) -> Result<Store, Error> {
         let mut snapshot = Snapshot::default();
         let loaded = backend.load(&mut |key, entry| snapshot.set(&key, entry))?;
-        let recovered = loaded.revision;
-        snapshot.set_revision(recovered);
-        let shared = Arc::new(Shared {
-            snapshot: RwLock::new(Arc::new(snapshot)),
-            histories: RwLock::default(),
-            recovered,
-            limits,
-        });
+        snapshot.set_revision(loaded.revision);
+        let shared = Arc::new(Shared::new(snapshot, limits));
         let (requests, receiver) = mpsc::channel(limits.queue);
         let writer = thread::Builder::new()
             .name("store-writer".into())
@@ -132,7 +158,16 @@ impl Store {
             // Nobody else has the queue yet.
             let _ = requests.try_send(Message::Rewrite(Box::new(done)));
         }
-        Ok(Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) })
+        Ok(Store::of(shared, requests, writer))
+    }
+
+    /// The handle of what a thread writes.
+    pub(crate) fn of(
+        shared: Arc<Shared>,
+        requests: mpsc::Sender<Message>,
+        writer: thread::JoinHandle<()>,
+    ) -> Store {
+        Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) }
     }
 
     /// Whether the store still takes writes.

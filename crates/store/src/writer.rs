@@ -4,7 +4,6 @@
 //! take back what may be left of it, and then goes on.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,8 +11,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Backend, Change, Done, Draft, Entry, Error, Event, EventKind, Key, Snapshot, snapshot::cost,
-    store::Shared,
+    Backend, Change, Done, Draft, Entry, Error, EventKind, Key, Snapshot, publication::Publication,
+    snapshot::cost, store::Shared,
 };
 
 pub(crate) enum Operation {
@@ -44,7 +43,7 @@ pub(crate) fn run(backend: Box<dyn Backend>, shared: Arc<Shared>, mut messages: 
     let mut writer = Writer { backend, shared, failure: None };
     while let Some(first) = messages.blocking_recv() {
         writer.try_to_go_on();
-        let mut batch = Batch::new(writer.shared.snapshot(), writer.shared.limits.bytes);
+        let mut batch = Batch::new(&writer.shared.snapshot(), writer.shared.limits.bytes);
         let mut rewrite = None;
         let mut next = Some(first);
         while let Some(message) = next {
@@ -78,22 +77,23 @@ struct Failure {
 }
 
 impl Writer {
-    fn finish(&mut self, mut batch: Batch) {
-        if batch.changes.is_empty() {
-            return batch.answer();
+    fn finish(&mut self, batch: Batch) {
+        let Batch { publication, changes, answers, .. } = batch;
+        if changes.is_empty() {
+            return answer(answers);
         }
         if let Some(failure) = &self.failure {
-            return batch.fail(&failure.error);
+            return fail(answers, &failure.error);
         }
-        match self.backend.commit(&batch.snapshot, &batch.changes) {
+        match self.backend.commit(&publication.snapshot, &changes) {
             Ok(()) => {
-                batch.publish(&self.shared);
-                batch.answer();
+                publication.publish(&self.shared);
+                answer(answers);
             }
             Err(error) => {
                 let error = error.or_full();
                 tracing::error!(error = &error as &dyn std::error::Error, "the store cannot commit");
-                batch.fail(&error);
+                fail(answers, &error);
                 self.failure = Some(Failure { error, try_at: Instant::now(), pause: PAUSE });
             }
         }
@@ -126,20 +126,18 @@ impl Writer {
 type Answer = (oneshot::Sender<Result<Entry, Error>>, Result<Entry, Error>);
 
 struct Batch {
-    snapshot: Snapshot,
+    publication: Publication,
     changes: Vec<Change>,
-    events: HashMap<Arc<str>, Vec<Event>>,
     answers: Vec<Answer>,
     bytes: usize,
     limit: u64,
 }
 
 impl Batch {
-    fn new(current: Arc<Snapshot>, limit: u64) -> Batch {
+    fn new(current: &Snapshot, limit: u64) -> Batch {
         Batch {
-            snapshot: (*current).clone(),
+            publication: Publication::new(current),
             changes: Vec::new(),
-            events: HashMap::new(),
             answers: Vec::new(),
             bytes: 0,
             limit,
@@ -152,8 +150,9 @@ impl Batch {
     }
 
     fn change(&mut self, key: &Key, operation: &Operation) -> Result<Entry, Error> {
-        let current = self.snapshot.get(key.resource(), key.name()).cloned();
-        let revision = self.snapshot.revision() + 1;
+        let snapshot = &self.publication.snapshot;
+        let current = snapshot.get(key.resource(), key.name()).cloned();
+        let revision = snapshot.revision() + 1;
         let check = |current: Option<Entry>, expected: Option<u64>| match (current, expected) {
             (None, _) => Err(Error::NotFound { key: key.to_string() }),
             (Some(current), Some(expected)) if current.revision() != expected => {
@@ -180,48 +179,25 @@ impl Batch {
         if let Some(entry) = &kept {
             let before = previous.as_ref().map_or(0, |entry| cost(key, entry));
             let growth = cost(key, entry).saturating_sub(before);
-            if growth > 0 && self.snapshot.bytes() + growth > self.limit {
+            if growth > 0 && snapshot.bytes() + growth > self.limit {
                 return Err(Error::SpaceExceeded { limit: self.limit });
             }
         }
-        self.snapshot.set_revision(revision);
         self.bytes += entry.json().len();
-        self.snapshot.set(key, kept.clone());
         self.changes.push(Change { key: key.clone(), entry: kept });
-        self.events.entry(key.resource().clone()).or_default().push(Event {
-            kind,
-            name: key.name().clone(),
-            entry: entry.clone(),
-            previous,
-        });
+        self.publication.change(key, kind, entry.clone(), previous);
         Ok(entry)
     }
+}
 
-    fn answer(self) {
-        for (answer, result) in self.answers {
-            let _ = answer.send(result);
-        }
+fn answer(answers: Vec<Answer>) {
+    for (answer, result) in answers {
+        let _ = answer.send(result);
     }
+}
 
-    fn fail(self, error: &Error) {
-        for (answer, result) in self.answers {
-            let _ = answer.send(result.and_then(|_| Err(error.clone())));
-        }
-    }
-
-    /// Events first, then the snapshot, then the wake-ups: who reads a snapshot at a revision finds the
-    /// events up to it, and who is woken finds its events.
-    fn publish(&mut self, shared: &Shared) {
-        let revision = self.snapshot.revision();
-        let mut histories = Vec::with_capacity(self.events.len());
-        for (resource, events) in self.events.drain() {
-            let history = shared.history(&resource);
-            history.push(events);
-            histories.push(history);
-        }
-        shared.set_snapshot(Arc::new(self.snapshot.clone()));
-        for history in histories {
-            history.announce(revision);
-        }
+fn fail(answers: Vec<Answer>, error: &Error) {
+    for (answer, result) in answers {
+        let _ = answer.send(result.and_then(|_| Err(error.clone())));
     }
 }

@@ -210,9 +210,14 @@ impl Log {
 
     fn append(&mut self, revision: u64, changes: &[Change], encryption: &Encryption) -> io::Result<()> {
         Chain::begin(&mut self.buffer);
+        let mut text = Vec::new();
         for Change { key, entry } in changes {
-            let record = entry.as_ref().map(|entry| encryption.seal(key, entry)).transpose();
-            let record = record.map_err(io::Error::other)?;
+            let record = entry.as_ref().map(|entry| {
+                text.clear();
+                entry.encode(&mut text);
+                encryption.seal(key, &text).map_err(io::Error::other)
+            });
+            let record = record.transpose()?;
             frame::put(&mut self.buffer, &key.encode(), record.as_deref());
         }
         let chain = self.chain.finish(&mut self.buffer, Kind::Batch, revision);

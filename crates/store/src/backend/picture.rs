@@ -68,8 +68,11 @@ pub(super) fn write(
     out.write_all(&buffer)?;
     Chain::begin(&mut buffer);
     let empty = buffer.len();
+    let mut text = Vec::new();
     for (key, entry) in picture.all() {
-        let record = encryption.seal(&key, entry).map_err(io::Error::other)?;
+        text.clear();
+        entry.encode(&mut text);
+        let record = encryption.seal(&key, &text).map_err(io::Error::other)?;
         frame::put(&mut buffer, &key.encode(), Some(&record));
         if buffer.len() >= BATCH_BYTES {
             chain = chain.finish(&mut buffer, Kind::Batch, revision).ok_or_else(too_long)?;
@@ -107,8 +110,15 @@ impl Loading<'_> {
                 return Ok(());
             };
             let opened = record.map(|record| self.encryption.open(&key, record)).transpose()?;
-            self.stale |= opened.as_ref().is_some_and(|(_, stale)| *stale);
-            (self.visit)(key, opened.map(|(entry, _)| entry));
+            let entry = opened.map(|(text, stale)| {
+                self.stale |= stale;
+                Entry::decode(&text)
+            });
+            match entry {
+                Some(None) => known = false,
+                Some(entry) => (self.visit)(key, entry),
+                None => (self.visit)(key, None),
+            }
             Ok(())
         });
         read.filter(|_| known)

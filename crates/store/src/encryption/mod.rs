@@ -6,7 +6,7 @@
 mod cipher;
 mod config;
 
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{borrow::Cow, fs::File, io::Read as _, path::Path, sync::Arc};
 
 use cipher::Cipher;
 use parking_lot::RwLock;
@@ -89,38 +89,35 @@ impl Encryption {
         }
     }
 
-    /// The record of a value, as it lies on the disk.
-    pub(crate) fn seal(&self, key: &StoreKey, entry: &Entry) -> Result<Vec<u8>, Error> {
-        let providers = self.providers.read().clone();
-        let first = providers.rule(key.resource()).and_then(|rule| rule.keys.first());
-        let mut record = vec![PLAIN];
-        let Some((prefix, cipher)) = first.and_then(|key| Some((&key.prefix, key.cipher.as_ref()?))) else {
-            entry.encode(&mut record);
-            return Ok(record);
-        };
-        let mut text = Vec::new();
-        entry.encode(&mut text);
-        let sealed = cipher.seal(key.encode().as_bytes(), &text);
-        let sealed = sealed.map_err(|cipher::Failed| Error::Seal { key: key.to_string() })?;
-        record[0] = SEALED;
-        record.extend_from_slice(prefix.as_bytes());
-        record.extend_from_slice(&sealed);
-        Ok(record)
+    /// Whether a rule names the resource of a key.
+    pub(crate) fn is_about(&self, key: &StoreKey) -> bool {
+        self.providers.read().rule(key.resource()).is_some()
     }
 
-    /// The value of a record, and whether it would be written in another way now.
-    pub(crate) fn open(&self, key: &StoreKey, record: &[u8]) -> Result<(Entry, bool), Error> {
+    /// The record of a text that is stored under a key, as it lies on the disk.
+    pub(crate) fn seal(&self, key: &StoreKey, text: &[u8]) -> Result<Vec<u8>, Error> {
+        let providers = self.providers.read().clone();
+        let first = providers.rule(key.resource()).and_then(|rule| rule.keys.first());
+        let Some((prefix, cipher)) = first.and_then(|key| Some((&key.prefix, key.cipher.as_ref()?))) else {
+            return Ok([&[PLAIN], text].concat());
+        };
+        let sealed = cipher.seal(key.encode().as_bytes(), text);
+        let sealed = sealed.map_err(|cipher::Failed| Error::Seal { key: key.to_string() })?;
+        Ok([&[SEALED], prefix.as_bytes(), &sealed].concat())
+    }
+
+    /// The text of a record, and whether it would be written in another way now.
+    pub(crate) fn open<'a>(&self, key: &StoreKey, record: &'a [u8]) -> Result<(Cow<'a, [u8]>, bool), Error> {
         let providers = self.providers.read().clone();
         let keys = providers.rule(key.resource()).map_or(&[][..], |rule| &rule.keys);
         let closed = |why: String| Error::Sealed { key: key.to_string(), why };
-        let garbled = || closed("it is not as it was written".into());
-        let (kind, rest) = record.split_first().ok_or_else(garbled)?;
+        let (kind, rest) = record.split_first().ok_or_else(|| closed("it is empty".into()))?;
         if *kind == PLAIN {
             let first_is_plain = keys.first().is_none_or(|key| key.cipher.is_none());
             if !first_is_plain && keys.iter().all(|key| key.cipher.is_some()) {
                 return Err(closed("it is not encrypted, and identity is not among its providers".into()));
             }
-            return Ok((Entry::decode(rest).ok_or_else(garbled)?, !first_is_plain));
+            return Ok((rest.into(), !first_is_plain));
         }
         // A rule that is gone leaves values behind that another may still have the key of.
         let others = providers.rules.iter().flat_map(|rule| &rule.keys).map(|key| (false, key));
@@ -137,14 +134,14 @@ impl Encryption {
         })?;
         let text = cipher.open(key.encode().as_bytes(), sealed);
         let text = text.map_err(|cipher::Failed| closed("the key does not open it".into()))?;
-        Ok((Entry::decode(&text).ok_or_else(garbled)?, !first))
+        Ok((text.into(), !first))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::Encryption;
-    use crate::{Draft, Error, Key};
+    use crate::{Error, Key};
 
     const GOOD: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -161,33 +158,33 @@ mod tests {
 
     #[test]
     fn the_first_rule_writes_and_every_key_of_it_reads() {
-        let entry = Draft::new(br#"{"resourceVersion":"","x":"hidden"}"#.to_vec(), 20).unwrap().stamp(7);
+        let text = b"what is hidden";
         let secret = Key::new("core/secrets", "a/b");
         let old = encryption(&format!("[{{resources: [secrets], providers: [{}]}}]", aes("old")));
         let new =
             encryption(&format!("[{{resources: [secrets], providers: [{}, {}]}}]", aes("new"), aes("old")));
         let plain_first =
             encryption(&format!("[{{resources: ['*.'], providers: [{{identity: {{}}}}, {}]}}]", aes("old")));
-        let sealed = old.seal(&secret, &entry).unwrap();
+        let sealed = old.seal(&secret, text).unwrap();
         assert!(sealed.starts_with(b"\x01k8s:enc:aesgcm:v1:old:"));
         assert!(!sealed.windows(6).any(|window| window == b"hidden"));
-        assert_eq!(old.open(&secret, &sealed).unwrap(), (entry.clone(), false));
-        assert_eq!(new.open(&secret, &sealed).unwrap(), (entry.clone(), true));
-        assert_eq!(plain_first.open(&secret, &sealed).unwrap(), (entry.clone(), true));
+        assert_eq!(old.open(&secret, &sealed).unwrap(), (text[..].into(), false));
+        assert_eq!(new.open(&secret, &sealed).unwrap(), (text[..].into(), true));
+        assert_eq!(plain_first.open(&secret, &sealed).unwrap(), (text[..].into(), true));
         // Another place, no key, no encryption.
         assert!(matches!(old.open(&Key::new("core/secrets", "a/c"), &sealed), Err(Error::Sealed { .. })));
-        let error = old.open(&secret, &new.seal(&secret, &entry).unwrap()).unwrap_err().to_string();
+        let error = old.open(&secret, &new.seal(&secret, text).unwrap()).unwrap_err().to_string();
         assert!(error.contains("no provider has the key k8s:enc:aesgcm:v1:new"), "{error}");
-        let plain = Encryption::default().seal(&secret, &entry).unwrap();
+        let plain = Encryption::default().seal(&secret, text).unwrap();
         let error = old.open(&secret, &plain).unwrap_err().to_string();
         assert!(error.contains("it is not encrypted"), "{error}");
-        assert_eq!(plain_first.open(&secret, &plain).unwrap(), (entry.clone(), false));
+        assert_eq!(plain_first.open(&secret, &plain).unwrap(), (text[..].into(), false));
         // What no rule names.
         let pod = Key::new("core/pods", "a/b");
-        assert_eq!(old.seal(&pod, &entry).unwrap(), Encryption::default().seal(&pod, &entry).unwrap());
+        assert_eq!(old.seal(&pod, text).unwrap(), Encryption::default().seal(&pod, text).unwrap());
         let of_apps = encryption(&format!("[{{resources: ['*.apps', 'a.b.c'], providers: [{}]}}]", aes("k")));
         for (resource, sealed) in [("apps/deployments", true), ("core/secrets", false), ("b.c/a", true)] {
-            let record = of_apps.seal(&Key::new(resource, "a/b"), &entry).unwrap();
+            let record = of_apps.seal(&Key::new(resource, "a/b"), text).unwrap();
             assert_eq!(record[0] == 1, sealed, "{resource}");
         }
     }
