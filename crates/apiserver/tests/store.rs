@@ -3,7 +3,7 @@
 
 mod support;
 
-use dray_apiserver::StoreConfig;
+use dray_apiserver::{EtcdConfig, StoreConfig};
 use support::{Cluster, cluster, cluster_on};
 
 const CREATE: &[&str] = &["create", "-f", "-"];
@@ -78,4 +78,68 @@ fn secrets_are_encrypted_and_keys_exchanged_while_the_server_runs() {
     let secret = cluster.ok(&["get", "secret", "s", "-o", "jsonpath={.data.password}"], "");
     assert_eq!(secret, "c3dvcmRmaXNo");
     assert_eq!((found("c3dvcmRmaXNo"), found("k8s:enc:aesgcm:v1:first:")), (0, 0));
+}
+
+/// An etcd of one member, while it lives.
+struct Etcd {
+    process: std::process::Child,
+    config: EtcdConfig,
+    _directory: tempfile::TempDir,
+}
+
+impl Etcd {
+    fn start() -> Etcd {
+        let directory = tempfile::tempdir().unwrap();
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [client, peer] = listeners.map(|listener| format!("http://{}", listener.local_addr().unwrap()));
+        let process = std::process::Command::new("etcd")
+            .arg("--data-dir")
+            .arg(directory.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("this test needs etcd: install etcd-server");
+        let config =
+            EtcdConfig { endpoints: vec![client], prefix: "/dray".to_owned(), ..EtcdConfig::default() };
+        Etcd { process, config, _directory: directory }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn two_servers_share_an_etcd() {
+    let mut etcd = Etcd::start();
+    let store = || StoreConfig { etcd: Some(etcd.config.clone()), ..StoreConfig::default() };
+    let servers = [cluster_on(store()), cluster_on(store())];
+    let get = ["get", "configmap", "c", "-o", "jsonpath={.data.text}"];
+    servers[0].ok(CREATE, &config_map("c", 3));
+    assert_eq!(servers[0].ok(&get, ""), "xxx");
+    let seen = |server: &Cluster, text: &str| {
+        dray_testkit::eventually("the other server to see it", std::time::Duration::from_secs(20), || {
+            let said = server.run(&get, "");
+            (said.success && said.stdout == text).then_some(())
+        });
+    };
+    seen(&servers[1], "xxx");
+    servers[1].ok(&["patch", "configmap", "c", "--type=merge", "-p", r#"{"data":{"text":"y"}}"#], "");
+    assert_eq!(servers[1].ok(&get, ""), "y");
+    seen(&servers[0], "y");
+    let refused = servers[0].refused(CREATE, &config_map("c", 3));
+    assert!(refused.contains("AlreadyExists"), "{refused}");
+    servers[0].ok(&["delete", "configmap", "c"], "");
+    // Without etcd reads go on and writes say what is missing.
+    etcd.process.kill().unwrap();
+    etcd.process.wait().unwrap();
+    servers[1].ok(&["get", "namespaces"], "");
+    let refused = servers[1].refused(CREATE, &config_map("d", 3));
+    assert!(refused.contains("etcd is not available"), "{refused}");
 }
