@@ -13,8 +13,9 @@ fn dray(arguments: &[&str]) -> Output {
 }
 
 fn kubectl(daemon: &Daemon, arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dray"));
-    command.arg("kubectl").args(arguments).env("KUBECONFIG", daemon.path("d/kubeconfig"));
+    let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let mut command = Command::new(program);
+    command.args(arguments).env("KUBECONFIG", daemon.path("d/kubeconfig")).env("HOME", daemon.path("home"));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

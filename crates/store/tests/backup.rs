@@ -189,3 +189,24 @@ async fn a_damaged_backup_is_refused_whole() {
     }
     refuse(&[&content[..], b"x"].concat(), "something behind it");
 }
+
+/// The file that the search for mistakes in the reader begins with (`fuzz`). Versions to come must read it as well.
+#[test]
+fn a_backup_of_the_first_format_is_read() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/backup/small");
+    assert_eq!(backup::check(&file).unwrap(), 4);
+    let place = scratch();
+    let directory = place.path().join("store");
+    let mut files = Vec::new();
+    backup::restore(&file, &directory, &mut |name, _| {
+        files.push(name.to_owned());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(files, ["pki/ca.crt"]);
+    let store = Store::open(&directory, Limits::default()).unwrap();
+    let expected = [("a/1", 3, "second"), ("a/2", 2, "other"), ("a/3", 4, "third")];
+    let expected = expected.map(|(name, revision, text)| (name.to_owned(), (revision, text.to_owned())));
+    assert_eq!(values(&store), BTreeMap::from(expected));
+    store.close();
+}

@@ -423,7 +423,7 @@ fn write_picture(
     write().map_err(Error::io("write", &path))
 }
 
-/// Removes the files that a picture has made needless, the logs last to first, so that those that are left belong together.
+/// Removes the files that a picture has made needless, and what was not finished.
 fn remove_before(directory: &Path, number: u64) -> Result<(), Error> {
     let failed = Error::io("remove a file of", directory);
     let mut needless = Vec::new();
@@ -437,4 +437,14 @@ fn remove_before(directory: &Path, number: u64) -> Result<(), Error> {
         }
     }
     needless.into_iter().try_for_each(fs::remove_file).map_err(&failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Content, EMPTY_LOG, picture};
+
+    #[test]
+    fn a_log_that_was_not_used_is_known_by_its_length() {
+        assert_eq!(picture::head(Content::Log, u64::MAX, u64::MAX).0.len() as u64, EMPTY_LOG);
+    }
 }
