@@ -15,7 +15,8 @@ use crate::{Error, run, tools};
 /// How long a target is searched when nobody says.
 pub(crate) const SECONDS: u32 = 60;
 /// The targets: the name of the program and of its corpus, and the longest input in bytes.
-const TARGETS: [(&str, u32); 6] = [
+const TARGETS: [(&str, u32); 7] = [
+    ("backup", 16_384),
     ("cel", 2_048),
     ("document", 16_384),
     ("dockerfile", 4_096),

@@ -10,7 +10,7 @@ use std::{
 use crate::{Error, program, run};
 
 /// What tests run to see the kernel's state and to fill containers. Product code runs none of it.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 14] = [
     "iproute2",
     "nftables",
     "procps",
@@ -22,6 +22,9 @@ const PACKAGES: [&str; 11] = [
     "xz-utils",
     "skopeo",
     "buildah",
+    "strace",
+    "etcd-server",
+    "etcd-client",
 ];
 
 /// The kubectl of the tests, which need 1.33 or later.

@@ -304,8 +304,12 @@ impl Inner {
         let _ = writeln!(
             text,
             "# HELP dray_store_revision Revision of the last commit.\n# TYPE dray_store_revision counter\n\
-             dray_store_revision {}",
-            snapshot.revision()
+             dray_store_revision {}\n\
+             # HELP apiserver_storage_size_bytes Size of the stored keys and values.\n\
+             # TYPE apiserver_storage_size_bytes gauge\n\
+             apiserver_storage_size_bytes{{storage_cluster_id=\"store-0\"}} {}",
+            snapshot.revision(),
+            snapshot.bytes()
         );
         respond::text(StatusCode::OK, text)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use dray_access::User;
-use dray_store::{EventKind, Limits, Store, Watcher};
+use dray_store::{EventKind, Store, Watcher};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,6 +27,7 @@ use crate::{
     pki::{self, Pki},
     read::Pages,
     service::ApiService,
+    storage::{self, StoreConfig},
     tokens::Signer,
 };
 
@@ -109,9 +110,18 @@ impl ApiServer {
     /// # Errors
     /// What the directory or the store refuses; a bad range of addresses.
     pub async fn open(config: Config) -> Result<ApiServer, Error> {
+        ApiServer::open_on(config, StoreConfig::default()).await
+    }
+
+    /// As [`ApiServer::open`], with a store that is not as it is by default.
+    ///
+    /// # Errors
+    /// Those of [`ApiServer::open`].
+    pub async fn open_on(config: Config, store: StoreConfig) -> Result<ApiServer, Error> {
         let range = Range::parse(&config.service_cidr)?;
         let path = config.data_dir.join("store");
-        let store = tokio::task::spawn_blocking(move || Store::open(&path, Limits::default()));
+        let encryption_file = store.encryption.clone();
+        let store = tokio::task::spawn_blocking(move || store.open(&path));
         let names = pki::server_names(range.at(1).into(), config.advertise_address.ip(), &config.names);
         let path = config.data_dir.join("pki");
         let keys = tokio::task::spawn_blocking(move || {
@@ -119,7 +129,7 @@ impl ApiServer {
             Ok::<_, Error>((pki, Signer::open(&path)?))
         });
         let closed = |_| Error::Store(dray_store::Error::Closed);
-        let store = store.await.map_err(closed)?.map_err(Error::Store)?;
+        let (store, encryption) = store.await.map_err(closed)?.map_err(Error::Store)?;
         let (pki, signer) = keys.await.map_err(closed)??;
         let allocator = Allocator::new(range, &store.snapshot());
         let custom = crate::custom::Registry::load(&store);
@@ -146,6 +156,10 @@ impl ApiServer {
         let server = ApiServer { inner };
         server.bootstrap(range.at(1)).await?;
         server.keep_bootstrapped(range.at(1));
+        if let Some(path) = encryption_file {
+            let (store, down) = (server.inner.store.clone(), server.inner.shutdown.subscribe());
+            tokio::spawn(storage::follow(path, encryption, store, down));
+        }
         server.inner.follow_definitions().map_err(Error::Store)?;
         server.inner.follow_services().map_err(Error::Store)?;
         server.inner.follow_policies().map_err(Error::Store)?;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dray_access::User;
-use dray_machinery::{FieldErrors, Kind, Status, Subresource, apply, metadata, names, object, patch, schema};
+use dray_machinery::{
+    FieldErrors, Kind, Reason, Status, Subresource, apply, metadata, names, object, patch, schema,
+};
 use dray_store::{Draft, Entry, Error, Key};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -103,6 +105,9 @@ pub(crate) fn store_failure(kind: &Kind, name: &str, error: Error) -> Status {
         Error::NotFound { .. } => Status::not_found(kind.group, kind.plural, name),
         Error::Conflict { .. } => Status::modified(kind.group, kind.plural, name),
         Error::Expired { .. } => Status::expired(error.to_string()),
+        // Clients know these words of the reference's store.
+        Error::SpaceExceeded { .. } => Status::new(500, Reason::Unknown, error.to_string()),
+        Error::Unavailable { .. } => Status::new(503, Reason::ServiceUnavailable, error.to_string()),
         other => Status::internal(other),
     }
 }

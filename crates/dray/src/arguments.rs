@@ -30,6 +30,10 @@ pub(crate) enum Command {
     Down(DownOptions),
     /// Run a registry (OCI distribution) over an image store of its own, in the foreground.
     Registry(RegistryOptions),
+    /// Keep the cluster's objects, certificates and keys in a file, whether a daemon runs or not.
+    Backup(BackupOptions),
+    /// Make a cluster of a backup, where there is none.
+    Restore(RestoreOptions),
     /// Say what the host offers and what it lacks.
     Doctor,
     /// Run containers from OCI bundles, with the command line of runc.
@@ -116,6 +120,56 @@ pub(crate) struct UpOptions {
     /// LeastAllocated or MostAllocated; can be given more than once.
     #[arg(long = "scheduler-profile", value_name = "NAME[:KEY=VALUE,...]")]
     pub(crate) scheduler_profiles: Vec<Profile>,
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
+}
+
+/// Where and how the cluster's objects are kept.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StoreOptions {
+    /// Take no more objects when all of them together have this many bytes; deletes are always taken.
+    #[arg(long = "quota-backend-bytes", value_name = "BYTES", default_value_t = 2 * 1024 * 1024 * 1024)]
+    pub(crate) quota_backend_bytes: u64,
+    /// Encrypt objects on the disk as this file says (EncryptionConfiguration of apiserver.config.k8s.io/v1); it is read again,
+    /// and everything written anew, when it changes.
+    #[arg(long = "encryption-provider-config", value_name = "FILE", value_parser = absolute)]
+    pub(crate) encryption_provider_config: Option<PathBuf>,
+    /// Keep the cluster's objects in this etcd, which other servers may share, in place of files: URLs of its members.
+    #[arg(long = "etcd-servers", value_name = "URL", value_delimiter = ',')]
+    pub(crate) etcd_servers: Vec<String>,
+    /// Whose certificates the members of etcd may have, a PEM file.
+    #[arg(long = "etcd-cafile", value_name = "FILE", value_parser = absolute, requires = "etcd_servers")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// The certificate by which etcd knows this server, a PEM file.
+    #[arg(long = "etcd-certfile", value_name = "FILE", value_parser = absolute, requires_all = ["etcd_servers", "etcd_keyfile"])]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// The key of that certificate, a PEM file.
+    #[arg(long = "etcd-keyfile", value_name = "FILE", value_parser = absolute, requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// What the keys in etcd begin with.
+    #[arg(long = "etcd-prefix", value_name = "PREFIX", default_value = "/dray")]
+    pub(crate) etcd_prefix: String,
+}
+
+impl StoreOptions {
+    /// Whether other servers may work on the same objects.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.etcd_servers.is_empty()
+    }
+
+    /// What the API server is told.
+    pub(crate) fn config(&self) -> dray_apiserver::StoreConfig {
+        dray_apiserver::StoreConfig {
+            quota_bytes: Some(self.quota_backend_bytes),
+            encryption: self.encryption_provider_config.clone(),
+            etcd: self.is_shared().then(|| dray_apiserver::EtcdConfig {
+                endpoints: self.etcd_servers.clone(),
+                authority: self.etcd_cafile.clone(),
+                identity: self.etcd_certfile.clone().zip(self.etcd_keyfile.clone()),
+                prefix: self.etcd_prefix.clone(),
+            }),
+        }
+    }
 }
 
 /// What is written of requests to the Kubernetes API.
@@ -237,6 +291,28 @@ impl UpOptions {
     pub(crate) fn node_dir(&self) -> PathBuf {
         self.data_dir.join("node")
     }
+}
+
+/// Options of `dray backup`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BackupOptions {
+    /// The file to write. Whoever reads it can act as the cluster's administrator.
+    #[arg(value_parser = absolute)]
+    pub(crate) file: PathBuf,
+    /// The data directory of the daemon.
+    #[arg(long, default_value = "/var/lib/dray", value_parser = absolute)]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// Options of `dray restore`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RestoreOptions {
+    /// A file that `dray backup` wrote.
+    #[arg(value_parser = absolute)]
+    pub(crate) file: PathBuf,
+    /// The data directory of the daemon that will go on with it.
+    #[arg(long, default_value = "/var/lib/dray", value_parser = absolute)]
+    pub(crate) data_dir: PathBuf,
 }
 
 /// Options of `dray down`.

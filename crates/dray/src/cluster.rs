@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dray_apiserver::{ApiServer, Config, Extension, NodeConnector, NodeStream, User};
-use dray_controllers::LocalVolumes;
+use dray_controllers::{Candidate, LocalVolumes, Term};
 use dray_engine::{Engine, NetworkRecord};
 use dray_metrics::MetricsServer;
 use dray_network::link::Netlink;
@@ -26,6 +26,8 @@ use crate::arguments::UpOptions;
 use crate::error::{self, Error};
 use crate::volume_directories::VolumeDirectories;
 
+/// The file of what was chosen at the first start, in the data directory.
+pub(crate) const CHOICES: &str = "choices.json";
 /// The network of the node's pods, which `docker network ls` does not show.
 const POD_NETWORK: &str = "pods";
 /// Where the cluster's names end.
@@ -47,7 +49,7 @@ pub(crate) struct Choices {
 impl Choices {
     /// Reads what was chosen, or chooses networks that the host does not use.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, Error> {
-        let path = data_dir.join("choices.json");
+        let path = data_dir.join(CHOICES);
         match fs::read(&path) {
             Ok(text) => {
                 return serde_json::from_slice(&text)
@@ -137,7 +139,9 @@ impl Cluster {
             node_connector: Some(local.clone()),
             extensions: vec![metrics.clone()],
         };
-        let api = ApiServer::open(config).await.map_err(|source| Error::Api { source })?;
+        let api = ApiServer::open_on(config, options.store.config())
+            .await
+            .map_err(|source| Error::Api { source })?;
         if let Some(audit) = options.audit.audit() {
             api.audit(&audit).map_err(|source| Error::Api { source })?;
         }
@@ -177,16 +181,18 @@ impl Cluster {
         };
         let part = dray_proxy::run(self.client("system:kube-proxy"), proxy, self.stopped());
         self.spawn("proxy", part);
-        // One server needs no Lease to know who decides.
-        let config = dray_scheduler::Config { profiles: options.scheduler_profiles.clone(), identity: None };
+        // Of servers that share a store one decides; one whose store is its own needs no Lease to know that.
+        let identity =
+            options.store.is_shared().then(|| format!("{}_{}", options.node_name(), self.instance));
+        let profiles = options.scheduler_profiles.clone();
+        let config = dray_scheduler::Config { profiles, identity: identity.clone() };
         let part = dray_scheduler::run_with(self.client("system:kube-scheduler"), config, self.stopped());
         self.spawn("scheduler", part);
         let directories = Arc::new(VolumeDirectories::new(options.data_dir.join("local-path")));
         let config = dray_controllers::Config {
             authority: Some(self.api.authority().to_owned()),
             local_volumes: Some(LocalVolumes { node: options.node_name(), directories }),
-            // The store is this process's own: there is no other server.
-            candidate: None,
+            candidate: identity.map(|identity| Candidate { identity, term: Term::default() }),
         };
         let client = self.client("system:kube-controller-manager");
         let part = dray_controllers::run(client, config, self.stopped());

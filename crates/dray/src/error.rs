@@ -38,6 +38,10 @@ pub(crate) enum Error {
     Engine { source: dray_engine::Error },
     #[error("cannot open the Kubernetes API")]
     Api { source: dray_apiserver::Error },
+    #[error("there is a cluster already in {}; restore into another --data-dir, or move it away", path.display())]
+    Exists { path: PathBuf },
+    #[error("cannot use the backup")]
+    Backup { source: dray_store::Error },
     #[error("cannot start the node agent")]
     Node { source: dray_node::Error },
     #[error("cannot set up the registry")]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod backup;
 mod cluster;
 mod daemon;
 mod doctor;
@@ -35,6 +36,8 @@ fn main() -> std::process::ExitCode {
         Command::Up(options) => daemon::run(&options),
         Command::Down(options) => down::run(&options),
         Command::Registry(options) => registry::run(&options),
+        Command::Backup(options) => backup::take(&options),
+        Command::Restore(options) => backup::restore(&options),
         Command::Doctor => return doctor::run(),
         Command::Docker(command) => {
             return dray_cli::docker::main(&Docker { host: arguments.host, command });

@@ -27,6 +27,23 @@ impl Draft {
         if quoted { Ok(Draft { json, revision_at }) } else { Err(Error::BadDraft { at: revision_at }) }
     }
 
+    /// The value that a stored one was made of.
+    pub(crate) fn of(entry: &Entry) -> Draft {
+        let at = entry.revision_at as usize;
+        let tail = &entry.json[at + decimal_len(entry.revision)..];
+        Draft { json: [&entry.json[..at], tail].concat(), revision_at: at }
+    }
+
+    /// As it lies where the revision is not known yet.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        [&(self.revision_at as u32).to_le_bytes()[..], &self.json].concat()
+    }
+
+    pub(crate) fn decode(record: &[u8]) -> Option<Draft> {
+        let (revision_at, json) = record.split_first_chunk::<4>()?;
+        Draft::new(json.to_vec(), u32::from_le_bytes(*revision_at) as usize).ok()
+    }
+
     /// The length of the text without the revision, in bytes.
     pub fn len(&self) -> usize {
         self.json.len()
@@ -83,12 +100,11 @@ impl Entry {
         splice(&self.json[..at], &self.json[at + digits..], revision)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut record = Vec::with_capacity(12 + self.json.len());
+    pub(crate) fn encode(&self, record: &mut Vec<u8>) {
+        record.reserve(12 + self.json.len());
         record.extend_from_slice(&self.revision.to_le_bytes());
         record.extend_from_slice(&self.revision_at.to_le_bytes());
         record.extend_from_slice(&self.json);
-        record
     }
 
     pub(crate) fn decode(record: &[u8]) -> Option<Entry> {
@@ -129,8 +145,13 @@ mod tests {
         assert_eq!(&entry.json()[..], br#"{"metadata":{"resourceVersion":"99","x":1}}"#);
         assert_eq!(&entry.restamp(100).json()[..], br#"{"metadata":{"resourceVersion":"100","x":1}}"#);
         assert_eq!([&entry.json()[..], b","].concat(), entry.json_item()[..]);
-        assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        let mut record = Vec::new();
+        entry.encode(&mut record);
+        assert_eq!(Entry::decode(&record), Some(entry.clone()));
         assert_eq!(Entry::decode(&[1, 2, 3]), None);
+        let draft = Draft::of(&Entry::decode(&record).unwrap());
+        assert_eq!(Draft::decode(&draft.encode()).unwrap().stamp(7).restamp(99).json(), entry.json());
+        assert!(Draft::decode(&[9, 0, 0, 0, b'{']).is_none());
         assert!(Draft::new(b"{}".to_vec(), 1).is_err());
     }
 }

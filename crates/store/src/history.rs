@@ -79,6 +79,13 @@ impl History {
         }
     }
 
+    /// Forgets everything: who follows is told to list again.
+    pub(crate) fn forget(&self, revision: u64) {
+        let mut ring = self.ring.lock();
+        ring.events.clear();
+        (ring.bytes, ring.dropped) = (0, revision);
+    }
+
     pub(crate) fn announce(&self, revision: u64) {
         self.latest.send_replace(revision);
     }

@@ -6,17 +6,22 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod encryption;
 mod entry;
 mod error;
+mod etcd;
 mod history;
 mod key;
+mod publication;
 mod snapshot;
 mod store;
 mod writer;
 
-pub use backend::{Backend, Change, Embedded, Memory};
+pub use backend::{Backend, Change, Done, Embedded, Loaded, Memory, backup};
+pub use encryption::Encryption;
 pub use entry::{Draft, Entry};
 pub use error::Error;
+pub use etcd::EtcdConfig;
 pub use history::{Event, EventKind, Watcher};
 pub use key::Key;
 pub use snapshot::Snapshot;

@@ -10,7 +10,13 @@ use crate::{Entry, Key};
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     revision: u64,
+    bytes: u64,
     resources: HashMap<Arc<str>, OrdMap<Arc<str>, Entry>>,
+}
+
+/// What a value counts for against the bound on the store's size.
+pub(crate) fn cost(key: &Key, entry: &Entry) -> u64 {
+    (key.resource().len() + key.name().len() + entry.json().len()) as u64
 }
 
 impl Snapshot {
@@ -49,17 +55,43 @@ impl Snapshot {
         self.resources.get(resource).map_or(0, OrdMap::len)
     }
 
+    /// The bytes of all keys and values together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All values, by resource and name.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Key, &Entry)> {
+        let mut resources: Vec<_> = self.resources.iter().collect();
+        resources.sort_unstable_by_key(|(resource, _)| *resource);
+        resources.into_iter().flat_map(|(resource, objects)| {
+            objects.iter().map(|(name, entry)| (Key::new(resource.clone(), name.clone()), entry))
+        })
+    }
+
+    pub(crate) fn set(&mut self, key: &Key, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => self.insert(key, entry),
+            None => self.remove(key),
+        }
+    }
+
     pub(crate) fn set_revision(&mut self, revision: u64) {
         self.revision = revision;
     }
 
     pub(crate) fn insert(&mut self, key: &Key, entry: Entry) {
-        self.resources.entry(key.resource().clone()).or_default().insert(key.name().clone(), entry);
+        self.bytes += cost(key, &entry);
+        let objects = self.resources.entry(key.resource().clone()).or_default();
+        if let Some(before) = objects.insert(key.name().clone(), entry) {
+            self.bytes -= cost(key, &before);
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &Key) {
-        if let Some(objects) = self.resources.get_mut(&**key.resource()) {
-            objects.remove(&**key.name());
+        let objects = self.resources.get_mut(&**key.resource());
+        if let Some(before) = objects.and_then(|objects| objects.remove(&**key.name())) {
+            self.bytes -= cost(key, &before);
         }
     }
 }

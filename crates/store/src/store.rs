@@ -1,17 +1,25 @@
 //! The public face: reads from the snapshot, writes through the writer, watches.
 
-use std::{collections::HashMap, path::Path, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Backend, Draft, Embedded, Entry, Error, Key, Snapshot, Watcher,
+    Backend, Draft, Embedded, Encryption, Entry, Error, Key, Snapshot, Watcher,
     history::History,
-    writer::{self, Operation, Request},
+    writer::{self, Message, Operation, Request},
 };
 
-/// Bounds on what the store keeps in memory beside the live values.
+/// Bounds on what the store keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Events kept for each resource.
@@ -20,23 +28,62 @@ pub struct Limits {
     pub history_bytes: usize,
     /// Writes that may wait for the writer.
     pub queue: usize,
+    /// The bytes of all live keys and values together. What would make them more is refused; deletes, and values that
+    /// are no larger than those they replace, are always taken.
+    pub bytes: u64,
+    /// Bytes of commits that the embedded store keeps beside its last picture, if all values together are not more.
+    pub log_bytes: u64,
 }
+
+/// As much as the reference's etcd holds unless it is told otherwise.
+const BYTES: u64 = 2 * 1024 * 1024 * 1024;
+const LOG_BYTES: u64 = 64 * 1024 * 1024;
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { history_events: 10_000, history_bytes: 16 * 1024 * 1024, queue: 1024 }
+        Limits {
+            history_events: 10_000,
+            history_bytes: 16 * 1024 * 1024,
+            queue: 1024,
+            bytes: BYTES,
+            log_bytes: LOG_BYTES,
+        }
     }
 }
 
 pub(crate) struct Shared {
     snapshot: RwLock<Arc<Snapshot>>,
     histories: RwLock<HashMap<Arc<str>, Arc<History>>>,
-    /// The revision found at start: events before it are not known.
-    recovered: u64,
-    limits: Limits,
+    /// The revision from which on all events are known.
+    recovered: AtomicU64,
+    pub(crate) limits: Limits,
 }
 
 impl Shared {
+    pub(crate) fn new(snapshot: Snapshot, limits: Limits) -> Shared {
+        Shared {
+            recovered: AtomicU64::new(snapshot.revision()),
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            histories: RwLock::default(),
+            limits,
+        }
+    }
+
+    /// Shows a picture whose way from the one before is not known.
+    pub(crate) fn restart(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision();
+        // No history is made meanwhile that would go back to before.
+        let histories = self.histories.write();
+        self.recovered.store(revision, Ordering::SeqCst);
+        for history in histories.values() {
+            history.forget(revision);
+        }
+        self.set_snapshot(Arc::new(snapshot));
+        for history in histories.values() {
+            history.announce(revision);
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.read().clone()
     }
@@ -52,7 +99,7 @@ impl Shared {
         let mut histories = self.histories.write();
         histories
             .entry(resource.into())
-            .or_insert_with(|| Arc::new(History::new(self.recovered, self.limits)))
+            .or_insert_with(|| Arc::new(History::new(self.recovered.load(Ordering::SeqCst), self.limits)))
             .clone()
     }
 }
@@ -62,7 +109,7 @@ impl Shared {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Message>,
     writer: Arc<Mutex<Option<thread::JoinHandle<()>>>>,
 }
 
@@ -70,9 +117,18 @@ impl Store {
     /// Opens or makes the embedded store in `path`.
     ///
     /// # Errors
-    /// `Open`, `Damaged`.
+    /// `Locked`, `Format`, `Damaged`, `Io`.
     pub fn open(path: &Path, limits: Limits) -> Result<Store, Error> {
-        Store::with_backend(Box::new(Embedded::open(path)?), limits)
+        Store::open_sealed(path, limits, Encryption::default())
+    }
+
+    /// Opens or makes the embedded store in `path`, whose values lie on the disk as `encryption` says. Where some lie there in
+    /// another way, all are written anew, beside what else is done.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`], and `Sealed`.
+    pub fn open_sealed(path: &Path, limits: Limits, encryption: Encryption) -> Result<Store, Error> {
+        Store::with_backend(Box::new(Embedded::open(path, limits.log_bytes, encryption)?), limits)
     }
 
     /// A store over any backend.
@@ -81,14 +137,9 @@ impl Store {
     /// Those of the backend's load.
     pub fn with_backend(mut backend: Box<dyn Backend>, limits: Limits) -> Result<Store, Error> {
         let mut snapshot = Snapshot::default();
-        let recovered = backend.load(&mut |key, entry| snapshot.insert(&key, entry))?;
-        snapshot.set_revision(recovered);
-        let shared = Arc::new(Shared {
-            snapshot: RwLock::new(Arc::new(snapshot)),
-            histories: RwLock::default(),
-            recovered,
-            limits,
-        });
+        let loaded = backend.load(&mut |key, entry| snapshot.set(&key, entry))?;
+        snapshot.set_revision(loaded.revision);
+        let shared = Arc::new(Shared::new(snapshot, limits));
         let (requests, receiver) = mpsc::channel(limits.queue);
         let writer = thread::Builder::new()
             .name("store-writer".into())
@@ -97,7 +148,26 @@ impl Store {
                 move || writer::run(backend, shared, receiver)
             })
             .map_err(|_| Error::Closed)?;
-        Ok(Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) })
+        if loaded.rewrite {
+            let done = |outcome: Result<(), Error>| match outcome {
+                Ok(()) => tracing::info!("all values were written anew by the first provider"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot write all values anew");
+                }
+            };
+            // Nobody else has the queue yet.
+            let _ = requests.try_send(Message::Rewrite(Box::new(done)));
+        }
+        Ok(Store::of(shared, requests, writer))
+    }
+
+    /// The handle of what a thread writes.
+    pub(crate) fn of(
+        shared: Arc<Shared>,
+        requests: mpsc::Sender<Message>,
+        writer: thread::JoinHandle<()>,
+    ) -> Store {
+        Store { shared, requests, writer: Arc::new(Mutex::new(Some(writer))) }
     }
 
     /// Whether the store still takes writes.
@@ -118,7 +188,7 @@ impl Store {
     /// Stores a value under a free key. Durable when it returns.
     ///
     /// # Errors
-    /// `Exists`, `Commit`, `Poisoned`, `Closed`.
+    /// `Exists`, `SpaceExceeded`, `Full`, `Commit`, `Closed`. After `Full` and `Commit` the value is not there.
     pub async fn create(&self, key: Key, draft: Draft) -> Result<Entry, Error> {
         self.write(key, Operation::Create { draft }).await
     }
@@ -126,7 +196,7 @@ impl Store {
     /// Replaces the value that is at revision `expected`. Durable when it returns.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `Commit`, `Poisoned`, `Closed`.
+    /// `NotFound`, `Conflict`, and those of [`Store::create`].
     pub async fn update(&self, key: Key, draft: Draft, expected: u64) -> Result<Entry, Error> {
         self.write(key, Operation::Update { draft, expected }).await
     }
@@ -135,7 +205,7 @@ impl Store {
     /// event shows instead of the value as stored. Returns the last value at the revision of the delete.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict`, `Commit`, `Poisoned`, `Closed`.
+    /// `NotFound`, `Conflict`, `Full`, `Commit`, `Closed`.
     pub async fn delete(&self, key: Key, expected: Option<u64>, last: Option<Draft>) -> Result<Entry, Error> {
         self.write(key, Operation::Delete { expected, last }).await
     }
@@ -164,9 +234,22 @@ impl Store {
         Ok((snapshot, watcher))
     }
 
+    /// Writes everything that is stored anew and gives up the files before: room that deleted values take comes back, and
+    /// every value is sealed by the first provider. Other writes and reads go on meanwhile.
+    ///
+    /// # Errors
+    /// What the disk said; then everything is as it was.
+    pub async fn rewrite(&self) -> Result<(), Error> {
+        let (answer, result) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(answer.send(outcome)));
+        self.requests.send(Message::Rewrite(done)).await.map_err(|_| Error::Closed)?;
+        result.await.map_err(|_| Error::Closed)?
+    }
+
     async fn write(&self, key: Key, operation: Operation) -> Result<Entry, Error> {
         let (answer, result) = oneshot::channel();
-        self.requests.send(Request { key, operation, answer }).await.map_err(|_| Error::Closed)?;
+        let request = Message::Write(Request { key, operation, answer });
+        self.requests.send(request).await.map_err(|_| Error::Closed)?;
         result.await.map_err(|_| Error::Closed)?
     }
 

@@ -1,10 +1,19 @@
 //! The one thread that writes: many requests become one batch, one sync, then the answers.
+//!
+//! After a failed commit its writers are told so at once, and readers see nothing of it. A later write lets the backend
+//! take back what may be left of it, and then goes on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Backend, Change, Draft, Entry, Error, Event, EventKind, Key, Snapshot, store::Shared};
+use crate::{
+    Backend, Change, Done, Draft, Entry, Error, EventKind, Key, Snapshot, publication::Publication,
+    snapshot::cost, store::Shared,
+};
 
 pub(crate) enum Operation {
     Create { draft: Draft },
@@ -18,60 +27,120 @@ pub(crate) struct Request {
     pub(crate) answer: oneshot::Sender<Result<Entry, Error>>,
 }
 
+pub(crate) enum Message {
+    Write(Request),
+    /// Write everything anew.
+    Rewrite(Done),
+}
+
 const BATCH_REQUESTS: usize = 1024;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The first and the longest pause between two attempts to go on after a failed commit.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-pub(crate) fn run(mut backend: Box<dyn Backend>, shared: Arc<Shared>, mut requests: mpsc::Receiver<Request>) {
-    let mut poisoned = false;
-    while let Some(first) = requests.blocking_recv() {
-        let mut batch = Batch::new(shared.snapshot());
+pub(crate) fn run(backend: Box<dyn Backend>, shared: Arc<Shared>, mut messages: mpsc::Receiver<Message>) {
+    let mut writer = Writer { backend, shared, failure: None };
+    while let Some(first) = messages.blocking_recv() {
+        writer.try_to_go_on();
+        let mut batch = Batch::new(&writer.shared.snapshot(), writer.shared.limits.bytes);
+        let mut rewrite = None;
         let mut next = Some(first);
-        while let Some(request) = next {
-            batch.apply(request);
-            if batch.answers.len() >= BATCH_REQUESTS || batch.bytes >= BATCH_BYTES {
+        while let Some(message) = next {
+            match message {
+                Message::Write(request) => batch.apply(request),
+                Message::Rewrite(done) => rewrite = Some(done),
+            }
+            if batch.answers.len() >= BATCH_REQUESTS || batch.bytes >= BATCH_BYTES || rewrite.is_some() {
                 break;
             }
-            next = requests.try_recv().ok();
+            next = messages.try_recv().ok();
         }
-        if !batch.changes.is_empty() {
-            let outcome = if poisoned {
-                Err(Error::Poisoned)
-            } else {
-                backend.commit(batch.snapshot.revision(), &batch.changes)
-            };
-            if let Err(error) = outcome {
-                // After a failed sync nobody knows what the disk holds: promise nothing any more.
-                tracing::error!(%error, "the store cannot commit");
-                poisoned = true;
-                batch.fail(&error);
-                continue;
+        writer.finish(batch);
+        if let Some(done) = rewrite {
+            writer.rewrite(done);
+        }
+    }
+}
+
+struct Writer {
+    backend: Box<dyn Backend>,
+    shared: Arc<Shared>,
+    failure: Option<Failure>,
+}
+
+/// What keeps the writer from writing.
+struct Failure {
+    error: Error,
+    try_at: Instant,
+    pause: Duration,
+}
+
+impl Writer {
+    fn finish(&mut self, batch: Batch) {
+        let Batch { publication, changes, answers, .. } = batch;
+        if changes.is_empty() {
+            return answer(answers);
+        }
+        if let Some(failure) = &self.failure {
+            return fail(answers, &failure.error);
+        }
+        match self.backend.commit(&publication.snapshot, &changes) {
+            Ok(()) => {
+                publication.publish(&self.shared);
+                answer(answers);
             }
-            batch.publish(&shared);
+            Err(error) => {
+                let error = error.or_full();
+                tracing::error!(error = &error as &dyn std::error::Error, "the store cannot commit");
+                fail(answers, &error);
+                self.failure = Some(Failure { error, try_at: Instant::now(), pause: PAUSE });
+            }
         }
-        for (answer, result) in batch.answers {
-            let _ = answer.send(result);
+    }
+
+    fn rewrite(&mut self, done: Done) {
+        match &self.failure {
+            Some(failure) => done(Err(failure.error.clone())),
+            None => self.backend.rewrite(&self.shared.snapshot(), done),
         }
+    }
+
+    /// After a failed commit, tries whether commits are taken again, not too often.
+    fn try_to_go_on(&mut self) {
+        let Some(failure) = &mut self.failure else { return };
+        if failure.try_at > Instant::now() {
+            return;
+        }
+        if let Err(error) = self.backend.recover() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the store cannot go on yet");
+            failure.try_at = Instant::now() + failure.pause;
+            failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
+            return;
+        }
+        tracing::info!("the store takes writes again");
+        self.failure = None;
     }
 }
 
 type Answer = (oneshot::Sender<Result<Entry, Error>>, Result<Entry, Error>);
 
 struct Batch {
-    snapshot: Snapshot,
+    publication: Publication,
     changes: Vec<Change>,
-    events: HashMap<Arc<str>, Vec<Event>>,
     answers: Vec<Answer>,
     bytes: usize,
+    limit: u64,
 }
 
 impl Batch {
-    fn new(current: Arc<Snapshot>) -> Batch {
+    fn new(current: &Snapshot, limit: u64) -> Batch {
         Batch {
-            snapshot: (*current).clone(),
+            publication: Publication::new(current),
             changes: Vec::new(),
-            events: HashMap::new(),
             answers: Vec::new(),
             bytes: 0,
+            limit,
         }
     }
 
@@ -81,8 +150,9 @@ impl Batch {
     }
 
     fn change(&mut self, key: &Key, operation: &Operation) -> Result<Entry, Error> {
-        let current = self.snapshot.get(key.resource(), key.name()).cloned();
-        let revision = self.snapshot.revision() + 1;
+        let snapshot = &self.publication.snapshot;
+        let current = snapshot.get(key.resource(), key.name()).cloned();
+        let revision = snapshot.revision() + 1;
         let check = |current: Option<Entry>, expected: Option<u64>| match (current, expected) {
             (None, _) => Err(Error::NotFound { key: key.to_string() }),
             (Some(current), Some(expected)) if current.revision() != expected => {
@@ -105,42 +175,29 @@ impl Batch {
                 (EventKind::Deleted, entry, Some(current))
             }
         };
-        self.snapshot.set_revision(revision);
-        self.bytes += entry.json().len();
         let kept = (kind != EventKind::Deleted).then(|| entry.clone());
-        match &kept {
-            Some(entry) => self.snapshot.insert(key, entry.clone()),
-            None => self.snapshot.remove(key),
+        if let Some(entry) = &kept {
+            let before = previous.as_ref().map_or(0, |entry| cost(key, entry));
+            let growth = cost(key, entry).saturating_sub(before);
+            if growth > 0 && snapshot.bytes() + growth > self.limit {
+                return Err(Error::SpaceExceeded { limit: self.limit });
+            }
         }
+        self.bytes += entry.json().len();
         self.changes.push(Change { key: key.clone(), entry: kept });
-        self.events.entry(key.resource().clone()).or_default().push(Event {
-            kind,
-            name: key.name().clone(),
-            entry: entry.clone(),
-            previous,
-        });
+        self.publication.change(key, kind, entry.clone(), previous);
         Ok(entry)
     }
+}
 
-    fn fail(self, error: &Error) {
-        for (answer, result) in self.answers {
-            let _ = answer.send(result.and_then(|_| Err(error.clone())));
-        }
+fn answer(answers: Vec<Answer>) {
+    for (answer, result) in answers {
+        let _ = answer.send(result);
     }
+}
 
-    /// Events first, then the snapshot, then the wake-ups: who reads a snapshot at a revision finds the
-    /// events up to it, and who is woken finds its events.
-    fn publish(&mut self, shared: &Shared) {
-        let revision = self.snapshot.revision();
-        let mut histories = Vec::with_capacity(self.events.len());
-        for (resource, events) in self.events.drain() {
-            let history = shared.history(&resource);
-            history.push(events);
-            histories.push(history);
-        }
-        shared.set_snapshot(Arc::new(self.snapshot.clone()));
-        for history in histories {
-            history.announce(revision);
-        }
+fn fail(answers: Vec<Answer>, error: &Error) {
+    for (answer, result) in answers {
+        let _ = answer.send(result.and_then(|_| Err(error.clone())));
     }
 }

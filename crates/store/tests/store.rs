@@ -1,21 +1,15 @@
 //! The store's public face: conditions, watches, and what survives.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod common;
+
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
 };
 
-use dray_store::{Draft, Error, EventKind, Key, Limits, Memory, Store};
-
-fn key(name: &str) -> Key {
-    Key::new("core/pods", name)
-}
-
-fn draft(text: &str) -> Draft {
-    let head = "{\"metadata\":{\"resourceVersion\":\"";
-    Draft::new(format!("{head}\"}},\"x\":\"{text}\"}}").into_bytes(), head.len()).unwrap()
-}
+use common::{draft, key};
+use dray_store::{Error, EventKind, Limits, Memory, Store};
 
 fn memory(limits: Limits) -> Store {
     Store::with_backend(Box::new(Memory), limits).unwrap()

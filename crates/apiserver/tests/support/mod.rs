@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use dray_apiserver::{ApiServer, Config};
+use dray_apiserver::{ApiServer, Config, StoreConfig};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio::runtime::Runtime;
 
@@ -27,13 +27,19 @@ pub struct Cluster {
     kubectl: PathBuf,
     address: SocketAddr,
     authority: String,
+    store: StoreConfig,
 }
 
 pub fn cluster() -> Cluster {
+    cluster_on(StoreConfig::default())
+}
+
+/// A server with a store that is not as it is by default.
+pub fn cluster_on(store: StoreConfig) -> Cluster {
     let kubectl = std::env::var_os("KUBECTL").map_or_else(|| PathBuf::from("kubectl"), PathBuf::from);
     let directory = tempfile::tempdir().unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut cluster = Cluster { directory, runtime: None, kubectl, address, authority: String::new() };
+    let mut cluster = Cluster { directory, runtime: None, kubectl, address, authority: String::new(), store };
     cluster.start();
     cluster
 }
@@ -43,19 +49,19 @@ impl Cluster {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let path = self.directory.path().to_owned();
+        let store = self.store.clone();
         (self.address, self.authority) = runtime.block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let server = ApiServer::open(Config {
+            let config = Config {
                 data_dir: path.clone(),
                 service_cidr: "10.43.0.0/16".into(),
                 advertise_address: address,
                 names: Vec::new(),
                 node_connector: None,
                 extensions: Vec::new(),
-            })
-            .await
-            .unwrap();
+            };
+            let server = ApiServer::open_on(config, store).await.unwrap();
             server.write_kubeconfig(&path.join("kubeconfig"), &format!("https://{address}")).unwrap();
             let authority = server.authority().to_owned();
             tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
