@@ -19,15 +19,17 @@ use crate::owner;
 use crate::pods::Owner;
 use crate::short_name::short_name;
 
-/// The label of a revision that has the short name of its template.
+/// The label of a StatefulSet's revision that has the short name of its template.
 pub(crate) const HASH: &str = "controller.kubernetes.io/hash";
-/// The label of a pod that names its revision.
+/// The label of a pod that names its revision, and the one of a DaemonSet's revision that has the short name of its template.
 pub(crate) const OF_POD: &str = "controller-revision-hash";
 
 /// The revisions of the objects of one kind.
 pub(crate) struct Revisions {
     client: Client,
     known: Arc<Informer<ControllerRevision>>,
+    /// The label that has the short name of a revision's template.
+    label: &'static str,
 }
 
 /// The revisions of one object, oldest first; the last is the one of its template.
@@ -49,8 +51,13 @@ impl History {
 }
 
 impl Revisions {
-    pub(crate) fn new(client: Client, known: Arc<Informer<ControllerRevision>>) -> Self {
-        Self { client, known }
+    pub(crate) fn new(client: Client, known: Arc<Informer<ControllerRevision>>, label: &'static str) -> Self {
+        Self { client, known, label }
+    }
+
+    /// The short name of a revision's template.
+    pub(crate) fn hash<'r>(&self, revision: &'r ControllerRevision) -> Option<&'r String> {
+        revision.labels().get(self.label)
     }
 
     pub(crate) async fn wait_complete(&self) {
@@ -68,7 +75,7 @@ impl Revisions {
         all.sort_by_key(|revision| (revision.revision, revision.name_any()));
         let data = data_of(template);
         let next = all.last().map_or(1, |last| last.revision + 1);
-        let equal = all.iter().rposition(|revision| revision.data.as_ref() == Some(&data));
+        let equal = all.iter().rposition(|revision| is_of(revision, template));
         match equal {
             Some(place) if place + 1 == all.len() => return Ok(History { all, collisions }),
             Some(place) => {
@@ -81,7 +88,7 @@ impl Revisions {
         let mut count = collisions;
         loop {
             let hash = short_name(data.0.to_string().as_bytes(), count.unwrap_or(0));
-            let revision = new_revision(owner, template, &data, &hash, next);
+            let revision = new_revision(owner, template, &data, (self.label, &hash), next);
             let name = revision.name_any();
             let api = self.api(owner);
             match api.create(&PostParams::default(), &revision).await {
@@ -93,9 +100,7 @@ impl Revisions {
                     let key = ObjectKey::new(owner.namespace().unwrap_or_default(), name.clone());
                     let there = api.get(&name).await;
                     let there = there.map_err(Error::request("read", "ControllerRevision", key))?;
-                    if there.data.as_ref() == Some(&data)
-                        && owner::controller_uid(&there) == owner::uid(owner)
-                    {
+                    if is_of(&there, template) && owner::controller_uid(&there) == owner::uid(owner) {
                         all.push(Arc::new(there));
                         return Ok(History { all, collisions: count });
                     }
@@ -124,7 +129,7 @@ impl Revisions {
             .iter()
             .filter(|revision| {
                 let name = revision.name_any();
-                let hash = revision.labels().get(HASH);
+                let hash = self.hash(revision);
                 let is_needed = needed.contains(&name) || hash.is_some_and(|hash| needed.contains(hash));
                 Some(&name) != newest.as_ref() && !is_needed
             })
@@ -165,12 +170,12 @@ fn new_revision<O: Owner>(
     owner: &O,
     template: &PodTemplateSpec,
     data: &RawExtension,
-    hash: &str,
+    (label, hash): (&str, &str),
     number: i64,
 ) -> ControllerRevision {
     let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
     let mut labels = labels.unwrap_or_default();
-    labels.insert(HASH.to_owned(), hash.to_owned());
+    labels.insert(label.to_owned(), hash.to_owned());
     ControllerRevision {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash}", owner.name_any())),
@@ -189,7 +194,16 @@ fn new_revision<O: Owner>(
 fn data_of(template: &PodTemplateSpec) -> RawExtension {
     let mut template = json!(template);
     template["$patch"] = json!("replace");
+    // Tools compare texts, and theirs name the time that no template has.
+    if let Some(metadata) = template["metadata"].as_object_mut() {
+        metadata.insert("creationTimestamp".to_owned(), Value::Null);
+    }
     RawExtension(json!({ "spec": { "template": template } }))
+}
+
+/// Whether a revision stands for a template.
+fn is_of(revision: &ControllerRevision, template: &PodTemplateSpec) -> bool {
+    template_of(revision).as_ref() == Some(template)
 }
 
 /// The template that a revision stands for.

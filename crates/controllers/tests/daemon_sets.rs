@@ -3,7 +3,7 @@
 
 mod support;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Binding, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
@@ -95,6 +95,14 @@ async fn each_node_that_fits_has_one_pod() {
     let tolerations = pods[0].spec.as_ref().unwrap().tolerations.as_ref().unwrap();
     assert!(tolerations.iter().any(|one| one.key.as_deref() == Some("node.kubernetes.io/unschedulable")));
     when(&sets(&cluster), "agent", "its count", |set| numbers(set) == (2, 2, 2, Some(2))).await;
+    // Its revision is found by the labels of its pods, and tools compare the text of the template.
+    let revisions: Api<ControllerRevision> = Api::default_namespaced(cluster.client.clone());
+    let found = revisions.list(&ListParams::default().labels("app=agent")).await.unwrap().items;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].labels()["controller-revision-hash"], pods[0].labels()["controller-revision-hash"]);
+    let data = found[0].data.as_ref().unwrap().0.to_string();
+    let begin = r#"{"spec":{"template":{"$patch":"replace","metadata":{"creationTimestamp":null,"labels":{"app":"agent"}},"spec":{"#;
+    assert!(data.starts_with(begin), "{data}");
     node(&cluster, "three", json!({})).await;
     when_all(&cluster.pods(), "a third pod", |pods| nodes_of(pods) == ["one", "three", "two"]).await;
     // One that is deleted comes again.

@@ -31,7 +31,7 @@ use crate::model::Pod;
 use crate::owner;
 use crate::pods::{BURST, Owner, PodControl, of_template};
 use crate::queue::{Again, Queue};
-use crate::revisions::{HASH, OF_POD, Revisions};
+use crate::revisions::{OF_POD, Revisions};
 
 /// So many DaemonSets are looked at at the same time.
 const WIDTH: usize = 8;
@@ -83,7 +83,7 @@ impl DaemonSets {
         });
         let recorder = recorder.of("daemonset-controller");
         let control = PodControl::new(client.clone(), sets, pods, &queue, recorder.clone());
-        let revisions = Revisions::new(client.clone(), revisions);
+        let revisions = Revisions::new(client.clone(), revisions, OF_POD);
         Self { client, queue, control, nodes, revisions, backoff: Backoff::default(), recorder }
     }
 
@@ -109,7 +109,8 @@ impl DaemonSets {
         let pods = self.control.claim(&set).await?;
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let history = self.revisions.history(&*set, &spec.template, collisions).await?;
-        let hash = history.newest().and_then(|newest| newest.labels().get(HASH)).cloned().unwrap_or_default();
+        let hash =
+            history.newest().and_then(|newest| self.revisions.hash(newest)).cloned().unwrap_or_default();
         let (places, strays) = self.places(&set, &pods);
         let desired = places.iter().filter(|place| place.fit == Fit::Runs).count();
         let wanted = wanted(&set, &hash, desired);

@@ -28,7 +28,7 @@ use crate::model::Pod;
 use crate::owner;
 use crate::pods::{Owner, PodControl};
 use crate::queue::{Again, Queue};
-use crate::revisions::{History, Revisions, template_of};
+use crate::revisions::{HASH, History, Revisions, template_of};
 
 /// So many StatefulSets are looked at at the same time.
 const WIDTH: usize = 16;
@@ -76,7 +76,7 @@ impl StatefulSets {
         let queue = Queue::new("statefulsets");
         let recorder = recorder.of("statefulset-controller");
         let control = PodControl::new(client.clone(), sets, pods, &queue, recorder.clone());
-        let revisions = Revisions::new(client.clone(), revisions);
+        let revisions = Revisions::new(client.clone(), revisions, HASH);
         Self { client, queue, control, claims, revisions, recorder }
     }
 
