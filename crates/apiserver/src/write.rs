@@ -203,7 +203,10 @@ fn check_kind(change: &Change<'_>, mut object: Value) -> Result<Value, Status> {
     }
     // A custom kind may have fields that can be null.
     if change.request.custom.is_none() {
-        object::prune_nulls(&mut object);
+        match schema::find(kind.schema) {
+            Some(schema) => schema::prune_nulls(&mut object, schema),
+            None => object::prune_nulls(&mut object),
+        }
     }
     conform(change, &mut object)?;
     Ok(object)

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, io::Read as _, sync::OnceLock};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::object;
 use crate::quantity::{NotAQuantity, Quantity};
 
 static DATA: &[u8] = include_bytes!("../data/schemas.json.gz");
@@ -289,6 +290,29 @@ fn canonical(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Removes every `null` of an object's maps, which the API reads as not being there. What is kept as it was written keeps its own.
+pub fn prune_nulls(value: &mut Value, schema: &Schema) {
+    if let Some(alternative) = schema.alternative(value) {
+        return prune_nulls(value, alternative);
+    }
+    match value {
+        Value::Object(fields) if !schema.is_free() => {
+            fields.retain(|_, field| !field.is_null());
+            for (key, field) in fields {
+                match schema.field(key) {
+                    Some(schema) => prune_nulls(field, schema),
+                    None => object::prune_nulls(field),
+                }
+            }
+        }
+        Value::Array(items) => match schema.items() {
+            Some(schema) => items.iter_mut().for_each(|item| prune_nulls(item, schema)),
+            None => items.iter_mut().for_each(object::prune_nulls),
+        },
+        _ => {}
+    }
+}
+
 struct Place {
     path: String,
     structure: String,
@@ -386,6 +410,21 @@ fn walk(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_as_it_was_written_keeps_its_nulls() {
+        let mut revision = serde_json::json!({
+            "metadata": { "name": "a", "creationTimestamp": null, "labels": { "a": null, "b": "c" } },
+            "data": { "spec": { "metadata": { "creationTimestamp": null } } }, "revision": null,
+        });
+        let kind = crate::kinds::find("apps", "v1", "controllerrevisions").unwrap();
+        prune_nulls(&mut revision, find(kind.schema).unwrap());
+        let expected = serde_json::json!({
+            "metadata": { "name": "a", "labels": { "b": "c" } },
+            "data": { "spec": { "metadata": { "creationTimestamp": null } } },
+        });
+        assert_eq!(revision, expected);
+    }
     use serde_json::json;
 
     #[test]

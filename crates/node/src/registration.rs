@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::context::Context;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Capacity, Machine};
 use crate::services::RETRY;
 use crate::{Error, Result};
 
@@ -34,13 +34,15 @@ const LEASES: &str = "kube-node-lease";
 pub(crate) struct Registration {
     context: Arc<Context>,
     machine: Machine,
+    /// What others have said that the node has.
+    added: Capacity,
     sent: Option<NodeStatus>,
     sent_at: Option<tokio::time::Instant>,
 }
 
 impl Registration {
     pub(crate) fn new(context: Arc<Context>, machine: Machine) -> Self {
-        Self { context, machine, sent: None, sent_at: None }
+        Self { context, machine, added: Capacity::new(), sent: None, sent_at: None }
     }
 
     /// Registers the node and goes on to tell how it is.
@@ -145,8 +147,19 @@ impl Registration {
         self.report().await
     }
 
+    /// Looks which resources others have said that the node has: pods can have those too.
+    async fn look_at_added(&mut self) -> Result<()> {
+        let name = &self.context.config.name;
+        let api: Api<Node> = Api::all(self.context.client.clone());
+        let node = api.get_opt(name).await.map_err(Error::api("get node", name.clone()))?;
+        let capacity = node.and_then(|node| node.status?.capacity).unwrap_or_default();
+        self.added = capacity.into_iter().filter(|(resource, _)| resource.contains('/')).collect();
+        Ok(())
+    }
+
     /// Tells the status when it changed, or when it was told long ago.
     async fn report(&mut self) -> Result<()> {
+        self.look_at_added().await?;
         let status = self.status(self.sent.as_ref()).await;
         let fresh = self.sent_at.is_some_and(|at| at.elapsed() < REPORT);
         if fresh && same(self.sent.as_ref(), &status) {
@@ -174,7 +187,8 @@ impl Registration {
     async fn status(&self, before: Option<&NodeStatus>) -> NodeStatus {
         let config = &self.context.config;
         let machine = &self.machine;
-        let capacity = machine.capacity();
+        let mut capacity = machine.capacity();
+        capacity.extend(self.added.clone());
         let address = |kind: &str, address: String| NodeAddress { address, type_: kind.to_owned() };
         NodeStatus {
             addresses: Some(vec![

@@ -62,6 +62,16 @@ async fn node_registers(world: World) -> World {
     assert_eq!(lease.unwrap().spec.unwrap().holder_identity.as_deref(), Some(NODE));
     let table = world.kubectl_ok(&["get", "nodes"]).await;
     assert!(table.contains(NODE) && table.contains("Ready"), "{table}");
+    // What somebody says that it has, pods can have.
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let patch = Patch::Merge(json!({ "status": { "capacity": { "example.com/thing": "3" } } }));
+    nodes.patch_status(NODE, &PatchParams::default(), &patch).await.unwrap();
+    let has = |node: Option<&Node>| {
+        let allocatable = node.and_then(|node| node.status.as_ref()?.allocatable.as_ref());
+        allocatable.and_then(|all| all.get("example.com/thing")).is_some_and(|amount| amount.0 == "3")
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), await_condition(nodes, NODE, has)).await;
+    waited.expect("the agent does not look again").unwrap();
     world
 }
 

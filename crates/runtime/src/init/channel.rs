@@ -184,11 +184,14 @@ impl Channel {
         let mut buffer = vec![0u8; 8 * FAILURE_LIMIT];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
+        // Who ends with an unread word resets the connection; what he said before is still there to be read.
+        let mut was_reset = false;
         let received = loop {
             let mut slices = [IoSliceMut::new(&mut buffer)];
             match recvmsg(&self.socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(FromChild::Closed),
+                Err(rustix::io::Errno::CONNRESET) if was_reset => return Ok(FromChild::Closed),
+                Err(rustix::io::Errno::CONNRESET) => was_reset = true,
                 result => break result.to("hear from the new process")?,
             }
         };
@@ -217,5 +220,24 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_the_end_is_heard() {
+        let (maker, child) = Channel::pair().unwrap();
+        child.send_failure(&setup_failure("because".to_owned()));
+        // A word that the child never reads.
+        maker.send_placed().unwrap();
+        drop(child);
+        match maker.receive().unwrap() {
+            FromChild::Failed(failure) => assert!(failure.message.contains("because")),
+            _ => panic!("the failure was lost"),
+        }
+        assert!(matches!(maker.receive().unwrap(), FromChild::Closed));
     }
 }
