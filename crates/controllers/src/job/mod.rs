@@ -150,8 +150,17 @@ impl Jobs {
         memory.clone()
     }
 
-    /// Deletes what still runs of a Job whose end is decided.
+    /// Deletes what still runs of a Job whose end is decided. The decision is written down first: once the pods are gone
+    /// nothing may tell of it any more.
     async fn end(&self, job: &Job, view: &View<'_>, verdict: Verdict, settled: bool) -> Outcome {
+        if !view.active.is_empty() && !view.is_decided() {
+            return Outcome {
+                active: view.active.len(),
+                terminating: view.terminating,
+                decision: Some(verdict).filter(|_| settled),
+                ..Outcome::default()
+            };
+        }
         let failure =
             if view.active.is_empty() { None } else { self.control.delete(job, &view.active).await.err() };
         let deleted = if failure.is_none() { view.active.len() } else { 0 };
@@ -172,6 +181,8 @@ struct Outcome {
     active: usize,
     terminating: i32,
     verdict: Option<Verdict>,
+    /// How the Job is to end, while its pods still run.
+    decision: Option<Verdict>,
     /// Whether the Job is suspended, where this look may say so.
     suspended: Option<bool>,
     failure: Option<crate::Error>,

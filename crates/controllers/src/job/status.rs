@@ -50,9 +50,9 @@ impl Jobs {
         let suspension = outcome.suspended.and_then(|suspended| suspend(&mut status, suspended, now));
         let counted = track(view, &mut status, outcome.verdict.as_ref());
         let verdict = outcome.verdict.filter(|_| !counted.more);
-        if let Some(verdict) = &verdict {
-            let kind = verdict.interim();
-            set(&mut status, kind, true, &verdict.reason, &verdict.message, now);
+        if let Some(decided) = verdict.as_ref().or(outcome.decision.as_ref()) {
+            let kind = decided.interim();
+            set(&mut status, kind, true, &decided.reason, &decided.message, now);
         }
         let mut written = job.status.clone().unwrap_or_default();
         let mut version = job.metadata.resource_version.clone();

@@ -220,6 +220,11 @@ impl<'a> View<'a> {
         pods.filter_map(|pod| self.index(pod)).collect()
     }
 
+    /// Whether its status says already how the Job is to end.
+    pub(super) fn is_decided(&self) -> bool {
+        ["SuccessCriteriaMet", "FailureTarget"].iter().any(|kind| holding(self.status, kind).is_some())
+    }
+
     /// How the Job ends, if that is decided but for the success of all that was asked for.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         for (kind, success) in [("SuccessCriteriaMet", true), ("FailureTarget", false)] {
