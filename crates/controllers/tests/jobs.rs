@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use futures_util::StreamExt as _;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -239,9 +240,31 @@ async fn a_failure_that_is_ignored_is_not_counted() {
     assert_eq!(tries.load(Ordering::Relaxed), 4);
 }
 
+/// The version of the first object that the watch of a kind brings and that is so.
+async fn first_version<K>(api: Api<K>, is_so: impl Fn(&K) -> bool) -> u64
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + kube::Resource,
+{
+    let mut events = api.watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    loop {
+        let (WatchEvent::Added(object) | WatchEvent::Modified(object)) =
+            events.next().await.unwrap().unwrap()
+        else {
+            continue;
+        };
+        if is_so(&object) {
+            return object.meta().resource_version.as_ref().unwrap().parse().unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_in_place_count_as_failures() {
     let cluster = support::cluster().await;
+    // How it ends is written down before its pods go: nothing tells of it after that.
+    let decided = tokio::spawn(first_version(cluster.api::<Job>(), |job| is(job, "FailureTarget")));
+    let deleted =
+        tokio::spawn(first_version(cluster.pods(), |pod| pod.metadata.deletion_timestamp.is_some()));
     let template = json!({ "spec": { "restartPolicy": "OnFailure" } });
     create(
         &cluster,
@@ -261,6 +284,8 @@ async fn restarts_in_place_count_as_failures() {
     cluster.run_pods();
     let job = ended(&cluster, "work").await;
     assert_eq!(conditions(&job).pop().unwrap().1, "BackoffLimitExceeded");
+    let (decided, deleted) = (decided.await.unwrap(), deleted.await.unwrap());
+    assert!(decided < deleted, "{decided} {deleted}");
     gone(&cluster.pods(), &pod.name_any()).await;
 }
 
